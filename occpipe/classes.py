@@ -1,0 +1,52 @@
+"""The class names: the 182 of COCO-Stuff (91 things, 91 stuff) with the caption token of each.
+
+Source: COCO-Stuff (Caesar et al., CVPR 2018), label ids 1 to 182. A token is one word, so that sub-types share
+one vector (wall-brick and wall-tile are both wall). The COCO panoptic names of segmenters map onto the same
+tokens after dropping `-merged`, `-other` and `-stuff`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName:
+    """One class: COCO-Stuff id, name, whether it is a thing, and its caption token."""
+
+    id: int
+    name: str
+    is_thing: bool
+    token: str
+
+
+@cache
+def coco_stuff() -> tuple[ClassName, ...]:
+    """The 182 classes in id order: things are ids 1 to 91, stuff 92 to 182."""
+    text = files("occpipe").joinpath("data/classes.csv").read_text()
+    return tuple(
+        ClassName(int(r["id"]), r["name"], r["kind"] == "thing", r["token"]) for r in csv.DictReader(text.splitlines())
+    )
+
+
+@cache
+def _tokens() -> dict[str, str]:
+    return {c.name: c.token for c in coco_stuff()}
+
+
+def token(name: str) -> str:
+    """The caption token of a class name: `building-other-merged` -> `building`, `stop sign` -> `stopsign`."""
+    name = name.strip().lower().replace("_", " ")
+    known = _tokens()
+    if name in known:
+        return known[name]
+    for suffix in ("-merged", "-other", "-stuff"):
+        name = name.removesuffix(suffix)
+    for candidate in (name, f"{name}-other", f"{name}-stuff"):
+        if candidate in known:
+            return known[candidate]
+    head = name.split("-")[0]
+    return known.get(f"{head}-other", head.replace(" ", ""))

@@ -1,0 +1,39 @@
+"""Errors that a user can act on: the CLI prints one line for each and exits with its code."""
+
+from __future__ import annotations
+
+
+class OccpipeError(Exception):
+    """Base of all errors that occpipe raises on purpose; `exit_code` is what the CLI ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(OccpipeError):
+    """A config file or an override is wrong; the message names the key and the nearest known one."""
+
+    exit_code = 2
+
+
+class StorageError(OccpipeError):
+    """A corpus or an output cannot be reached, read or written."""
+
+    exit_code = 3
+
+
+class WeightsError(OccpipeError):
+    """Weights are missing, do not match their checksum, or their licence was not accepted."""
+
+    exit_code = 4
+
+
+class CapacityError(OccpipeError):
+    """The cluster cannot hold the configured pools; the message says what is missing."""
+
+    exit_code = 5
+
+
+class OutputBusyError(OccpipeError):
+    """Another run holds the output; the message names the holder."""
+
+    exit_code = 6

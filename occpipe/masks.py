@@ -1,0 +1,82 @@
+"""Binary masks: run-length coding (COCO's compressed form, by pycocotools), growth and grouping.
+
+A 12 MP mask is 12 MB as uint8 and a few kB as RLE, so masks travel between stages as RLE only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A mask of `height` x `width` in COCO's compressed run-length coding."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    @classmethod
+    def encode(cls, mask: NDArray[np.uint8]) -> Rle:
+        """Encode a mask, H x W in {0, 1}."""
+        height, width = mask.shape
+        return cls(height, width, coco_mask.encode(np.asfortranarray(mask))["counts"])
+
+    @property
+    def coco(self) -> dict[str, object]:
+        """The dict that pycocotools reads."""
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+    @property
+    def area(self) -> int:
+        """Pixels set."""
+        return int(coco_mask.area(self.coco))
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """Left, top, width, height in pixels; zeros for an empty mask."""
+        x, y, w, h = (int(v) for v in coco_mask.toBbox(self.coco))
+        return x, y, w, h
+
+
+def rle_decode(rle: Rle) -> NDArray[np.uint8]:
+    """The mask, uint8 H x W in {0, 1}."""
+    return np.ascontiguousarray(coco_mask.decode(rle.coco))
+
+
+def union(rles: Iterable[Rle]) -> Rle | None:
+    """The union of masks of one size; None for no masks."""
+    items = [r.coco for r in rles]
+    if not items:
+        return None
+    merged = coco_mask.merge(items)
+    return Rle(merged["size"][0], merged["size"][1], merged["counts"])
+
+
+def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A mask at another size, its edge smoothed by bilinear interpolation."""
+    if mask.shape == (height, width):
+        return mask
+    soft = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
+    return (soft > 127).astype(np.uint8)
+
+
+def resize_rle(rle: Rle, height: int, width: int) -> Rle:
+    """A run-length coded mask at another size."""
+    if (rle.height, rle.width) == (height, width):
+        return rle
+    return Rle.encode(resize_mask(rle_decode(rle), height, width))
+
+
+def dilate(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
+    """Grow a mask by `radius` pixels with an elliptic kernel."""
+    if radius <= 0 or not mask.any():
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(mask, kernel)
