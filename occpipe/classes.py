@@ -32,6 +32,22 @@ def coco_stuff() -> tuple[ClassName, ...]:
     )
 
 
+def is_thing(name: str) -> bool:
+    """Whether a class of a panoptic segmenter is a thing; a class that COCO-Stuff does not know counts as one.
+
+    Names are looked up as they are and with the endings that COCO panoptic changed (`tree-merged`, `table-merged`).
+    """
+    kinds = {c.name: c.is_thing for c in coco_stuff()}
+    name = _normal(name)
+    bare = name.removesuffix("-merged")
+    known = [kinds[candidate] for candidate in (name, bare, f"{bare}-other", f"{bare}-stuff") if candidate in kinds]
+    return known[0] if known else True
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("_", " ")
+
+
 @cache
 def _tokens() -> dict[str, str]:
     return {c.name: c.token for c in coco_stuff()}
@@ -39,7 +55,7 @@ def _tokens() -> dict[str, str]:
 
 def token(name: str) -> str:
     """The caption token of a class name: `building-other-merged` -> `building`, `stop sign` -> `stopsign`."""
-    name = name.strip().lower().replace("_", " ")
+    name = _normal(name)
     known = _tokens()
     if name in known:
         return known[name]

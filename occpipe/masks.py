@@ -72,11 +72,3 @@ def resize_rle(rle: Rle, height: int, width: int) -> Rle:
     if (rle.height, rle.width) == (height, width):
         return rle
     return Rle.encode(resize_mask(rle_decode(rle), height, width))
-
-
-def dilate(mask: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
-    """Grow a mask by `radius` pixels with an elliptic kernel."""
-    if radius <= 0 or not mask.any():
-        return mask
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(mask, kernel)

@@ -1,0 +1,85 @@
+"""The public Python API: the stages without the pipeline, on arrays.
+
+Images are RGB uint8, H x W x 3; masks uint8, H x W, in {0, 1}.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from occpipe.config import Config, load_config
+from occpipe.decide import decide, removal_mask
+from occpipe.inpainters import Inpainter
+from occpipe.models import load_inpainter as _load_inpainter
+from occpipe.models import load_relations as _load_relations
+from occpipe.models import load_segmenter as _load_segmenter
+from occpipe.relations import RelationScorer
+from occpipe.segmenters import Segmenter
+from occpipe.types import CleanResult, Image, Segmentation
+
+
+def load_segmenter(name: str = "starter", device: str = "auto", config: Config | str | Path = "local") -> Segmenter:
+    """A segmenter by name: `seg([rgb, ...])` gives a `Segmentation` for each image, at its size.
+
+    Raises WeightsError where its weights are missing.
+    """
+    return _load_segmenter(_with(config, "segmenter", model=name, device=device))
+
+
+def load_relations(config: Config | str | Path = "local") -> RelationScorer:
+    """The relation scorer: `rel.relation("surfboard", ["sea", "sand"])` is in [0, 1], higher = belongs."""
+    return _load_relations(_config(config).relations)
+
+
+def load_inpainter(name: str = "starter", device: str = "auto", config: Config | str | Path = "local") -> Inpainter:
+    """An inpainter by name: `fill(rgb, mask)` gives the image with the mask filled, other pixels untouched.
+
+    Raises WeightsError where its weights are missing.
+    """
+    return _load_inpainter(_with(config, "inpainter", model=name, device=device))
+
+
+class Cleaner:
+    """All three loaded once, for many images in one process."""
+
+    def __init__(self, config: Config | str | Path = "local") -> None:
+        self.config = _config(config)
+        self.segmenter = _load_segmenter(self.config)
+        self.relations = _load_relations(self.config.relations)
+        self.inpainter = _load_inpainter(self.config)
+
+    def __call__(self, rgb: Image) -> CleanResult:
+        """Find what does not belong in an image, H x W x 3, and fill it."""
+        (scene,) = self.segmenter([rgb])
+        return self.apply(rgb, scene)
+
+    def apply(self, rgb: Image, scene: Segmentation) -> CleanResult:
+        """Decide and fill with a segmentation at the image's size."""
+        objects = decide(scene, self.relations, self.config.policy)
+        mask = removal_mask(objects, self.config.policy, self.config.inpainter)
+        if mask is None:
+            import numpy as np
+
+            return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)
+        return CleanResult(self.inpainter(rgb, mask), mask, objects, scene.stuff)
+
+
+def clean_image(rgb: Image, config: Config | str | Path = "local") -> CleanResult:
+    """Clean one image, H x W x 3; the models of a config are loaded once for each process."""
+    return _cleaner(_config(config))(rgb)
+
+
+@cache
+def _cleaner(config: Config) -> Cleaner:
+    return Cleaner(config)
+
+
+def _config(config: Config | str | Path) -> Config:
+    return config if isinstance(config, Config) else load_config(config)
+
+
+def _with(config: Config | str | Path, section: str, **values: Any) -> Config:
+    base = _config(config)
+    return base.model_copy(update={section: getattr(base, section).model_copy(update=values)})

@@ -1,0 +1,199 @@
+"""The command line. Each error that a user can act on is one line on standard error and an exit code of its own.
+
+Exit codes: 0 done (error rows are results, and counted); 1 unexpected; 2 wrong config or arguments; 3 input or output
+cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is too small; 6 another run holds the output;
+7 `--strict` and there are error rows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from occpipe import __version__
+from occpipe.config import config_names, load_config
+from occpipe.errors import OccpipeError
+
+STRICT_EXIT_CODE = 7
+
+app = typer.Typer(
+    help="Find what does not belong in the photos of a corpus, by context, and remove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The weights that occpipe can load.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+_ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A config by name (local, gpu, paper2019) or the path of a .yaml.")
+]
+_SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Override one key: --set policy.cut=0.3", metavar="KEY=VALUE")
+]
+
+
+@app.command()
+def clean(
+    input_uri: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
+    ],
+    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
+    config: _ConfigOption = "local",
+    overrides: _SetOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")] = False,
+) -> None:
+    """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
+
+    A second call goes on where the first one stopped.
+    """
+    settings = load_config(config, overrides or ())
+    from occpipe.pipeline import clean_corpus
+    from occpipe.progress import LiveProgress, summary_table
+
+    console = Console(stderr=True)
+    with LiveProgress(console) as progress:
+        summary = clean_corpus(settings, input_uri, output_uri, limit=limit, on_progress=progress)
+    console.print(summary_table(summary, output_uri))
+    if summary.done_before:
+        console.print(f"{summary.done_before} images were done before this run.", highlight=False)
+    for reason, count in summary.manifest["reasons"].items():
+        console.print(f"  {count} x {reason}", highlight=False)
+    rate = summary.statuses.total() / summary.seconds
+    closing = f"{summary.seconds:.0f} s, {rate:.1f} images/s; rows: {output_uri}/metadata/"
+    console.print(closing, highlight=False, soft_wrap=True)
+    if strict and summary.manifest["status"]["error"]:
+        raise typer.Exit(STRICT_EXIT_CODE)
+
+
+@app.command()
+def preview(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNGs.")] = Path("previews"),
+    config: _ConfigOption = "local",
+    overrides: _SetOption = None,
+) -> None:
+    """Draw one PNG per image: photo, segments with labels, relation scores, mask, result. No Ray, nothing else written."""
+    settings = load_config(config, overrides or ())
+    from occpipe.api import Cleaner
+    from occpipe.preview import preview_files
+
+    console = Console(stderr=True)
+    failed = 0
+    for path, note in preview_files(Cleaner(settings), images, out):
+        failed += note is not None
+        console.print(f"{path}: {note}" if note else path, highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")],
+    input_uri: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The corpus it was made from, for the photos before.")
+    ],
+    page: Annotated[Path, typer.Option("--page", help="The HTML file to write.")] = Path("report.html"),
+    most: Annotated[int, typer.Option(min=1, help="How many images are shown at most, cleaned ones first.")] = 100,
+) -> None:
+    """Write a self-contained page with before and after of each image and the reason for each removal."""
+    from occpipe.report import write_report
+
+    shown = write_report(output_uri, input_uri, page, most)
+    Console(stderr=True).print(f"{page}: {shown} images", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def config(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(config_names())}, or the path of a .yaml.")] = "local",
+    overrides: _SetOption = None,
+) -> None:
+    """Print a config with every key, as YAML."""
+    import yaml
+
+    sys.stdout.write(yaml.safe_dump(load_config(name, overrides or ()).model_dump(mode="json"), sort_keys=False))
+
+
+@models_app.command("list")
+def models_list(overrides: _SetOption = None) -> None:
+    """List the weights with their licences, and whether they are on this machine."""
+    from occpipe import weights
+
+    settings = load_config("local", overrides or ()).weights
+    table = Table("name", "kind", "licence", "source", "here")
+    for weight in weights.registry().values():
+        table.add_row(weight.name, weight.kind, weight.licence, weight.source, _here(weight, settings))
+    Console().print(table)
+
+
+@models_app.command("fetch")
+def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")], overrides: _SetOption = None) -> None:
+    """Download weights from their source into `weights.dir`, and verify them."""
+    from occpipe import weights
+
+    settings = load_config("local", overrides or ()).weights
+    for name in names:
+        path = weights.fetch(_weight(name), settings)
+        typer.echo(f"{name}: {path}")
+
+
+@models_app.command("verify")
+def models_verify(names: Annotated[list[str], typer.Argument(metavar="NAME...")], overrides: _SetOption = None) -> None:
+    """Check weights on this machine against the checksums of their publishers."""
+    from occpipe import weights
+
+    settings = load_config("local", overrides or ()).weights
+    for name in names:
+        weight = _weight(name)
+        identity = weights.identity(weight, weights.locate(weight, settings))
+        typer.echo(f"{name}: sha256 {identity['sha256']}, {identity['licence']}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _weight(name: str) -> Any:
+    from occpipe import weights
+    from occpipe.errors import WeightsError
+
+    entry = weights.registry().get(name)
+    if entry is None:
+        raise WeightsError(f"no weights {name!r}; known: {', '.join(weights.registry())}")
+    return entry
+
+
+def _here(weight: Any, settings: Any) -> str:
+    from occpipe import weights
+    from occpipe.errors import WeightsError
+
+    try:
+        weights.locate(weight, settings)
+    except WeightsError:
+        return "no"
+    return "yes"
+
+
+def main() -> None:
+    """Entry point of the `occpipe` command."""
+    try:
+        app()
+    except OccpipeError as error:
+        Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("occpipe: stopped; the same command goes on from here", highlight=False)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

@@ -1,0 +1,279 @@
+"""One YAML file becomes one frozen, validated config; an unknown key is refused with the nearest known one.
+
+The defaults below and `configs/local.yaml` say the same (a test compares them), so every other file names only what it
+changes. What decides about pixels is hashed (`Config.digest`); placement, Ray and where weights lie are not, since the
+same images come out of any cluster.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from occpipe.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Corpus(_Section):
+    """Which files are read, and the limits on what is decoded."""
+
+    extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    max_bytes: int = Field(default=64_000_000, gt=0)
+    max_pixels: int = Field(default=100_000_000, gt=0)
+    min_side: int = Field(default=32, ge=1)
+
+
+class Segmenter(_Section):
+    """Which segmenter, and the long side in pixels to which a photo is decoded for it."""
+
+    model: str = "starter"
+    device: Device = "auto"
+    decode_side: int = Field(default=1024, ge=64)
+
+
+class Relations(_Section):
+    """How the relation of a thing to its context is scored.
+
+    `default` is the calibrated scorer; `paper2019` the formula of the paper with its constants (`cos_min`, `cos_max`).
+    """
+
+    method: Literal["default", "paper2019"] = "default"
+    vectors: str | None = None
+    cos_min: float = -0.357849798828
+    cos_max: float = 0.81298648546
+    deduplicate_tokens: bool = True
+
+
+class Policy(_Section):
+    """What is decided from a relation score.
+
+    A thing whose relation is below `cut` (none: the scorer's own) is removed. `keep` are classes never removed;
+    `protect` are classes never removed whose pixels no removal of another thing may touch either; `remove` are classes
+    always removed. Areas are shares of the image, of the instance or of the whole class (`area_scope`).
+    """
+
+    cut: Fraction | None = None
+    keep: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ("person",)
+    remove: tuple[str, ...] = ()
+    min_area: Fraction = 0.002
+    max_area: Fraction = 0.35
+    area_scope: Literal["instance", "class"] = "instance"
+    min_score: Fraction = 0.5
+    min_context: int = Field(default=2, ge=1)
+    min_stuff_confidence: Fraction = 0.3
+
+    @model_validator(mode="after")
+    def _areas(self) -> Policy:
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area {self.min_area} is above max_area {self.max_area}")
+        both = {*self.keep, *self.protect} & {*self.remove}
+        if both:
+            raise ValueError(f"both kept and removed: {', '.join(sorted(both))}")
+        return self
+
+
+class Inpainter(_Section):
+    """Which inpainter, and how masks grow before it.
+
+    `dilation` is a radius as a share of sqrt(height * width); `dilation_pixels`, where set, is a fixed radius instead,
+    applied `dilation_iterations` times with an elliptic or a square kernel.
+    """
+
+    model: str = "starter"
+    device: Device = "auto"
+    dilation: Fraction = 0.012
+    dilation_pixels: int | None = Field(default=None, ge=0)
+    dilation_iterations: int = Field(default=1, ge=1)
+    dilation_kernel: Literal["ellipse", "square"] = "ellipse"
+    crop_batch: int = Field(default=8, ge=1)
+
+
+class Output(_Section):
+    """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again."""
+
+    unchanged: Literal["copy", "skip"] = "copy"
+    retry: Literal["none", "errors", "all"] = "none"
+
+
+class Weights(_Section):
+    """Where weights lie (a folder or any fsspec URI), and the licences that were read and accepted."""
+
+    dir: str | None = None
+    accept_licence: tuple[str, ...] = ()
+
+
+class TaskPlacement(_Section):
+    """Resources of a stage that runs as tasks: CPUs of one task, rows of one batch, tasks at once (none: no limit)."""
+
+    num_cpus: float = Field(default=0.25, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    max_tasks: int | None = Field(default=None, ge=1)
+    threads: int = Field(default=16, ge=1)
+
+
+class PoolPlacement(_Section):
+    """Resources of a stage that runs in an actor pool.
+
+    `threads` are torch's in one actor; 0 shares the cores of the machine between the two pools.
+    """
+
+    num_cpus: float = Field(default=0.5, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+    min_size: int = Field(default=1, ge=1)
+    max_size: int = Field(default=1, ge=1)
+    initial_size: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    threads: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> PoolPlacement:
+        if not self.min_size <= self.initial_size <= self.max_size:
+            sizes = f"{self.min_size}, {self.initial_size}, {self.max_size}"
+            raise ValueError(f"min_size, initial_size and max_size must not fall: {sizes}")
+        return self
+
+
+class Placement(_Section):
+    """Where each stage runs."""
+
+    fetch: TaskPlacement = TaskPlacement()
+    segment: PoolPlacement = PoolPlacement()
+    relate: TaskPlacement = TaskPlacement()
+    inpaint: PoolPlacement = PoolPlacement()
+    sink: TaskPlacement = TaskPlacement()
+
+
+class RayRuntime(_Section):
+    """How Ray is reached and bounded.
+
+    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
+    """
+
+    address: str | None = None
+    object_store_mb: int = Field(default=1024, ge=128)
+    block_mb: int = Field(default=32, ge=1)
+    no_progress_timeout_s: int = Field(default=600, ge=10)
+
+
+class Config(_Section):
+    """Everything a run depends on."""
+
+    corpus: Corpus = Corpus()
+    segmenter: Segmenter = Segmenter()
+    relations: Relations = Relations()
+    policy: Policy = Policy()
+    inpainter: Inpainter = Inpainter()
+    output: Output = Output()
+    weights: Weights = Weights()
+    placement: Placement = Placement()
+    ray: RayRuntime = RayRuntime()
+
+    @property
+    def digest(self) -> str:
+        """Hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
+        decides = self.model_dump(
+            mode="json",
+            exclude={
+                "placement": True,
+                "ray": True,
+                "weights": True,
+                "output": {"retry"},
+                "segmenter": {"device"},
+                "inpainter": {"device", "crop_batch"},
+            },
+        )
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_names() -> list[str]:
+    """The names of the configs that come with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in _config_folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> Config:
+    """The config of a name (`local`, `gpu`, `paper2019`) or a YAML file, with overrides such as `policy.cut=0.3`.
+
+    Raises ConfigError, in one line: no such file, not YAML, an unknown key (with the nearest known one), a wrong value.
+    """
+    values = _read(source)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"config {source}: {'; '.join(_explain(error))}") from None
+
+
+def _config_folder() -> Any:
+    packaged = files("occpipe").joinpath("configs")
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"  # a checkout keeps them at the top
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    name = str(source)
+    file: Any = Path(name) if name.endswith((".yaml", ".yml")) else _config_folder().joinpath(f"{name}.yaml")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no config {name}; by name: {', '.join(config_names())}; or the path of a .yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {name} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {name} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {name} must be a mapping of sections")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set takes section.key=value, not {override!r}")
+    for part in path[:-1]:
+        child = values.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {key}: {part} is a value, not a section")
+        values = child
+    try:
+        values[path[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(path, _known_keys(Config), n=1, cutoff=0.4)
+            yield f"unknown key {path}" + (f", did you mean {near[0]}?" if near else "")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.80})"
+            yield f"{path or 'config'}: {message}{given}"
+
+
+def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,101 @@
+"""From a segmentation and a relation scorer to a verdict per thing, with its reason; and the mask to fill.
+
+The rules are asked in this order, and the first that applies is the reason:
+kept_by_policy, low_confidence, removed_by_policy, too_small, too_large, no_context, then unrelated or related by the
+cut. A doubtful thing is kept even where its class is to be removed, because a wrong mask spoils a good photo.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from occpipe.classes import token
+from occpipe.config import Inpainter, Policy
+from occpipe.inpainters import MaskGrowth, grow_mask
+from occpipe.masks import rle_decode, union
+from occpipe.relations import RelationScorer
+from occpipe.types import Mask, Reason, Relation, SceneObject, Segment, Segmentation, Verdict
+
+
+def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple[SceneObject, ...]:
+    """A verdict for each thing of a scene, in the order of its segments.
+
+    The context of a thing is every other thing class and every stuff class seen with enough confidence; instances of
+    the same class are not context for each other (as in the paper: relations hold between classes).
+    """
+    things = [s for s in scene.things if s.score >= policy.min_score]
+    stuff = [name for name, confidence in scene.stuff.items() if confidence >= policy.min_stuff_confidence]
+    areas = _areas(scene.things, policy.area_scope)
+    relations: dict[str, Relation] = {}
+    objects = []
+    for segment in scene.things:
+        if segment.label not in relations:
+            others = dict.fromkeys(s.label for s in things if s.label != segment.label)
+            relations[segment.label] = scorer.score(segment.label, [*others, *stuff])
+        relation = relations[segment.label]
+        area = areas[id(segment)] / (scene.height * scene.width)
+        verdict, reason = _judge(segment, relation, area, policy, scorer.default_cut)
+        objects.append(SceneObject(segment, relation.score, verdict, reason, relation.evidence))
+    return tuple(objects)
+
+
+def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:
+    """The mask to fill, H x W: all removed things, grown, minus the pixels of protected classes; None for nothing.
+
+    The growth takes in the soft edge and the halo that a segmenter leaves; see `Inpainter` for its unit.
+    """
+    objects = tuple(objects)
+    removed = union(o.segment.rle for o in objects if o.verdict is Verdict.REMOVE)
+    if removed is None:
+        return None
+    mask = grow_mask(rle_decode(removed), _growth(growth))
+    shielded = union(o.segment.rle for o in objects if token(o.label) in _tokens(policy.protect))
+    if shielded is not None:
+        mask = mask & (1 - rle_decode(shielded))
+    return mask if mask.any() else None
+
+
+def _growth(settings: Inpainter) -> MaskGrowth:
+    return MaskGrowth(
+        fraction=settings.dilation,
+        pixels=settings.dilation_pixels,
+        iterations=settings.dilation_iterations,
+        square=settings.dilation_kernel == "square",
+    )
+
+
+def _judge(
+    segment: Segment, relation: Relation, area: float, policy: Policy, default_cut: float
+) -> tuple[Verdict, Reason]:
+    name = token(segment.label)
+    if name in _tokens((*policy.keep, *policy.protect)):
+        return Verdict.KEEP, Reason.KEPT_BY_POLICY
+    if segment.score < policy.min_score:
+        return Verdict.KEEP, Reason.LOW_CONFIDENCE
+    if name in _tokens(policy.remove):
+        return Verdict.REMOVE, Reason.REMOVED_BY_POLICY
+    if area < policy.min_area:
+        return Verdict.KEEP, Reason.TOO_SMALL
+    if area > policy.max_area:
+        return Verdict.KEEP, Reason.TOO_LARGE
+    if relation.score is None or len(relation.evidence) < policy.min_context:
+        return Verdict.KEEP, Reason.NO_CONTEXT
+    cut = default_cut if policy.cut is None else policy.cut
+    if relation.score < cut:
+        return Verdict.REMOVE, Reason.UNRELATED
+    return Verdict.KEEP, Reason.RELATED
+
+
+def _areas(things: Iterable[Segment], scope: str) -> dict[int, int]:
+    things = tuple(things)
+    if scope == "instance":
+        return {id(s): s.area for s in things}
+    by_class: dict[str, int] = defaultdict(int)
+    for segment in things:
+        by_class[segment.label] += segment.area
+    return {id(s): by_class[s.label] for s in things}
+
+
+def _tokens(names: Iterable[str]) -> set[str]:
+    return {token(name) for name in names}

@@ -1,0 +1,265 @@
+"""Encoded bytes to upright RGB and back, within limits, without losing what the file carried.
+
+Images come from strangers: the header is read first, limits are checked before a pixel is decoded, and only the five
+formats that occpipe writes are opened at all. Masks and boxes live in upright pixels (EXIF orientation applied);
+encoding turns the picture back, so that the stored orientation tag stays true.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pil
+from PIL import ImageFile, JpegImagePlugin, UnidentifiedImageError
+
+from occpipe.types import Image
+
+Pil.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before decoding
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_ORIENTATION_TAG = 0x0112
+# EXIF 2.32, table 6: what turns the stored picture upright; the second column undoes it.
+_UPRIGHT = {
+    2: (Pil.Transpose.FLIP_LEFT_RIGHT, Pil.Transpose.FLIP_LEFT_RIGHT),
+    3: (Pil.Transpose.ROTATE_180, Pil.Transpose.ROTATE_180),
+    4: (Pil.Transpose.FLIP_TOP_BOTTOM, Pil.Transpose.FLIP_TOP_BOTTOM),
+    5: (Pil.Transpose.TRANSPOSE, Pil.Transpose.TRANSPOSE),
+    6: (Pil.Transpose.ROTATE_270, Pil.Transpose.ROTATE_90),
+    7: (Pil.Transpose.TRANSVERSE, Pil.Transpose.TRANSVERSE),
+    8: (Pil.Transpose.ROTATE_90, Pil.Transpose.ROTATE_270),
+}
+_EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA")
+
+
+class ImageReason(StrEnum):
+    """Why an image was skipped, or could not be processed."""
+
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    MULTIPLE_FRAMES = "multiple_frames"
+    COLOUR_MODEL = "colour_model"
+    BIT_DEPTH = "bit_depth"
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+    UNREACHABLE = "unreachable"
+    UNSAFE_PATH = "unsafe_path"
+    STAGE_FAILED = "stage_failed"
+
+
+SKIPPED_REASONS = frozenset(
+    {ImageReason.TOO_SMALL, ImageReason.MULTIPLE_FRAMES, ImageReason.COLOUR_MODEL, ImageReason.BIT_DEPTH}
+)
+"""A valid image that occpipe leaves alone on purpose; every other reason is an error."""
+
+
+class ImageError(Exception):
+    """An image that cannot or must not be decoded; `reason` says why."""
+
+    def __init__(self, reason: ImageReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is decoded at all: pixels in the file (width × height), and the shortest side in pixels."""
+
+    max_pixels: int = 100_000_000
+    min_side: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the file says of itself; width and height are upright pixels."""
+
+    format: str
+    width: int
+    height: int
+    orientation: int
+
+
+def read_header(data: bytes, limits: Limits) -> Header:
+    """Read and check the header without decoding a pixel.
+
+    Raises ImageError: empty, not one of the formats, over the limits, several frames, CMYK, over 8 bits a sample.
+    """
+    with _open(data, limits) as image:
+        return _header(image)
+
+
+def decode(data: bytes, limits: Limits, max_side: int | None = None) -> Image:
+    """Decode to upright RGB uint8, H x W x 3.
+
+    With `max_side` a JPEG is decoded at the largest DCT scale (1/2, 1/4, 1/8) whose long side is not below it, which
+    saves most of the time and memory for a large photo; the result is then at most `max_side` long.
+    """
+    with _open(data, limits) as image:
+        orientation = _orientation(image)
+        if max_side is not None and max(image.size) > max_side:
+            scale = max_side / max(image.size)
+            image.draft("RGB", (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        _load(image)
+        rgb: Pil.Image = image.convert("RGB")
+        if max_side is not None and max(rgb.size) > max_side:
+            rgb.thumbnail((max_side, max_side), Pil.Resampling.BOX, reducing_gap=2.0)
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation][0])
+        return np.array(rgb, dtype=np.uint8)
+
+
+def encode_like(rgb: Image, source: bytes, limits: Limits) -> bytes:
+    """Encode upright RGB, H x W x 3, as the source was: format, quantisation, alpha, EXIF, ICC, XMP and orientation.
+
+    A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is stored almost as it was.
+    The EXIF thumbnail is blanked: it would still show what was removed.
+    """
+    with _open(source, limits) as original:
+        orientation = _orientation(original)
+        picture = Pil.fromarray(rgb)
+        if orientation in _UPRIGHT:
+            picture = picture.transpose(_UPRIGHT[orientation][1])
+        options = _save_options(original, source)
+        out = io.BytesIO()
+        _like_mode(picture, original).save(out, format=_saved_format(original), **options)
+        return out.getvalue()
+
+
+def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
+    if not data:
+        raise ImageError(ImageReason.EMPTY_FILE, "the file has no bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a broken EXIF block warns; the picture may still be fine
+            image = Pil.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(ImageReason.NOT_AN_IMAGE, f"not one of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, ValueError, struct.error, OverflowError) as error:
+        raise ImageError(ImageReason.TRUNCATED, f"broken header: {error}") from error
+    _check(image, limits)
+    return image
+
+
+def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        message = f"{width} x {height} pixels, the limit is {limits.max_pixels}"
+        raise ImageError(ImageReason.TOO_MANY_PIXELS, message)
+    if min(width, height) < limits.min_side:
+        message = f"{width} x {height} pixels, the shortest side must have {limits.min_side}"
+        raise ImageError(ImageReason.TOO_SMALL, message)
+    # MPO is what phones write for a JPEG with a preview or a depth map behind it: its first frame is the photo.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(ImageReason.MULTIPLE_FRAMES, f"{image.n_frames} frames or pages")  # type: ignore[attr-defined]
+    rawmode = str(image.tile[0][3]) if image.tile else ""
+    if ";16" in rawmode or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise ImageError(ImageReason.BIT_DEPTH, f"more than 8 bits a sample ({image.mode}, {rawmode})")
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} would not survive the way through RGB")
+
+
+def _header(image: ImageFile.ImageFile) -> Header:
+    orientation = _orientation(image)
+    width, height = image.size
+    if orientation >= 5:
+        width, height = height, width
+    return Header(_saved_format(image), width, height, orientation)
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, struct.error, OverflowError, EOFError) as error:
+        raise ImageError(ImageReason.TRUNCATED, f"decoding stopped: {error}") from error
+
+
+def _orientation(image: Pil.Image) -> int:
+    try:
+        value = int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _saved_format(image: ImageFile.ImageFile) -> str:
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _like_mode(picture: Pil.Image, original: ImageFile.ImageFile) -> Pil.Image:
+    _load(original)
+    if original.mode in ("L", "LA"):
+        grey = picture.convert("L")
+        return Pil.merge("LA", (grey, original.getchannel("A"))) if original.mode == "LA" else grey
+    has_alpha = original.mode in ("RGBA", "PA") or "transparency" in original.info
+    if has_alpha:
+        picture.putalpha(original.convert("RGBA").getchannel("A"))
+    return picture
+
+
+def _save_options(original: ImageFile.ImageFile, source: bytes) -> dict[str, Any]:
+    keep = {key: original.info[key] for key in ("icc_profile", "dpi", "xmp") if original.info.get(key)}
+    if original.format == "BMP":
+        keep = {key: value for key, value in keep.items() if key == "dpi"}
+    exif = original.info.get("exif")
+    if exif is None and original.format in ("TIFF", "PNG") and len(original.getexif()):
+        exif = original.getexif().tobytes()
+    if exif and original.format != "TIFF":
+        keep["exif"] = without_thumbnail(exif)
+    match _saved_format(original):
+        case "JPEG":
+            assert isinstance(original, JpegImagePlugin.JpegImageFile)  # noqa: S101 - MPO is a subclass of it
+            keep["qtables"] = original.quantization
+            sampling = JpegImagePlugin.get_sampling(original)
+            keep["subsampling"] = sampling if sampling >= 0 else 0
+            keep["progressive"] = bool(original.info.get("progressive"))
+            keep["optimize"] = True
+        case "WEBP":
+            # RFC 9649: a lossless picture has a VP8L chunk; the quality of a lossy one is not stored.
+            keep |= {"lossless": True} if b"VP8L" in source[:64] else {"quality": 92}
+        case "TIFF":
+            keep["tiffinfo"] = original.tag_v2 if hasattr(original, "tag_v2") else None
+            keep["compression"] = original.info.get("compression", "raw")
+            keep.pop("xmp", None)
+    return keep
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """The EXIF block with its thumbnail (IFD1) unlinked and overwritten with zeros, every other byte as it was.
+
+    Source: EXIF 2.32, 4.5.5 and TIFF 6.0: the four bytes after IFD0's entries point to IFD1. A block that cannot be
+    parsed comes back unchanged.
+    """
+    start = 6 if exif.startswith(b"Exif\x00\x00") else 0
+    block = bytearray(exif)
+    order = {b"II": "<", b"MM": ">"}.get(bytes(block[start : start + 2]))
+    if order is None:
+        return exif
+    try:
+        (ifd0,) = struct.unpack_from(f"{order}I", block, start + 4)
+        (entries,) = struct.unpack_from(f"{order}H", block, start + ifd0)
+        link = start + ifd0 + 2 + 12 * entries
+        (ifd1,) = struct.unpack_from(f"{order}I", block, link)
+        if ifd1 == 0:
+            return exif
+        (entries,) = struct.unpack_from(f"{order}H", block, start + ifd1)
+        fields = {}
+        for index in range(entries):
+            tag, _, _, value = struct.unpack_from(f"{order}HHII", block, start + ifd1 + 2 + 12 * index)
+            fields[tag] = value
+    except struct.error:
+        return exif
+    offset, length = fields.get(0x0201), fields.get(0x0202)  # JPEGInterchangeFormat and its length
+    if offset and length and start + offset + length <= len(block):
+        block[start + offset : start + offset + length] = bytes(length)
+    struct.pack_into(f"{order}I", block, link, 0)
+    return bytes(block)

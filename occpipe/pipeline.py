@@ -1,0 +1,124 @@
+"""The main job, in data order. One image is one row, and a row is never lost: what fails ends as an error row.
+
+    discover   corpus -> manifest of what is to do         driver, streamed
+    fetch      1:1    encoded bytes from storage           CPU tasks, bound by the network
+    segment    1:1    segments and stuff                   GPU pool A, bound by the forward pass
+    relate     1:1    verdicts and the removal mask        CPU tasks, microseconds a thing
+    inpaint    1:1    the cleaned picture, where masked    GPU pool B, bound by the model on crops
+    sink       1:1    image first, then its row            CPU tasks, bound by the network
+    publish    n:1    one row an image, with a manifest    driver
+
+Two pools, because the stages differ in how many images need them: segment sees each, inpaint only those with a removal.
+Between stages travel encoded bytes and run-length masks, never full-size arrays: a 12 MP photo is 3 MB, not 36.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+
+from occpipe.cluster import check_capacity, configure_data, ray_session
+from occpipe.config import Config, PoolPlacement, TaskPlacement
+from occpipe.ledger import OutputLock, bind_config, load_done
+from occpipe.models import identities
+from occpipe.stages.discover import Discovery, ManifestSource, discover, open_corpus
+from occpipe.stages.fetch import Fetch
+from occpipe.stages.inpaint import InpaintStage
+from occpipe.stages.publish import publish
+from occpipe.stages.relate import Relate
+from occpipe.stages.segment import SegmentStage
+from occpipe.stages.sink import Sink
+from occpipe.storage import open_store
+
+CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
+"""The stages between discover and publish, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Progress: how many rows ended with each status so far, of how many to do."""
+
+    statuses: Counter[str]
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did: rows it made by status, images done before, seconds, and the published manifest."""
+
+    statuses: Counter[str]
+    done_before: int
+    seconds: float
+    manifest: dict[str, Any]
+
+
+def clean_corpus(
+    config: Config,
+    input_uri: str,
+    output_uri: str,
+    *,
+    limit: int | None = None,
+    on_progress: Callable[[Tick], None] = lambda _: None,
+) -> Summary:
+    """Clean all images below `input_uri` into `output_uri`; what is done there already is not done again.
+
+    Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError, each before the first image.
+    """
+    started = time.monotonic()
+    models = identities(config)
+    open_corpus(input_uri, config.corpus)
+    store = open_store(output_uri)
+    with OutputLock(store):
+        bind_config(store, config)
+        done, run = load_done(store, config.output.retry)
+        found = discover(input_uri, config.corpus, store, done, run, limit)
+        statuses: Counter[str] = Counter()
+        if found.pending:
+            with ray_session(config.ray):
+                check_capacity(config.placement)
+                for rows in build(config, found, store.uri, run).iter_batches(batch_format="pyarrow", batch_size=None):
+                    statuses.update(rows.column("status").to_pylist())
+                    on_progress(Tick(statuses, found.pending, time.monotonic() - started))
+        manifest = publish(store, config, models, found.root)
+    return Summary(statuses, found.seen - found.pending, time.monotonic() - started, manifest)
+
+
+def build(config: Config, found: Discovery, output: str, run: int) -> Dataset:
+    """The data set of thin rows; nothing runs before it is read."""
+    configure_data(config.ray)
+    at = config.placement
+    rows = ray.data.read_datasource(ManifestSource(output, found))
+    rows = _tasks(rows, Fetch(found.root, config.corpus, at.fetch.threads), at.fetch)
+    rows = _pool(rows, SegmentStage, config, at.segment)
+    rows = _tasks(rows, Relate(config), at.relate)
+    rows = _pool(rows, InpaintStage, config, at.inpaint)
+    return _tasks(rows, Sink(output, run, config.output.unchanged, at.sink.threads), at.sink)
+
+
+def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Dataset:
+    return rows.map_batches(
+        stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
+        batch_size=at.batch_size,
+        batch_format="pyarrow",
+        num_cpus=at.num_cpus,
+        compute=TaskPoolStrategy(at.max_tasks),
+    )
+
+
+def _pool(rows: Dataset, stage: type, config: Config, at: PoolPlacement) -> Dataset:
+    return rows.map_batches(
+        stage,
+        fn_constructor_args=(config,),
+        batch_size=at.batch_size,
+        batch_format="pyarrow",
+        num_cpus=at.num_cpus,
+        num_gpus=at.num_gpus,
+        compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
+    )

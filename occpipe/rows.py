@@ -1,0 +1,82 @@
+"""A batch opened for work row by row: a row that fails is closed with its error, the others go on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from occpipe.images import SKIPPED_REASONS, ImageError, ImageReason
+from occpipe.schemas import PIPELINE
+from occpipe.types import Status
+
+MESSAGE_CHARS = 300
+_REASON_OF = (
+    (FileNotFoundError, ImageReason.MISSING),
+    (PermissionError, ImageReason.FORBIDDEN),
+    (OSError, ImageReason.UNREACHABLE),
+)
+
+
+class Rows:
+    """The rows of a batch, for one stage. A row is open while it has no status."""
+
+    def __init__(self, batch: pa.Table, stage: str) -> None:
+        self.batch = batch
+        self.stage = stage
+        self._status = self._column("status")
+        self._reason = self._column("reason")
+        self._error = self._column("error")
+
+    def open(self) -> list[int]:
+        """Indices of the rows that still wait for their status."""
+        return [index for index, status in enumerate(self._status) if status is None]
+
+    def value(self, name: str, index: int) -> Any:
+        """One value of a column, as a Python object."""
+        return self.batch.column(name)[index].as_py()
+
+    def finish(self, index: int, status: Status) -> None:
+        """Give a row its status."""
+        self._status[index] = status
+
+    def fail(self, index: int, error: Exception) -> None:
+        """Close a row with an error, or as skipped where the image is valid but not for us."""
+        reason = error.reason if isinstance(error, ImageError) else _reason_of(error)
+        self._status[index] = Status.SKIPPED if reason in SKIPPED_REASONS else Status.ERROR
+        self._reason[index] = reason
+        message = " ".join(str(error).split())[:MESSAGE_CHARS]
+        self._error[index] = {"stage": self.stage, "type": type(error).__name__, "message": message}
+
+    @contextlib.contextmanager
+    def attempt(self, *indices: int) -> Iterator[None]:
+        """Work on rows; whatever it raises closes them and stays in this batch.
+
+        A broad except is the point here: one image must never end the job of a million others.
+        """
+        try:
+            yield
+        except Exception as error:
+            for index in indices:
+                self.fail(index, error)
+
+    def table(self, drop: Iterable[str] = (), **columns: list[Any]) -> pa.Table:
+        """The batch with status, reason and error as they are now, and these columns added or replaced."""
+        columns = {"status": self._status, "reason": self._reason, "error": self._error, **columns}
+        table = self.batch.drop_columns([name for name in (*columns, *drop) if name in self.batch.column_names])
+        for name, values in columns.items():
+            table = table.append_column(pa.field(name, PIPELINE[name]), pa.array(values, PIPELINE[name]))
+        return table
+
+    def nulls(self) -> list[Any]:
+        """A column of nulls, to be filled."""
+        return [None] * len(self.batch)
+
+    def _column(self, name: str) -> list[Any]:
+        return self.batch.column(name).to_pylist() if name in self.batch.column_names else self.nulls()
+
+
+def _reason_of(error: Exception) -> ImageReason:
+    return next((reason for kind, reason in _REASON_OF if isinstance(error, kind)), ImageReason.STAGE_FAILED)

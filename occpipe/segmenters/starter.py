@@ -1,0 +1,219 @@
+"""The starter segmenter: panoptic segments and stuff tags from the small net that ships in the package.
+
+It needs no network and no GPU. It knows the 80 COCO things and ten kinds of stuff as pixels, and all 91 stuff classes
+of COCO-Stuff as image-level tags; see `assets/starter-segmenter.md` for what it gets wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from occpipe.errors import WeightsError
+from occpipe.masks import resize_mask
+from occpipe.types import Image, Mask, Segment, Segmentation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from occpipe.segmenters.starter_net import StarterNet
+
+FORMAT = 1
+ASSET = "assets/starter-segmenter.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StarterMeta:
+    """What the weights say of themselves."""
+
+    classes: tuple[str, ...]
+    is_thing: tuple[bool, ...]
+    tags: tuple[str, ...]
+    temperature: float
+    """Pixel logits are divided by it, so that a segment's score is near its chance of being right."""
+    tag_cut: float
+    """The tag probability with the best Jaccard on training photos."""
+
+
+def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[StarterNet, StarterMeta]:
+    """The net, in evaluation mode with its norms folded into its convolutions (fp32), and its metadata.
+
+    Raises WeightsError where the file is missing, is not safetensors, or has another format.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from occpipe.segmenters.starter_net import StarterNet, fold_norms
+
+    if path is None:
+        with as_file(files("occpipe").joinpath(ASSET)) as shipped:
+            return load_weights(shipped, device)
+    try:
+        with safe_open(path, framework="pt") as weights:
+            header = json.loads((weights.metadata() or {}).get("occpipe", "{}"))
+            state = {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: no starter segmenter weights: {error}") from error
+    if header.get("format") != FORMAT:
+        raise WeightsError(f"{path}: format {header.get('format')!r} of the weights, this version reads {FORMAT}")
+    with torch.device("meta"):
+        net = StarterNet(len(header["classes"]), len(header["tags"]))
+    counters = {name: torch.zeros((), dtype=torch.long) for name in net.state_dict() if name not in state}
+    if any(not name.endswith("num_batches_tracked") for name in counters):
+        raise WeightsError(f"{path}: tensors are missing: {', '.join(sorted(counters)[:3])}")
+    net.load_state_dict(state | counters, assign=True)
+    net = fold_norms(net.eval()).requires_grad_(False).to(device, memory_format=torch.channels_last)
+    meta = StarterMeta(
+        tuple(header["classes"]),
+        tuple(header["is_thing"]),
+        tuple(header["tags"]),
+        float(header.get("temperature", 1.0)),
+        float(header.get("tag_cut", 0.3)),
+    )
+    return net, meta
+
+
+def input_shape(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """The height and width that an image is resized to: the longer side `max_side`, both multiples of 32.
+
+    Sides are rounded rather than padded: that stretches by at most 16 pixels and shows the net no border.
+    """
+    scale = max_side / max(height, width)
+    return max(32, round(height * scale / 32) * 32), max(32, round(width * scale / 32) * 32)
+
+
+class StarterSegmenter:
+    """Segments images with the shipped net: things as connected components, stuff as one segment per class.
+
+    `weights` is a safetensors file, by default the shipped one. `max_side` is the longer side in pixels at which the
+    net looks. Segments below `min_area_fraction` of the image or below `min_score` are dropped. Raises WeightsError.
+    """
+
+    def __init__(
+        self,
+        weights: Path | None = None,
+        device: str = "cpu",
+        *,
+        max_side: int = 512,
+        min_area_fraction: float = 0.0008,
+        min_score: float = 0.35,
+        tag_cut: float | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        if max_side < 32 or batch_size < 1:
+            raise ValueError(f"max_side {max_side} must be at least 32 and batch_size {batch_size} at least 1")
+        self.net, self.meta = load_weights(weights, device)
+        self.device, self.max_side, self.batch_size = device, max_side, batch_size
+        self.min_area_fraction, self.min_score = min_area_fraction, min_score
+        self.tag_cut = self.meta.tag_cut if tag_cut is None else tag_cut
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it can segment, by their COCO-Stuff names."""
+        return self.meta.classes
+
+    def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
+        """One segmentation per image, in order; images are RGB uint8 H x W x 3 of any sizes.
+
+        Images of one input shape go through the net together.
+        """
+        by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise ValueError(f"image {i} is {image.dtype} {image.shape}, not RGB uint8 H x W x 3")
+            by_shape[input_shape(*image.shape[:2], self.max_side)].append(i)
+        found: dict[int, Segmentation] = {}
+        for shape, members in by_shape.items():
+            for start in range(0, len(members), self.batch_size):
+                part = members[start : start + self.batch_size]
+                log_p, tags = self.probabilities([images[i] for i in part], shape)
+                for i, pixels, image_level in zip(part, log_p, tags, strict=True):
+                    found[i] = self._segmentation(images[i], pixels, image_level, shape)
+        return [found[i] for i in range(len(images))]
+
+    def probabilities(self, images: Sequence[Image], shape: tuple[int, int]) -> tuple[Tensor, NDArray[np.float32]]:
+        """Log-probabilities of the K classes and "other" at stride 4, B x (K + 1) x H/4 x W/4, and of tags, B x T."""
+        import torch
+
+        from occpipe.segmenters.starter_net import normalise
+
+        resized = np.stack([_resize(image, *shape) for image in images])
+        with torch.inference_mode():
+            out = self.net(normalise(torch.from_numpy(resized).to(self.device)))
+            log_p = torch.log_softmax(out.pixels.float() / self.meta.temperature, 1)
+            return log_p, torch.sigmoid(out.tags.float()).cpu().numpy()
+
+    def label_map(self, log_p: Tensor, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The class of each pixel of a photo at the net's input size, K = "other", and its probability.
+
+        Log-probabilities (K + 1) x H/4 x W/4 are raised to full resolution only for the classes that win somewhere,
+        a tenth of them in a usual photo.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        with torch.inference_mode():
+            present = log_p.argmax(0).unique()
+            fine = F.interpolate(log_p[present][None], size=shape, mode="bilinear", align_corners=False)[0]
+            best, winner = fine.max(0)
+            return present[winner].to(torch.uint8).cpu().numpy(), best.exp().cpu().numpy()
+
+    def _segmentation(
+        self, image: Image, log_p: Tensor, tags: NDArray[np.float32], shape: tuple[int, int]
+    ) -> Segmentation:
+        labels, probability = self.label_map(log_p, shape)
+        height, width = image.shape[:2]
+        smallest = max(1, round(self.min_area_fraction * labels.size))
+        segments: list[Segment] = []
+        for k in np.unique(labels):
+            if k == len(self.meta.classes):
+                continue
+            name, is_thing = self.meta.classes[k], self.meta.is_thing[k]
+            for mask in regions((labels == k).astype(np.uint8), smallest, split=is_thing):
+                score = float(probability[mask > 0].mean())
+                if score >= self.min_score:
+                    segments.append(Segment.from_mask(name, is_thing, score, resize_mask(mask, height, width)))
+        segments = sorted((s for s in segments if s.area), key=lambda s: -s.area)
+        stuff = {t: float(p) for t, p in zip(self.meta.tags, tags, strict=True) if p >= self.tag_cut}
+        for s in segments:
+            if not s.is_thing:
+                stuff[s.label] = max(s.score, stuff.get(s.label, 0.0))
+        return Segmentation(height, width, tuple(segments), stuff)
+
+
+def _resize(image: Image, height: int, width: int) -> Image:
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
+
+
+def regions(mask: Mask, smallest: int, *, split: bool) -> list[Mask]:
+    """The parts of a class mask, H x W in {0, 1}, without specks and holes below `smallest` pixels.
+
+    Connected components each (8 neighbours), or all of them together where `split` is false.
+    """
+    mask = _without_specks(mask, smallest)
+    # a hole smaller than a speck can hold dropped specks only, so that closing it overlaps no other segment
+    mask = 1 - _without_specks(1 - mask, smallest, connectivity=4)
+    if not mask.any():
+        return []
+    if not split:
+        return [mask]
+    count, parts = cv2.connectedComponents(mask, connectivity=8)
+    return [(parts == i).astype(np.uint8) for i in range(1, count)]
+
+
+def _without_specks(mask: Mask, smallest: int, connectivity: int = 8) -> Mask:
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
+    keep[0] = False
+    return keep[parts].astype(np.uint8)

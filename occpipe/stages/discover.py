@@ -1,0 +1,200 @@
+"""discover: a corpus URI becomes a streamed Parquet manifest of what is still to do.
+
+The listing is never held in memory: 100 million names are written shard by shard, and only their 64-bit ids stay
+(8 bytes each) to find collisions. Listing is bound by the store: about 1,000 keys a request on S3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from occpipe.config import Corpus
+from occpipe.errors import StorageError
+from occpipe.ledger import MANIFESTS, Done, etag_hash, read_parquet, to_parquet
+from occpipe.schemas import MANIFEST
+from occpipe.storage import Entry, Store, open_store, split_pattern
+from occpipe.storage.open import scheme_of
+
+SHARD_ROWS = 65_536
+UNIT_ROWS = 64
+"""Rows of a row group, the smallest piece of work: small enough that 1,500 images spread over a machine."""
+MAX_READ_TASKS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What discover found: the root that keys are relative to, images seen, and the manifest of those to do."""
+
+    root: str
+    seen: int
+    pending: int
+    shards: tuple[str, ...]
+
+
+def image_id(uri: str) -> int:
+    """The id of an image: a 64-bit hash (BLAKE2b, signed) of its relative URI, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
+    """The root of a corpus and its images, streamed.
+
+    `uri` is a folder or prefix, a glob, one image, or a list of URIs (`.txt` with one a line, `.parquet` with a column
+    `uri`). Raises StorageError where it is missing or closed to us.
+    """
+    suffix = PurePosixPath(uri).suffix.lower()
+    if suffix in (".txt", ".parquet"):
+        return _open_list(uri, suffix)
+    root, pattern = split_pattern(uri)
+    if pattern is None and suffix in corpus.extensions:
+        root, _, name = uri.rpartition("/")
+        root, pattern = root or ".", re.sub(r"([*?\[])", r"[\1]", name)
+    store = open_store(root)
+    store.check_readable()
+    matches = re.compile(glob_translate(pattern)).match if pattern else None
+    return store.uri, (
+        entry
+        for entry in store.walk()
+        if entry.key.lower().endswith(corpus.extensions) and (matches is None or matches(entry.key))
+    )
+
+
+def discover(
+    input_uri: str, corpus: Corpus, output: Store, done: Done, run: int, limit: int | None = None
+) -> Discovery:
+    """List the corpus, leave out what is done, and write the manifest of the rest below the output's ledger.
+
+    Raises StorageError where two different URIs have one id (expected once in 10^9 corpora of 100,000 images).
+    """
+    root, entries = open_corpus(input_uri, corpus)
+    shards: list[str] = []
+    seen: list[np.ndarray] = []
+    pending = 0
+    entries = itertools.islice(entries, limit)
+    while chunk := tuple(itertools.islice(entries, SHARD_ROWS)):
+        table = _manifest(chunk)
+        ids = table.column("image_id").to_numpy()
+        seen.append(ids)
+        etags = np.array([etag_hash(entry.etag) for entry in chunk], np.int64)
+        table = table.filter(pa.array(~done.covers(ids, etags)))
+        if len(table):
+            shards.append(f"{MANIFESTS}/{run:06d}/{len(shards):06d}.parquet")
+            output.write(shards[-1], to_parquet(table, row_group_size=UNIT_ROWS))
+            pending += len(table)
+    ids = np.concatenate([np.empty(0, np.int64), *seen])
+    unique = np.unique(ids)
+    if len(unique) < len(ids):
+        _refuse_collisions(output, shards, ids)
+    return Discovery(root, len(unique), pending, tuple(shards))
+
+
+class ManifestSource(Datasource):  # type: ignore[misc]  # Ray ships no types
+    """The manifest as a Ray data source: a task reads a run of row groups, so 64 images or many thousand."""
+
+    def __init__(self, output_uri: str, discovery: Discovery) -> None:
+        self._output_uri = output_uri
+        self._shards = discovery.shards
+        self._rows = discovery.pending
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of the manifest in memory, roughly."""
+        return 100 * self._rows
+
+    def get_read_tasks(self, parallelism: int, **_: object) -> list[ReadTask]:  # noqa: ARG002 - sized by rows
+        """One task for each run of row groups."""
+        store = open_store(self._output_uri)
+        units = [
+            (shard, group)
+            for shard in self._shards
+            for group in range(pq.ParquetFile(pa.BufferReader(store.read(shard))).num_row_groups)
+        ]
+        per_task = -(-len(units) // MAX_READ_TASKS)
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(_Read(self._output_uri, units[start : start + per_task]), metadata, schema=MANIFEST)
+            for start in range(0, len(units), per_task)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    output_uri: str
+    units: list[tuple[str, int]]
+
+    def __call__(self) -> Iterator[pa.Table]:
+        store = open_store(self.output_uri)
+        for shard, groups in itertools.groupby(self.units, key=lambda unit: unit[0]):
+            file = pq.ParquetFile(pa.BufferReader(store.read(shard)))
+            for _, group in groups:
+                yield file.read_row_group(group)
+
+
+def _manifest(entries: Iterable[Entry]) -> pa.Table:
+    rows = []
+    for entry in entries:
+        # A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
+        uri = entry.key.encode("utf-8", "backslashreplace").decode()
+        rows.append({"image_id": image_id(uri), "uri": uri, "size": entry.size, "etag": entry.etag})
+    return pa.Table.from_pylist(rows, MANIFEST)
+
+
+def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
+    folder, _, name = uri.rpartition("/")
+    store = open_store(folder or ".")
+    try:
+        data = store.read(name)
+    except OSError as error:
+        raise StorageError(f"{uri}: {error}") from error
+    if suffix == ".parquet":
+        try:
+            uris = pq.read_table(pa.BufferReader(data), columns=["uri"]).column("uri").to_pylist()
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise StorageError(f"{uri}: no Parquet file with a column `uri` ({error})") from error
+    else:
+        uris = [line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
+    return _list_root(store.uri, uris), (Entry(_list_key(item), -1, "") for item in uris)
+
+
+def _list_root(folder: str, uris: list[str]) -> str:
+    """Relative entries lie below the list's folder; absolute ones share the root of their scheme."""
+    schemes = {scheme_of(item) or ("/" if item.startswith("/") else "") for item in uris}
+    if len(schemes) > 1:
+        kinds = ", ".join(sorted(scheme or "relative paths" for scheme in schemes))
+        raise StorageError(f"a list must hold one kind of URI, this one has {kinds}")
+    match schemes.pop() if schemes else "":
+        case "":
+            return folder
+        case "/" | "file":
+            return "/"
+        case scheme:
+            return f"{scheme}://"
+
+
+def _list_key(item: str) -> str:
+    scheme = scheme_of(item)
+    path = item[len(scheme) + 3 :] if scheme else item
+    return path.removeprefix("/")
+
+
+def _refuse_collisions(output: Store, shards: list[str], ids: np.ndarray) -> None:
+    """Equal ids are fine where a list names an image twice, and an error where the URIs differ."""
+    values, counts = np.unique(ids, return_counts=True)
+    doubled = set(values[counts > 1].tolist())
+    names: dict[int, str] = {}
+    for shard in shards:
+        rows = read_parquet(output, shard, ["image_id", "uri"])
+        for key, uri in zip(rows.column("image_id").to_pylist(), rows.column("uri").to_pylist(), strict=True):
+            if key in doubled and names.setdefault(key, uri) != uri:
+                raise StorageError(f"two images have one id: {names[key]} and {uri}; rename one of them")

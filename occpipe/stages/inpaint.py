@@ -1,0 +1,64 @@
+"""inpaint: fill what was masked, 1:1, in pool B; rows without a mask pass untouched. Bound by the model on the crops.
+
+A photo is decoded in full only here, and only where something is removed. It is encoded as its source was.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from occpipe.config import Config
+from occpipe.images import Limits, decode, encode_like
+from occpipe.inpainters import Inpainter
+from occpipe.masks import Rle, rle_decode
+from occpipe.models import load_inpainter, set_threads
+from occpipe.rows import Rows
+from occpipe.types import Image, Mask, Status
+
+
+class InpaintStage:
+    """Replaces `data` by the cleaned picture where a row has a `mask`."""
+
+    READS = ("data", "mask", "height", "width", "status", "reason", "error")
+    WRITES = ("data", "status", "reason", "error")
+
+    def __init__(self, config: Config, inpainter: Inpainter | None = None) -> None:
+        set_threads(config.placement.inpaint.threads)
+        self._inpainter = inpainter or load_inpainter(config)
+        self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
+        self._codecs = ThreadPoolExecutor(4)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = Rows(batch, "inpaint")
+        data = batch.column("data").to_pylist()
+        decoded: dict[int, tuple[Image, Mask]] = {}
+
+        def open_row(index: int) -> None:
+            with rows.attempt(index):
+                size = rows.value("height", index), rows.value("width", index)
+                mask = rle_decode(Rle(*size, rows.value("mask", index).encode("ascii")))
+                decoded[index] = decode(data[index], self._limits), mask
+
+        def close_row(index: int) -> None:
+            with rows.attempt(index):
+                data[index] = encode_like(filled[index], data[index], self._limits)
+                rows.finish(index, Status.CLEANED)
+
+        list(self._codecs.map(open_row, rows.open()))
+        filled = self._fill(rows, decoded)
+        list(self._codecs.map(close_row, filled))
+        return rows.table(data=data)
+
+    def _fill(self, rows: Rows, decoded: dict[int, tuple[Image, Mask]]) -> dict[int, Image]:
+        order = sorted(decoded)
+        try:
+            images = self._inpainter.fill_many([decoded[i][0] for i in order], [decoded[i][1] for i in order])
+            return dict(zip(order, images, strict=True))
+        except Exception:
+            filled: dict[int, Image] = {}
+            for index in order:
+                with rows.attempt(index):
+                    filled[index] = self._inpainter(*decoded[index])
+            return filled

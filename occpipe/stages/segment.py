@@ -1,0 +1,88 @@
+"""segment: encoded bytes to segments and stuff, 1:1, in pool A. Bound by the network's forward pass.
+
+Photos are decoded at reduced scale (JPEG DCT scaling) in threads; masks are scaled to the source's upright size and
+travel as run lengths, since a 12 MP mask is 12 MB as pixels and some kB as RLE.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from occpipe.config import Config
+from occpipe.images import Header, Limits, decode, read_header
+from occpipe.models import load_segmenter, set_threads
+from occpipe.rows import Rows
+from occpipe.segmenters import Segmenter
+from occpipe.types import Image, Segment, Segmentation
+
+
+def decode_reduced(data: bytes, limits: Limits, side: int) -> tuple[Header, Image]:
+    """The checked header, and the upright picture with its long side at most `side`."""
+    return read_header(data, limits), decode(data, limits, max_side=side)
+
+
+def to_columns(scene: Segmentation) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Segments and stuff of a scene as the values of their Arrow columns."""
+    segments = [segment_row(segment) for segment in scene.segments]
+    stuff = [{"label": label, "confidence": confidence} for label, confidence in sorted(scene.stuff.items())]
+    return segments, stuff
+
+
+def segment_row(segment: Segment) -> dict[str, Any]:
+    """One segment as a struct of the `segments` column."""
+    return {
+        "label": segment.label,
+        "is_thing": segment.is_thing,
+        "score": segment.score,
+        "area": segment.area,
+        "bbox": segment.bbox._asdict(),
+        "mask": segment.rle.counts.decode("ascii"),
+    }
+
+
+class SegmentStage:
+    """Adds what the header says, `segments` and `stuff`."""
+
+    READS = ("data", "status", "reason", "error")
+    WRITES = ("format", "width", "height", "segments", "stuff", "status", "reason", "error")
+
+    def __init__(self, config: Config, segmenter: Segmenter | None = None) -> None:
+        set_threads(config.placement.segment.threads)
+        self._segmenter = segmenter or load_segmenter(config)
+        self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
+        self._side = config.segmenter.decode_side
+        self._decoders = ThreadPoolExecutor(4)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = Rows(batch, "segment")
+        decoded: dict[int, tuple[Header, Image]] = {}
+
+        def work(index: int) -> None:
+            with rows.attempt(index):
+                decoded[index] = decode_reduced(rows.value("data", index), self._limits, self._side)
+
+        list(self._decoders.map(work, rows.open()))
+        order = sorted(decoded)
+        scenes = self._segment(rows, order, [decoded[index][1] for index in order])
+        columns = {name: rows.nulls() for name in ("format", "width", "height", "segments", "stuff")}
+        for index, scene in scenes.items():
+            with rows.attempt(index):
+                header = decoded[index][0]
+                segments, stuff = to_columns(scene.resized(header.height, header.width))
+                values = (header.format, header.width, header.height, segments, stuff)
+                for name, value in zip(columns, values, strict=True):
+                    columns[name][index] = value
+        return rows.table(**columns)
+
+    def _segment(self, rows: Rows, order: list[int], images: list[Image]) -> dict[int, Segmentation]:
+        try:
+            return dict(zip(order, self._segmenter(images), strict=True))
+        except Exception:
+            scenes: dict[int, Segmentation] = {}
+            for index, image in zip(order, images, strict=True):
+                with rows.attempt(index):
+                    (scenes[index],) = self._segmenter([image])
+            return scenes

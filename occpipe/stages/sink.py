@@ -1,0 +1,56 @@
+"""sink: the image first, then its row; 1:1, on CPUs, bound by the network. Only thin rows leave it.
+
+A row stands in the ledger only when its image is written, so a crash in between costs work and never an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from occpipe.ledger import write_part
+from occpipe.rows import Rows
+from occpipe.schemas import PUBLISHED
+from occpipe.stages.fetch import store_of
+from occpipe.types import Status
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Writes images below `images/` and rows below `ledger/`; returns what progress needs to know."""
+
+    output: str
+    run: int
+    unchanged: str
+    threads: int
+
+    READS = ("data", *(name for name in PUBLISHED.names if not name.startswith("output")))
+    WRITES = ("output", "output_size", "output_sha256", "status", "reason", "error")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = Rows(batch, "sink")
+        columns: dict[str, list[Any]] = {name: rows.nulls() for name in ("output", "output_size", "output_sha256")}
+        store = store_of(self.output)
+        written = {Status.CLEANED} if self.unchanged == "skip" else {Status.CLEANED, Status.UNCHANGED}
+
+        def work(index: int) -> None:
+            with rows.attempt(index):
+                data = rows.value("data", index)
+                key = f"{IMAGES}/{rows.value('uri', index)}"
+                store.write(key, data)
+                columns["output"][index] = key
+                columns["output_size"][index] = len(data)
+                columns["output_sha256"][index] = hashlib.sha256(data).hexdigest()
+
+        to_write = [i for i, status in enumerate(batch.column("status").to_pylist()) if status in written]
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(work, to_write))
+        table = rows.table(**columns)
+        write_part(store, self.run, table.select(PUBLISHED.names).cast(PUBLISHED))
+        return table.select(["image_id", "status", "reason"])

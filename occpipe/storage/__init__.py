@@ -1,0 +1,10 @@
+"""Where corpora and outputs live: one interface over local folders, S3 and every fsspec file system.
+
+S3 goes through boto3 (conditional PUT, streamed listing, its own retries); the rest through fsspec. A store is opened
+where it is used, in the worker: only its URI travels, and credentials come from the environment there.
+"""
+
+from occpipe.storage.base import Entry, Store, TooLargeError, is_safe_key
+from occpipe.storage.open import open_store, split_pattern
+
+__all__ = ["Entry", "Store", "TooLargeError", "is_safe_key", "open_store", "split_pattern"]

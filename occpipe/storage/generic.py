@@ -1,0 +1,67 @@
+"""Every other file system that fsspec knows (gs://, az://, hdfs://, memory://, ...), by its installed driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fsspec
+
+from occpipe.errors import StorageError
+from occpipe.storage.base import Entry, Store, TooLargeError
+
+
+class FsspecStore(Store):
+    """A folder in an fsspec file system."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        try:
+            self.fs, root = fsspec.url_to_fs(uri)
+        except (ImportError, ValueError) as error:
+            raise StorageError(f"{uri}: {error}") from error
+        self.root = root.rstrip("/")
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        path = self._path(key)
+        if limit is not None and self.fs.size(path) > limit:
+            raise TooLargeError(f"more than {limit} bytes")
+        data: bytes = self.fs.cat_file(path)
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        self._make_parent(key)
+        self.fs.pipe_file(self._path(key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._make_parent(key)
+        try:
+            self.fs.pipe_file(self._path(key), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        if self.fs.exists(self._path(key)):
+            self.fs.rm_file(self._path(key))
+
+    def walk(self, prefix: str = "") -> Iterator[Entry]:
+        start = self._path(prefix) if prefix else self.root
+        for folder, _, files in self.fs.walk(start, detail=True):
+            for name, info in sorted(files.items()):
+                key = f"{folder}/{name}"[len(self.root) :].lstrip("/")
+                tag = info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
+                yield Entry(key, int(info.get("size") or 0), str(tag))
+
+    def check_readable(self) -> None:
+        try:
+            found = self.fs.exists(self.root or "/")
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.uri}: {error}") from error
+        if not found:
+            raise StorageError(f"{self.uri}: no such file or folder")
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def _make_parent(self, key: str) -> None:
+        self.fs.makedirs(self._path(key).rsplit("/", 1)[0], exist_ok=True)

@@ -1,0 +1,113 @@
+"""S3 and what speaks its protocol, through boto3.
+
+The endpoint, region and credentials come from the environment or the instance profile (AWS_ENDPOINT_URL, ...).
+boto3's own retries (standard mode: exponential backoff with jitter) cover throttling, 5xx and connection resets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from occpipe.errors import StorageError
+from occpipe.storage.base import Entry, Store, TooLargeError
+
+_MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
+_FORBIDDEN = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+
+
+class S3Store(Store):
+    """A prefix in a bucket: `s3://bucket/prefix`. The root `s3://` takes keys that begin with the bucket."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+        self.prefix = f"{prefix}/" if prefix else ""
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client, made on first use; boto3 clients are safe to share between threads."""
+        if self._client is None:
+            import boto3
+            from botocore.config import Config
+
+            retries = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
+            self._client = boto3.Session().client("s3", config=retries)
+        return self._client
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        bucket, name = self._locate(key)
+        with _as_os_error(self.url(key)):
+            answer = self.client.get_object(Bucket=bucket, Key=name)
+            with contextlib.closing(answer["Body"]) as body:
+                if limit is not None and answer["ContentLength"] > limit:
+                    raise TooLargeError(f"{answer['ContentLength']} bytes, the limit is {limit}")
+                data: bytes = body.read()
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        bucket, name = self._locate(key)
+        with _as_os_error(self.url(key)):
+            self.client.put_object(Bucket=bucket, Key=name, Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        bucket, name = self._locate(key)
+        with _as_os_error(self.url(key)):
+            try:
+                self.client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
+            except self.client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] in _TAKEN:
+                    return False
+                raise
+        return True
+
+    def delete(self, key: str) -> None:
+        bucket, name = self._locate(key)
+        with _as_os_error(self.url(key)):
+            self.client.delete_object(Bucket=bucket, Key=name)
+
+    def walk(self, prefix: str = "") -> Iterator[Entry]:
+        start = f"{self.prefix}{prefix}/" if prefix else self.prefix
+        with _as_os_error(self.url(prefix)):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    if not item["Key"].endswith("/"):  # consoles mark an empty folder with such a key
+                        key = item["Key"][len(self.prefix) :]
+                        yield Entry(key, item["Size"], item["ETag"].strip('"'))
+
+    def check_readable(self) -> None:
+        try:
+            with _as_os_error(self.uri):
+                self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+        except FileNotFoundError:
+            raise StorageError(f"s3://{self.bucket}: no such bucket") from None
+        except OSError as error:
+            raise StorageError(str(error)) from error
+
+    def _locate(self, key: str) -> tuple[str, str]:
+        if self.bucket:
+            return self.bucket, f"{self.prefix}{key}"
+        bucket, _, name = key.partition("/")
+        return bucket, name
+
+
+@contextlib.contextmanager
+def _as_os_error(url: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        message = f"{url}: {error.response['Error'].get('Message') or code}"
+        if code in _MISSING:
+            raise FileNotFoundError(message) from error
+        if code in _FORBIDDEN:
+            raise PermissionError(message) from error
+        raise OSError(message) from error
+    except BotoCoreError as error:  # no credentials, no connection, a reset while reading
+        raise OSError(f"{url}: {error}") from error

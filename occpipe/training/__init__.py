@@ -1,0 +1,1 @@
+"""Training of the small nets that ship in the package; needs the extra `train` and the data of a folder."""

@@ -1,0 +1,191 @@
+"""Class vectors from captions: streamed reading, reduction to tokens through the alias table, skip-gram with gensim.
+
+Captions are read one at a time and written once, tokenised, to a temporary file that gensim streams in every epoch; so
+memory depends on the vocabulary, not on the number of captions.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from occpipe.classes import coco_stuff
+from occpipe.relations.vectors import ClassVectors, aliases, singular
+
+STOP_WORDS = frozenset(
+    "a an the of in on at to with and is are it its his her their this that there by for from as be been being has have "
+    "while he she they them him or two one some up out into over under near next front other another which who what "
+    "three four several very off down around through".split()
+)
+"""Words without visual content; they would fill the windows of the skip-gram."""
+
+_JSON_CHUNK = 1 << 16
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """How gensim trains: skip-gram with negative samples; `keep` words of the captions beside the class tokens."""
+
+    dim: int = 64
+    window: int = 10
+    negative: int = 10
+    epochs: int = 8
+    min_count: int = 8
+    keep: int = 6000
+    sample: float = 1e-3
+    seed: int = 1
+
+
+PAPER_RECIPE = EmbeddingConfig(dim=128, window=1, negative=64, epochs=10, min_count=1, keep=0, sample=0.0)
+"""The paper's: dimension 128, window 1, 64 negatives, over captions reduced to class tokens (its public code)."""
+
+
+def read_captions(path: str | Path) -> Iterator[str]:
+    """The captions of a file, streamed; `.gz` is opened by itself.
+
+    `.tsv`: the column `caption` of the header, or the last column where there is no header; `.json`: COCO captions;
+    anything else: one caption per line. Raises ValueError where a JSON file holds no COCO captions.
+    """
+    path = Path(path)
+    kind = [s for s in path.suffixes if s != ".gz"][-1:]
+    with _open(path) as stream:
+        if kind == [".json"]:
+            yield from _coco_captions(stream, path)
+        elif kind == [".tsv"]:
+            column = -1
+            for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)):
+                if number == 0 and "caption" in row:
+                    column = row.index("caption")
+                elif row and len(row) > max(column, 0):
+                    yield row[column]
+        else:
+            yield from (line.rstrip("\n") for line in stream if line.strip())
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _coco_captions(stream: IO[str], path: Path) -> Iterator[str]:
+    """The captions of a COCO file, decoded one annotation at a time."""
+    decoder = json.JSONDecoder()
+    buffer = ""
+    while (start := re.search(r'"annotations"\s*:\s*\[', buffer)) is None:
+        chunk = stream.read(_JSON_CHUNK)
+        if not chunk:
+            raise ValueError(f"{path}: no annotations with captions, as COCO has them")
+        buffer = buffer[-64:] + chunk  # the key may lie across two chunks
+    buffer = buffer[start.end() :]
+    while True:
+        buffer = buffer.lstrip(" \t\r\n,")
+        if buffer.startswith("]"):
+            return
+        try:
+            annotation, end = decoder.raw_decode(buffer)
+        except json.JSONDecodeError:
+            chunk = stream.read(_JSON_CHUNK)
+            if not chunk:
+                raise ValueError(f"{path}: cut off within its annotations") from None
+            buffer += chunk
+            continue
+        buffer = buffer[end:]
+        if "caption" in annotation:
+            yield annotation["caption"]
+
+
+def tokenise(caption: str) -> list[str]:
+    """The words of a caption without stop words; phrases and synonyms of a class become its token, longest first."""
+    table = aliases()
+    words = re.findall(r"[a-z]+", caption.lower())
+    result = []
+    i = 0
+    while i < len(words):
+        for length in (3, 2, 1):
+            phrase = words[i : i + length]
+            last = phrase[-1]
+            found = table.get(" ".join(phrase)) or table.get(" ".join([*phrase[:-1], singular(last)]))
+            if found and len(phrase) == length:
+                result.append(found)
+                i += length
+                break
+        else:
+            if words[i] not in STOP_WORDS:
+                result.append(singular(words[i]))
+            i += 1
+    return result
+
+
+def class_tokens() -> tuple[str, ...]:
+    """The tokens of the 182 classes, each once, in the order of the classes."""
+    return tuple(dict.fromkeys(c.token for c in coco_stuff()))
+
+
+def train_vectors(
+    captions: Iterable[str],
+    label_sentences: Iterable[Sequence[str]] = (),
+    config: EmbeddingConfig = EmbeddingConfig(),  # noqa: B008 - frozen
+    *,
+    classes_only: bool = False,
+    progress: Progress = print,
+) -> ClassVectors:
+    """Skip-gram vectors from captions and, where given, from lists of the class tokens seen together in an image.
+
+    The class tokens come first, then the most frequent other words. A class token that is seen nowhere has a zero
+    vector, or is left out with `classes_only` (the paper's reduction of captions to class tokens).
+    """
+    from gensim.models import Word2Vec
+    from gensim.models.word2vec import LineSentence
+
+    known = frozenset(class_tokens())
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "sentences.txt"
+        with corpus.open("w", encoding="utf-8") as out:
+            number = -1
+            for number, caption in enumerate(captions):
+                words = tokenise(caption)
+                if classes_only:
+                    words = [w for w in words if w in known]
+                if len(words) > 1:
+                    out.write(" ".join(words) + "\n")
+                if (number + 1) % 100_000 == 0:
+                    progress(f"tokenised {number + 1} captions")
+            for words in label_sentences:
+                if len(words) > 1:
+                    out.write(" ".join(words) + "\n")
+        progress(f"tokenised {number + 1} captions; training {config.dim} dimensions, {config.epochs} epochs")
+        model = Word2Vec(
+            LineSentence(str(corpus)),
+            vector_size=config.dim,
+            window=config.window,
+            negative=config.negative,
+            epochs=config.epochs,
+            sample=config.sample,
+            min_count=config.min_count,
+            sg=1,
+            shrink_windows=False,
+            seed=config.seed,
+            workers=1,  # more than one makes the result depend on timing
+            trim_rule=lambda word, _count, _min: 2 if word in known else 0,  # gensim: 2 keeps, 0 asks min_count
+        )
+    seen = model.wv
+    words = [w for w in seen.index_to_key if w not in known][: config.keep]
+    tokens = [t for t in class_tokens() if t in seen or not classes_only] + words
+    matrix = np.zeros((len(tokens), config.dim), np.float32)
+    for row, word in enumerate(tokens):
+        if word in seen:
+            matrix[row] = seen[word]
+    progress(f"{len(tokens)} vectors, {sum(t in seen for t in class_tokens())} of {len(known)} class tokens seen")
+    return ClassVectors(tokens, matrix)
