@@ -18,7 +18,7 @@ from rich.table import Table
 
 from occpipe import __version__
 from occpipe.config import config_names, load_config
-from occpipe.errors import OccpipeError
+from occpipe.errors import OccpipeError, StorageError
 
 STRICT_EXIT_CODE = 7
 
@@ -197,3 +197,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:  # the disk is full, a permission went away: the message says it, no traceback
+        Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(StorageError.exit_code) from None

@@ -42,6 +42,7 @@ def configure_data(settings: RayRuntime) -> None:
     Blocks are kept small enough that the first images reach the GPU early and large enough that their fixed cost
     (12 to 15 ms a block and stage) stays small. Every stage catches its errors per row, so a failed block is a bug.
     """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own progress says what is worth saying
     context = DataContext.get_current()
     context.target_max_block_size = settings.block_mb * _MB
     context.enable_progress_bars = False
@@ -77,6 +78,7 @@ def _share(pool: object, key: str) -> float:
 
 def _connect(settings: RayRuntime) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, and no warning about it
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # the core logs to this terminal whatever Python asks for
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:

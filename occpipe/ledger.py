@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from occpipe.config import Config
-from occpipe.errors import ConfigError, OutputBusyError
+from occpipe.errors import ConfigError, OutputBusyError, StorageError
 from occpipe.storage import Store
 from occpipe.types import Status
 
@@ -138,13 +138,10 @@ class OutputLock:
         self._thread = threading.Thread(target=self._beat, name="occpipe-lock", daemon=True)
 
     def __enter__(self) -> Self:
-        if not self._store.create(_LOCK, self._record()):
-            held = self._read()
-            age = time.time() - float(held.get("beat", 0))
-            if age < EXPIRY_S:
-                holder = held.get("holder", "another run")
-                raise OutputBusyError(f"{self._store.uri} is being written by {holder} ({age:.0f} s ago)")
-            self._store.write(_LOCK, self._record())
+        try:
+            self._acquire()
+        except OSError as error:
+            raise StorageError(f"{self._store.uri} cannot be written: {error}") from error
         self._thread.start()
         return self
 
@@ -152,6 +149,15 @@ class OutputLock:
         self._stop.set()
         self._thread.join()
         self._store.delete(_LOCK)
+
+    def _acquire(self) -> None:
+        if not self._store.create(_LOCK, self._record()):
+            held = self._read()
+            age = time.time() - float(held.get("beat", 0))
+            if age < EXPIRY_S:
+                holder = held.get("holder", "another run")
+                raise OutputBusyError(f"{self._store.uri} is being written by {holder} ({age:.0f} s ago)")
+            self._store.write(_LOCK, self._record())
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

@@ -175,7 +175,12 @@ def test_a_fixed_size_gets_true_context_before_padding() -> None:
 
 def test_many_images_equal_one_by_one() -> None:
     images = [noise(120, 160, 1), noise(200, 90, 2), noise(120, 160, 3), noise(64, 64, 4)]
-    masks = [HOLES["centre"], box(200, 90, 80, 20, 40, 30), HOLES["corner"] | HOLES["edge"], np.zeros((64, 64), np.uint8)]
+    masks = [
+        HOLES["centre"],
+        box(200, 90, 80, 20, 40, 30),
+        HOLES["corner"] | HOLES["edge"],
+        np.zeros((64, 64), np.uint8),
+    ]
     model = Recorder()
     together = Inpainter(model, batch_size=3).fill_many(images, masks)
     assert max(s[0] for s in model.shapes) > 1

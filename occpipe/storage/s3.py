@@ -56,6 +56,8 @@ class S3Store(Store):
     def create(self, key: str, data: bytes) -> bool:
         bucket, name = self._locate(key)
         with _as_os_error(self.url(key)):
+            if self._exists(bucket, name):  # some servers accept the condition and ignore it
+                return False
             try:
                 self.client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
             except self.client.exceptions.ClientError as error:
@@ -87,6 +89,15 @@ class S3Store(Store):
             raise StorageError(f"s3://{self.bucket}: no such bucket") from None
         except OSError as error:
             raise StorageError(str(error)) from error
+
+    def _exists(self, bucket: str, name: str) -> bool:
+        try:
+            self.client.head_object(Bucket=bucket, Key=name)
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return False
+            raise
+        return True
 
     def _locate(self, key: str) -> tuple[str, str]:
         if self.bucket:

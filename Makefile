@@ -1,0 +1,45 @@
+# Everything runs from .venv, made from requirements.lock; uv is used where it is installed and comes by pip where not.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+
+.PHONY: demo test test-slow check format bench lock clean-demo
+
+demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
+	$(BIN)/python jobs/make_demo.py $(DEMO)/input
+	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local
+	$(BIN)/occpipe report $(DEMO)/output $(DEMO)/input --page $(DEMO)/report.html
+
+test: $(STAMP)  ## all tests but the slow ones
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the slow tests
+	$(BIN)/pytest -m slow
+
+check: $(STAMP)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## ratios, measured in one run each
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean-demo:
+	rm -rf $(DEMO)
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)
+
+lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --quiet -o requirements.lock

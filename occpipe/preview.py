@@ -1,0 +1,130 @@
+"""One picture that explains a decision: photo, segments with labels, what is removed, result, and the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
+
+from occpipe.api import Cleaner
+from occpipe.images import ImageError, Limits, decode
+from occpipe.types import CleanResult, Image, Mask, SceneObject, Segmentation, Verdict
+
+PANEL = 480
+"""Long side of a panel in pixels."""
+_GAP = 8
+_LINE = 18
+_INK, _PAPER, _RED = (20, 20, 20), (250, 250, 248), (214, 40, 40)
+
+
+def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, str | None]]:
+    """Write one PNG for each image into `out`; yields its path, or the image's path with what is wrong with it."""
+    limits = Limits(cleaner.config.corpus.max_pixels, cleaner.config.corpus.min_side)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        try:
+            rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
+        except (ImageError, OSError) as error:
+            yield path, str(error)
+            continue
+        (scene,) = cleaner.segmenter([rgb])
+        target = out / f"{path.stem}.png"
+        draw_preview(rgb, scene, cleaner.apply(rgb, scene)).save(target)
+        yield target, None
+
+
+def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Image:
+    """The preview of one image, H x W x 3, from its segmentation and its result."""
+    scale = PANEL / max(rgb.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    panels = (
+        ("photo", Pil.fromarray(rgb)),
+        ("segments", _draw_segments(rgb, scene)),
+        ("removed", _draw_removed(rgb, result.mask)),
+        ("result", Pil.fromarray(result.image)),
+    )
+    lines = [*_object_lines(result.objects), "", _stuff_line(result.stuff)]
+    across = 4 if height >= width else 2
+    rows = len(panels) // across
+    sheet_width = across * (width + _GAP) + _GAP
+    sheet_height = rows * (height + _LINE + _GAP) + _GAP + _LINE * (len(lines) + 1)
+    sheet = Pil.new("RGB", (sheet_width, sheet_height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for index, (title, panel) in enumerate(panels):
+        x = _GAP + index % across * (width + _GAP)
+        y = _GAP + index // across * (height + _LINE + _GAP)
+        pen.text((x, y), title, _INK, font)
+        sheet.paste(panel.resize((width, height), Pil.Resampling.LANCZOS), (x, y + _LINE))
+        if title == "segments":
+            _draw_labels(pen, scene, (x, y + _LINE), scale, font)
+    y = rows * (height + _LINE + _GAP) + _GAP
+    for line in lines:
+        pen.text((_GAP, y), line, _RED if line.startswith(Verdict.REMOVE) else _INK, font)
+        y += _LINE
+    return sheet
+
+
+def colour_of(label: str) -> tuple[int, int, int]:
+    """A colour for a class, the same in every picture."""
+    seed = sum(ord(c) * 31**i for i, c in enumerate(label[:12])) % 2**32
+    hue = np.random.default_rng(seed).integers(0, 255)
+    r, g, b = Pil.new("HSV", (1, 1), (int(hue), 190, 235)).convert("RGB").getpixel((0, 0))  # type: ignore[misc]
+    return int(r), int(g), int(b)
+
+
+def overlay(rgb: Image, mask: Mask, colour: tuple[int, int, int], strength: float = 0.5) -> Image:
+    """An image, H x W x 3, tinted where a mask, H x W, is 1."""
+    tinted = rgb.astype(np.float32)
+    inside = mask.astype(bool)
+    tinted[inside] = (1 - strength) * tinted[inside] + strength * np.array(colour, np.float32)
+    return tinted.astype(np.uint8)
+
+
+def _draw_segments(rgb: Image, scene: Segmentation) -> Pil.Image:
+    picture = rgb
+    for segment in scene.segments:
+        picture = overlay(picture, segment.mask, colour_of(segment.label))
+    return Pil.fromarray(picture)
+
+
+def _draw_removed(rgb: Image, mask: Mask) -> Pil.Image:
+    return Pil.fromarray(overlay(rgb, mask, _RED, 0.6))
+
+
+def _draw_labels(
+    pen: ImageDraw.ImageDraw,
+    scene: Segmentation,
+    corner: tuple[int, int],
+    scale: float,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    for segment in scene.segments:
+        inside = np.argwhere(segment.mask)
+        y, x = inside[len(inside) // 2]  # a pixel of the segment itself: the middle of its box may lie outside
+        text = f"{segment.label} {segment.score:.2f}"
+        at = (corner[0] + x * scale, corner[1] + y * scale)
+        pen.text(at, text, (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=_INK)
+
+
+def _object_lines(objects: Iterable[SceneObject]) -> list[str]:
+    lines = []
+    for item in sorted(objects, key=lambda o: (o.verdict is Verdict.KEEP, o.label)):
+        relation = "-" if item.relation is None else f"{item.relation:.2f}"
+        lines.append(f"{item.verdict} {item.label}: {item.reason}, relation {relation}{_why(item)}")
+    return lines or ["no things seen"]
+
+
+def _why(item: SceneObject) -> str:
+    if not item.evidence:
+        return ""
+    near, far = item.evidence[0], item.evidence[-1]
+    return f" (nearest {near.context} {near.relation:.2f}, farthest {far.context} {far.relation:.2f})"
+
+
+def _stuff_line(stuff: dict[str, float]) -> str:
+    named = sorted(stuff.items(), key=lambda pair: -pair[1])[:8]
+    return "stuff: " + (", ".join(f"{label} {confidence:.2f}" for label, confidence in named) or "none")

@@ -1,0 +1,87 @@
+"""The command as a user calls it: exit codes, one-line errors, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image as Pil
+
+from occpipe import __version__
+from occpipe.config import Config
+from tests.scenes import encoded, gradient, photo
+
+
+def occpipe(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "occpipe", *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+
+def test_version_and_help() -> None:
+    assert occpipe("--version").stdout.strip() == __version__
+    shown = occpipe("clean", "--help")
+    assert shown.returncode == 0
+    assert "INPUT" in shown.stdout
+
+
+def test_config_prints_every_key() -> None:
+    assert Config.model_validate(yaml.safe_load(occpipe("config", "local").stdout)) == Config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("clean", "in", "out", "--config", "nowhere"), 2, "no config nowhere; by name: gpu, local, paper2019"),
+        (("clean", "in", "out", "-s", "policy.cutt=1"), 2, "did you mean policy.cut?"),
+        (("clean", "no/such/folder", "out"), 3, "no such file or folder"),
+        (("clean", "xyz://bucket/in", "out"), 3, "xyz"),
+        (("clean", ".", "out", "-s", "inpainter.model=big-lama"), 4, "occpipe models fetch big-lama"),
+        (("clean", ".", "out", "-s", "segmenter.model=mask2former-swin-l"), 4, "weights.accept_licence=[CC-BY-NC-4.0]"),
+        (("clean", ".", "out", "-s", "segmenter.model=unknown"), 4, "known: eomt-l-640"),
+        (("models", "verify", "unknown"), 4, "no weights 'unknown'"),
+        (("report", "nowhere", "nowhere"), 3, "nothing is published there"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
+    done = occpipe(*arguments, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_output_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "file").write_text("a file where a folder should be")
+    done = occpipe("clean", tmp_path / "in", tmp_path / "file" / "out")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_preview_draws_one_png_an_image(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(encoded(photo("chelsea")))
+    (tmp_path / "wide.png").write_bytes(encoded(gradient(), "PNG"))
+    (tmp_path / "bad.jpg").write_bytes(b"no")
+    images = [tmp_path / "cat.jpg", tmp_path / "bad.jpg", tmp_path / "wide.png"]
+    done = occpipe("preview", *images, "--out", tmp_path / "out")
+    assert done.returncode == 1, "one of them could not be read"
+    assert "bad.jpg: not one of" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "wide.png"]
+    with Pil.open(tmp_path / "out" / "cat.png") as drawn:
+        assert min(drawn.size) > 400
+
+
+def test_models_list_names_licences() -> None:
+    shown = occpipe("models", "list", COLUMNS="200").stdout
+    assert "big-lama" in shown
+    assert "CC-BY-NC-4.0" in shown
+
+
+def test_models_verify_the_shipped_ones() -> None:
+    shown = occpipe("models", "verify", "starter-segmenter", "starter-relations").stdout
+    assert shown.count("sha256 ") == 2

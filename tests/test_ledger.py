@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from occpipe.config import load_config
+from occpipe.errors import ConfigError, OutputBusyError
+from occpipe.ledger import OutputLock, bind_config, etag_hash, load_done, part_keys, write_part
+from occpipe.schemas import PUBLISHED
+from occpipe.stages.publish import MANIFEST, publish
+from occpipe.storage import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "out"))
+
+
+def rows(*items: tuple[int, str], etag: str = "a") -> pa.Table:
+    full = [
+        {"image_id": key, "uri": f"{key}.jpg", "status": status, "etag": etag, "config": "c", "objects": []}
+        for key, status in items
+    ]
+    return pa.Table.from_pylist(full, PUBLISHED)
+
+
+def published(store: Store) -> list[tuple[int, str]]:
+    manifest = publish(store, load_config(), [], "in")
+    table = pa.concat_tables(
+        [pa.parquet.read_table(f"{store.uri}/metadata/{file['file']}") for file in manifest["files"]]
+    )
+    return list(zip(table.column("image_id").to_pylist(), table.column("status").to_pylist(), strict=True))
+
+
+def test_equal_rows_are_one_part(store: Store) -> None:
+    assert write_part(store, 1, rows((1, "cleaned"))) == write_part(store, 1, rows((1, "cleaned")))
+    assert write_part(store, 2, rows((1, "cleaned"))) != write_part(store, 1, rows((2, "cleaned")))
+    assert len(part_keys(store)) == 3
+
+
+def covered(store: Store, retry: str, *ids: int, etag: str = "a") -> list[bool]:
+    done, _ = load_done(store, retry)
+    wanted = np.array(ids, np.int64)
+    covers: list[bool] = done.covers(wanted, np.full(len(ids), etag_hash(etag))).tolist()
+    return covers
+
+
+def test_done_by_retry(store: Store) -> None:
+    write_part(store, 1, rows((5, "cleaned"), (-7, "error"), (9, "skipped")))
+    assert covered(store, "none", -7, 5, 9, 11) == [True, True, True, False]
+    assert covered(store, "errors", -7, 5, 9, 11) == [False, True, True, False]
+    assert covered(store, "all", -7, 5, 9, 11) == [False] * 4
+    assert covered(store, "none", 5, etag="b") == [False], "a changed input is done again"
+
+
+def test_the_last_run_counts(store: Store) -> None:
+    write_part(store, 1, rows((1, "error"), (2, "cleaned")))
+    write_part(store, 2, rows((1, "cleaned")))
+    assert covered(store, "errors", 1, 2) == [True, True]
+    assert load_done(store, "none")[1] == 3
+
+
+def test_publish_has_each_image_once(store: Store) -> None:
+    write_part(store, 1, rows((3, "error"), (1, "cleaned"), (-2, "unchanged")))
+    write_part(store, 1, rows((3, "cleaned"), (1, "cleaned")))  # a task that ran twice, better the second time
+    write_part(store, 2, rows((-2, "error")))  # a newer run
+    assert published(store) == [(-2, "error"), (1, "cleaned"), (3, "cleaned")]
+
+
+def test_publish_does_not_depend_on_how_rows_were_cut(store: Store, tmp_path: Path) -> None:
+    write_part(store, 1, rows((1, "cleaned"), (2, "error")))
+    write_part(store, 1, rows((3, "cleaned")))
+    other = open_store(str(tmp_path / "other"))
+    write_part(other, 1, rows((3, "cleaned"), (2, "error")))
+    write_part(other, 1, rows((1, "cleaned")))
+    first, second = (publish(s, load_config(), [], "in") for s in (store, other))
+    assert first == second
+
+
+def test_publish_in_slices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occpipe.stages.publish.SLICE_ROWS", 3)
+    write_part(store, 1, rows(*((key, "cleaned") for key in (8, 1, 6, 3, 5))))
+    write_part(store, 1, rows(*((key, "cleaned") for key in (2, 7, 1))))
+    assert [key for key, _ in published(store)] == [1, 2, 3, 5, 6, 7, 8]
+    assert [file["rows"] for file in json.loads(store.read(MANIFEST))["files"]] == [3, 3, 1]
+
+
+def test_a_new_publication_replaces_the_old_files(store: Store) -> None:
+    write_part(store, 1, rows((1, "cleaned")))
+    published(store)
+    write_part(store, 1, rows((2, "cleaned")))
+    published(store)
+    assert len([entry for entry in store.walk("metadata") if entry.key.endswith(".parquet")]) == 1
+
+
+def test_an_empty_ledger_publishes_an_empty_table(store: Store) -> None:
+    assert published(store) == []
+
+
+def test_one_config_an_output(store: Store) -> None:
+    bind_config(store, load_config())
+    bind_config(store, load_config("local", ["placement.segment.batch_size=2"]))
+    with pytest.raises(ConfigError, match="another config"):
+        bind_config(store, load_config("local", ["policy.cut=0.1"]))
+
+
+def test_one_writer_an_output(store: Store) -> None:
+    with OutputLock(store), pytest.raises(OutputBusyError, match="pid"), OutputLock(store):
+        pass
+    with OutputLock(store):
+        pass
+
+
+def test_a_dead_writers_lock_is_taken_over(store: Store) -> None:
+    store.write("ledger/lock.json", json.dumps({"holder": "a dead host", "beat": time.time() - 3600}).encode())
+    with OutputLock(store):
+        assert b"dead" not in store.read("ledger/lock.json")
+    assert list(store.walk("ledger")) == []

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from occpipe.masks import Rle, resize_rle, rle_decode, union
+from occpipe.types import Box, Segment, Segmentation
+
+
+def disc(height: int = 60, width: int = 90, radius: int = 20) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return ((y - 30) ** 2 + (x - 40) ** 2 < radius**2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mask", [disc(), np.zeros((5, 7), np.uint8), np.ones((5, 7), np.uint8)])
+def test_rle_round_trip(mask: np.ndarray) -> None:
+    rle = Rle.encode(mask)
+    assert np.array_equal(rle_decode(rle), mask)
+    assert rle.area == mask.sum()
+
+
+def test_union() -> None:
+    left, right = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    left[:, :2], right[:, 1:3] = 1, 1
+    merged = union([Rle.encode(left), Rle.encode(right)])
+    assert merged is not None
+    assert np.array_equal(rle_decode(merged), left | right)
+    assert union([]) is None
+
+
+def test_resizing_keeps_the_shape() -> None:
+    large = rle_decode(resize_rle(Rle.encode(disc()), 240, 360))
+    expected = np.kron(disc(), np.ones((4, 4), np.uint8))
+    assert (large & expected).sum() / (large | expected).sum() > 0.97
+
+
+def test_segment_measures_its_mask() -> None:
+    segment = Segment.from_mask("cat", True, 0.5, disc())
+    assert segment.bbox == Box(21, 11, 39, 39)
+    assert segment.area == disc().sum()
+
+
+def test_resized_segmentation_drops_what_vanishes() -> None:
+    speck = np.zeros((60, 90), np.uint8)
+    speck[0, 0] = 1
+    scene = Segmentation(
+        60, 90, (Segment.from_mask("cat", True, 0.9, disc()), Segment.from_mask("cup", True, 0.9, speck)), {"sky": 0.5}
+    )
+    small = scene.resized(12, 18)
+    assert [s.label for s in small.segments] == ["cat"]
+    assert (small.height, small.width, small.stuff) == (12, 18, {"sky": 0.5})
+    assert scene.resized(60, 90) is scene

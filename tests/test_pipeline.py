@@ -1,0 +1,257 @@
+"""The whole job on a real Ray, with the starter models, over photos, composed scenes and broken files."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image as Pil
+
+from jobs.make_demo import photos, scenes
+from occpipe.config import load_config
+from occpipe.errors import CapacityError, StorageError
+from occpipe.pipeline import CHAIN, Summary, clean_corpus
+from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
+from occpipe.storage import open_store
+from tests.scenes import encoded, gradient
+from tests.test_images import animated, png_claiming, sixteen_bit_png, with_mode
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+BAD = {
+    "zero.jpg": (b"", "error", "empty_file"),
+    "truncated.jpg": (encoded(gradient(300, 400))[:2000], "error", "truncated"),
+    "text.jpg": (b"not a picture", "error", "not_an_image"),
+    "one pixel.png": (encoded(gradient(1, 1), "PNG"), "skipped", "too_small"),
+    "moving.webp": (animated("WEBP"), "skipped", "multiple_frames"),
+    "print.jpg": (with_mode("CMYK", "JPEG"), "skipped", "colour_model"),
+    "deep.png": (sixteen_bit_png(), "skipped", "bit_depth"),
+    "bomb.png": (png_claiming(30_000, 30_000), "error", "too_many_pixels"),
+    "large.bmp": (encoded(gradient(1200, 1200), "BMP"), "error", "too_many_bytes"),
+}
+GOOD = ("with space.jpg", "100%25.jpg", "Zürich/猫.jpg", "a..b.jpg", "#1?.jpg")
+
+
+def rows_of(output: str) -> dict[str, dict[str, Any]]:
+    store = open_store(output)
+    rows = []
+    for file in json.loads(store.read("metadata/_manifest.json"))["files"]:
+        rows += pq.read_table(io.BytesIO(store.read(f"metadata/{file['file']}"))).to_pylist()
+    found = {row["uri"]: row for row in rows}
+    assert len(found) == len(rows), "one row an image"
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    for name, rgb in (*photos(), *scenes()):
+        Pil.fromarray(rgb).save(folder / f"{name}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Path, Summary]:
+    output = tmp_path_factory.mktemp("cleaned") / "out"
+    return output, clean_corpus(load_config(), str(demo), str(output))
+
+
+def test_stages_read_what_was_written() -> None:
+    columns = set(MANIFEST.names)
+    for stage in CHAIN:
+        missing = {*stage.READS} - columns - {"status", "reason", "error"}
+        assert not missing, f"{stage.__name__} reads {missing} which no stage before it writes"
+        assert {*stage.WRITES} <= PIPELINE.keys()
+        columns = (columns | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
+    assert {*PUBLISHED.names} <= columns
+
+
+def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+    output, summary = cleaned
+    rows = rows_of(str(output))
+    assert rows.keys() == {path.name for path in demo.iterdir()}
+    assert summary.statuses.total() == summary.manifest["images"] == len(rows)
+    for uri, row in rows.items():
+        assert row["status"] in ("cleaned", "unchanged"), (uri, row["error"])
+        with Pil.open(demo / uri) as before, Pil.open(output / row["output"]) as after:
+            assert (after.size, after.format) == (before.size, before.format) == ((row["width"], row["height"]), "JPEG")
+        if row["status"] == "unchanged":
+            assert (output / row["output"]).read_bytes() == (demo / uri).read_bytes()
+
+
+def test_the_cat_at_the_palace_is_removed_and_the_palace_is_not(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+    output, _ = cleaned
+    row = rows_of(str(output))["cat_at_the_palace.jpg"]
+    removed = [item for item in row["objects"] if item["verdict"] == "remove"]
+    assert [item["label"] for item in removed] == ["cat"]
+    assert removed[0]["reason"] == "unrelated"
+    assert len(removed[0]["evidence"]) >= 2
+    before = np.asarray(Pil.open(demo / "cat_at_the_palace.jpg")).astype(int)
+    after = np.asarray(Pil.open(output / row["output"])).astype(int)
+    changed = np.abs(after - before).max(axis=2)
+    assert changed[300:, :150].mean() > 20, "the cat's corner is another picture"
+    assert changed[:200, 300:].mean() < 3, "the sky is as it was, but for the encoder"
+
+
+def test_a_protected_person_stays(cleaned: tuple[Path, Summary]) -> None:
+    rows = rows_of(str(cleaned[0]))
+    people = [item for row in rows.values() for item in row["objects"] if item["label"] == "person"]
+    assert people
+    assert {item["reason"] for item in people} == {"kept_by_policy"}
+
+
+def test_others_read_the_parquet_without_us(cleaned: tuple[Path, Summary]) -> None:
+    metadata = cleaned[0] / "metadata"
+    frame = pd.read_parquet(metadata)
+    assert {"image_id", "uri", "status", "reason", "width", "height", "objects"} <= {*frame.columns}
+    assert len(frame) == 12
+    query = f"SELECT o.label, count(*) FROM (SELECT unnest(objects) AS o FROM '{metadata}/*.parquet') GROUP BY 1"  # noqa: S608
+    counts = dict(duckdb.sql(query).fetchall())
+    assert counts["cat"] >= 2
+
+
+def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+    output, _ = cleaned
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")}
+    again = clean_corpus(load_config(), str(demo), str(output))
+    assert (again.statuses.total(), again.done_before) == (0, 12)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")} == before
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile") / "in"
+    for name, (data, _, _) in BAD.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    for name in GOOD:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(gradient(80, 120), "JPEG", exif=exif.tobytes()))
+    listed = [*BAD, *GOOD, "vanished.jpg", "../outside.jpg", "x/../../outside.jpg"]
+    (folder.parent / "outside.jpg").write_bytes(encoded(gradient()))
+    (folder / "list.txt").write_text("\n".join(listed))
+    return folder
+
+
+def test_bad_input_gets_a_row_with_its_reason(hostile: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a" / "out"
+    summary = clean_corpus(load_config("local", ["corpus.max_bytes=1000000"]), f"{hostile}/list.txt", str(output))
+    rows = rows_of(str(output))
+    for name, (_, status, reason) in BAD.items():
+        assert (rows[name]["status"], rows[name]["reason"]) == (status, reason), name
+        assert rows[name]["error"]["message"]
+        assert rows[name]["output"] is None
+        assert not (output / "images" / name).exists(), "an original is never written as cleaned"
+    for name in GOOD:
+        assert rows[name]["status"] == "unchanged"
+        assert (rows[name]["width"], rows[name]["height"]) == (80, 120), "upright size"
+        assert (output / "images" / name).exists()
+    assert rows["vanished.jpg"]["reason"] == "missing"
+    assert rows["../outside.jpg"]["reason"] == rows["x/../../outside.jpg"]["reason"] == "unsafe_path"
+    assert summary.statuses["error"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
+
+
+def test_error_rows_run_again_when_asked(hostile: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    shutil.copytree(hostile, source)
+    output = tmp_path / "out"
+    assert clean_corpus(load_config(), f"{source}/*.jpg", str(output)).statuses["error"] == 3
+    assert clean_corpus(load_config(), f"{source}/*.jpg", str(output)).statuses.total() == 0
+    retried = clean_corpus(load_config("local", ["output.retry=errors"]), f"{source}/*.jpg", str(output))
+    assert retried.statuses == {"error": 3}
+    (source / "zero.jpg").write_bytes(encoded(gradient()))  # mended: a new size, so a new tag
+    mended = clean_corpus(load_config(), f"{source}/*.jpg", str(output))
+    assert mended.statuses == {"unchanged": 1}
+    assert rows_of(str(output))["zero.jpg"]["status"] == "unchanged"
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    summary = clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
+    assert summary.manifest["images"] == 0
+    assert len(pd.read_parquet(tmp_path / "out" / "metadata")) == 0
+
+
+def test_unchanged_images_can_be_left_out(hostile: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    clean_corpus(load_config("local", ["output.unchanged=skip"]), f"{hostile}/Zürich", str(output))
+    row = rows_of(str(output))["猫.jpg"]
+    assert (row["status"], row["output"]) == ("unchanged", None)
+    assert not (output / "images").exists()
+
+
+def test_too_small_a_cluster_is_said_at_once(demo: Path, tmp_path: Path) -> None:
+    greedy = load_config("local", ["placement.segment.num_gpus=2", "placement.segment.num_cpus=0.5"])
+    with pytest.raises(CapacityError, match=r"at least 2 GPUs \(segment 1 x 2, inpaint 1 x 0\), the cluster has 0"):
+        clean_corpus(greedy, str(demo), str(tmp_path / "out"))
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A real S3 server on loopback over a folder whose sub-folders are its buckets."""
+    root = tmp_path / "s3"
+    (root / "bucket").mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    binary = shutil.which("rclone") or str(Path(sys.executable).parent / "rclone")
+    command = [binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret", str(root)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield root
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows without the tag that each store gives in its own way."""
+    return {uri: {key: value for key, value in row.items() if key != "etag"} for uri, row in rows.items()}
+
+
+def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[Path, Summary]) -> None:
+    shutil.copytree(demo, s3 / "bucket" / "corpus")
+    command = [sys.executable, "jobs/clean_corpus.py", "s3://bucket/corpus", "s3://bucket/out", "--config", "local"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[1], check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12/12" in done.stderr
+    local, remote = rows_of(str(cleaned[0])), rows_of("s3://bucket/out")
+    assert comparable(remote) == comparable(local)
+    for row in local.values():
+        assert (s3 / "bucket" / "out" / row["output"]).read_bytes() == (cleaned[0] / row["output"]).read_bytes()
+
+
+def test_a_missing_bucket_is_one_line(s3: Path) -> None:
+    with pytest.raises(StorageError, match="no such bucket"):
+        clean_corpus(load_config(), "s3://nowhere/x", "s3://bucket/out")
