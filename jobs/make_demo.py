@@ -61,7 +61,7 @@ def cut_out(photo: Rgb, outline: NDArray[np.uint8]) -> Rgb:
     bgr = np.ascontiguousarray(photo[:, :, ::-1])
     cv2.grabCut(bgr, trimap, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     inside = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
-    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    inside = cv2.morphologyEx(inside, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(np.uint8)
     alpha = cv2.GaussianBlur(inside * np.uint8(255), (0, 0), 0.8)
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -93,7 +93,8 @@ def _starter_segmenter(config: Config, device: str) -> Segmenter:
     from occpipe.segmenters.starter import StarterSegmenter
 
     path = weights.locate(weights.find("starter-segmenter", "segmenter"), config.weights)
-    return StarterSegmenter(path, device)
+    # On a CPU a batch is no faster, and its sums round otherwise than those of one photo: rows would depend on neighbours.
+    return StarterSegmenter(path, device, batch_size=1 if device == "cpu" else 8)
 
 
 def _crop_inpainter(config: Config) -> CropInpainter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -70,10 +72,8 @@ def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Im
 
 def colour_of(label: str) -> tuple[int, int, int]:
     """A colour for a class, the same in every picture."""
-    seed = sum(ord(c) * 31**i for i, c in enumerate(label[:12])) % 2**32
-    hue = np.random.default_rng(seed).integers(0, 255)
-    r, g, b = Pil.new("HSV", (1, 1), (int(hue), 190, 235)).convert("RGB").getpixel((0, 0))  # type: ignore[misc]
-    return int(r), int(g), int(b)
+    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(label.encode()) % 360 / 360, 0.75, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def overlay(rgb: Image, mask: Mask, colour: tuple[int, int, int], strength: float = 0.5) -> Image:

@@ -9,7 +9,8 @@ from occpipe.types import Box, Segment, Segmentation
 
 def disc(height: int = 60, width: int = 90, radius: int = 20) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
-    return ((y - 30) ** 2 + (x - 40) ** 2 < radius**2).astype(np.uint8)
+    mask: np.ndarray = ((y - 30) ** 2 + (x - 40) ** 2 < radius**2).astype(np.uint8)
+    return mask
 
 
 @pytest.mark.parametrize("mask", [disc(), np.zeros((5, 7), np.uint8), np.ones((5, 7), np.uint8)])

@@ -119,7 +119,8 @@ def test_others_read_the_parquet_without_us(cleaned: tuple[Path, Summary]) -> No
     assert {"image_id", "uri", "status", "reason", "width", "height", "objects"} <= {*frame.columns}
     assert len(frame) == 12
     query = f"SELECT o.label, count(*) FROM (SELECT unnest(objects) AS o FROM '{metadata}/*.parquet') GROUP BY 1"  # noqa: S608
-    counts = dict(duckdb.sql(query).fetchall())
+    with duckdb.connect() as database:
+        counts = dict(database.execute(query).fetchall())
     assert counts["cat"] >= 2
 
 

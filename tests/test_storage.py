@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from occpipe.errors import StorageError
 from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, split_pattern
@@ -114,6 +117,14 @@ def test_local_walk_does_not_follow_loops(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["", "/x", "../x", "a/../b", "a//b", "./a", "a\\b", "C:/x", "a\0b", "a\nb", "x" * 256])
 def test_unsafe_keys(key: str) -> None:
     assert not is_safe_key(key)
+
+
+@given(st.text())
+def test_a_safe_key_stays_below_its_root(key: str) -> None:
+    if is_safe_key(key):
+        root = PurePosixPath("/root/of/output")
+        assert PurePosixPath(posixpath.normpath(f"{root}/{key}")).is_relative_to(root)
+        assert posixpath.normpath(f"{root}/{key}") == f"{root}/{key}"
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)

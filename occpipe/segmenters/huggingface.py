@@ -6,6 +6,7 @@ the input and undoes its padding. Which labels are things comes from the COCO-St
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,19 @@ from occpipe.types import Image, Segment, Segmentation
 class HuggingFaceSegmenter:
     """A panoptic model from a local folder or a hub id.
 
-    `threshold` is the least class probability of a segment; `mask_threshold` the least mask probability of a pixel.
+    `threshold` is the least class probability of a segment, `mask_threshold` the least mask probability of a pixel, and
+    `overlap` the least share of its own mask that a segment keeps when surer ones have taken theirs.
     Raises WeightsError where transformers is missing or the folder holds no such model.
     """
 
     def __init__(
-        self, source: str | Path, device: str = "cpu", *, threshold: float = 0.5, mask_threshold: float = 0.5
+        self,
+        source: str | Path,
+        device: str = "cpu",
+        *,
+        threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        overlap: float = 0.8,
     ) -> None:
         try:
             from transformers import (
@@ -47,13 +55,25 @@ class HuggingFaceSegmenter:
         self._model = model.to(self.device).eval()
         self._labels: dict[int, str] = {int(key): name for key, name in model.config.id2label.items()}
         self._stuff = {key for key, name in self._labels.items() if not is_thing(name)}
-        self._thresholds = {"threshold": threshold, "mask_threshold": mask_threshold}
+        self._thresholds = {
+            "threshold": threshold,
+            "mask_threshold": mask_threshold,
+            "overlap_mask_area_threshold": overlap,
+        }
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
-        if not images:
-            return []
+        # Padding in a batch of mixed sizes is not undone by every processor, so only images of one size share a batch.
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            by_size[image.shape].append(index)
+        scenes: dict[int, Segmentation] = {}
+        for indices in by_size.values():
+            scenes.update(zip(indices, self._batch([images[i] for i in indices]), strict=True))
+        return [scenes[index] for index in range(len(images))]
+
+    def _batch(self, images: list[Image]) -> list[Segmentation]:
         extra = {"task_inputs": ["panoptic"] * len(images)} if self._tasks else {}
-        inputs = self._processor(images=list(images), return_tensors="pt", **extra)
+        inputs = self._processor(images=images, return_tensors="pt", **extra)
         tensors = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
         with torch.inference_mode():
             outputs = self._model(**tensors)

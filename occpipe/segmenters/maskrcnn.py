@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -44,8 +45,9 @@ class MaskRcnnSegmenter:
         self._network = network or build()
         try:
             self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
-            raise WeightsError(f"{weights} is no state dict of maskrcnn_resnet50_fpn_v2: {error}") from error
+        except (OSError, RuntimeError, ValueError, TypeError, UnpicklingError) as error:
+            first = str(error).splitlines()[0]
+            raise WeightsError(f"{weights} is no state dict of maskrcnn_resnet50_fpn_v2: {first}") from error
         self._network.to(self.device).eval()
         self._tagger = tagger
         self._threshold = threshold

@@ -1,0 +1,98 @@
+"""Run `occpipe clean` over a folder of photos and measure it from outside: rate, memory of all processes, object store.
+
+    python benchmarks/corpus.py PHOTOS OUTPUT [--config local] [--limit N]
+
+Memory is the proportional set size (PSS) summed over the driver and everything Ray starts, so shared pages count once;
+the object store's peak is what its file has ever touched. Both are sampled twice a second and given as peaks.
+Without arguments it runs over the demo's photos, into a folder that is removed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+MB = 1 << 20
+
+
+def pss_bytes(root: psutil.Process) -> int:
+    """Proportional set size of a process and all below it."""
+    total = 0
+    for process in (root, *root.children(recursive=True)):
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue  # it ended between listing and reading
+    return total
+
+
+def object_store_bytes(root: psutil.Process) -> int:
+    """Bytes that Ray's object store has touched: the blocks of the shared file that the raylet holds open."""
+    best = 0
+    for process in root.children(recursive=True):
+        try:
+            if process.name() != "raylet":
+                continue
+            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+                if "plasma" in str(entry.readlink()):  # the file is unlinked, so only its descriptor leads to it
+                    best = max(best, entry.stat().st_blocks * 512)
+        except (psutil.Error, OSError):
+            continue
+    return best
+
+
+def main() -> None:
+    """Run, sample, print one line of JSON."""
+    parser = argparse.ArgumentParser(description="Measure occpipe clean from outside.")
+    parser.add_argument("photos", nargs="?")
+    parser.add_argument("output", nargs="?")
+    parser.add_argument("--config", default="local")
+    parser.add_argument("--limit", type=int)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.photos is None:
+            options.photos = f"{scratch}/input"
+            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", options.photos], check=True)
+        output = options.output or f"{scratch}/output"
+        print(json.dumps(measure(options.photos, output, options.config, options.limit)))
+
+
+def measure(photos: str, output: str, config: str, limit: int | None) -> dict[str, float]:
+    """One run, from the start of the process to its end."""
+    command = [sys.executable, "-m", "occpipe", "clean", photos, output, "--config", config]
+    command += ["--limit", str(limit)] if limit else []
+    started = time.monotonic()
+    run = subprocess.Popen(command, cwd=ROOT)
+    root = psutil.Process(run.pid)
+    memory = store = 0
+    while run.poll() is None:
+        try:
+            memory, store = max(memory, pss_bytes(root)), max(store, object_store_bytes(root))
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.5)
+    if run.wait():
+        raise SystemExit(run.returncode)
+    seconds = time.monotonic() - started
+    if "://" in output:
+        return {"seconds": round(seconds, 1), "peak_mb": memory // MB, "object_store_mb": store // MB}
+    images = json.loads(Path(output, "metadata", "_manifest.json").read_text())["images"]
+    return {
+        "images": images,
+        "seconds": round(seconds, 1),
+        "images_per_s": round(images / seconds, 2),
+        "peak_mb": memory // MB,
+        "object_store_mb": store // MB,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Real loading code on tiny random weights, saved by the library that makes the real ones, in its own format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from transformers import (
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    EomtImageProcessor,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessor,
+    SwinConfig,
+)
+
+from occpipe.errors import WeightsError
+from occpipe.segmenters.huggingface import HuggingFaceSegmenter
+from occpipe.segmenters.maskrcnn import MaskRcnnSegmenter
+from occpipe.types import Image, Segmentation
+from tests.scenes import photo
+
+LABELS = {0: "person", 1: "cat", 2: "sky-other-merged", 3: "tree-merged"}
+
+
+def check_scenes(scenes: list[Segmentation], images: list[Image], labels: set[str]) -> None:
+    assert [(scene.height, scene.width) for scene in scenes] == [image.shape[:2] for image in images]
+    for scene in scenes:
+        taken = np.zeros((scene.height, scene.width), int)
+        for segment in scene.segments:
+            assert segment.label in labels
+            assert 0 <= segment.score <= 1
+            assert segment.mask.sum() == segment.area > 0
+            taken += segment.mask
+        assert taken.max(initial=0) <= 1, "a pixel belongs to one segment"
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image]:
+    return [photo("chelsea", 160), photo("astronaut", 96), photo("coffee", 130)]
+
+
+@pytest.fixture(scope="module")
+def eomt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("eomt")
+    config = EomtConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=16,
+        num_queries=6,
+        num_blocks=1,
+        num_upscale_blocks=1,
+        id2label=LABELS,
+        label2id={name: key for key, name in LABELS.items()},
+    )
+    model = EomtForUniversalSegmentation(config)
+    with torch.no_grad():  # queries of a random net say "nothing" or all the same; these differ and see something
+        model.class_predictor.bias.copy_(torch.tensor([0.3, 0.2, 0.1, 0.1, -3.0]))
+        model.query.weight.mul_(30)
+    model.save_pretrained(folder)
+    size = {"shortest_edge": 64, "longest_edge": 64}
+    EomtImageProcessor(size=size, do_split_image=False, do_pad=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("mask2former")
+    backbone = SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4]
+    )
+    config = Mask2FormerConfig(
+        backbone_config=backbone,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        dim_feedforward=16,
+        num_queries=6,
+        id2label=LABELS,
+        label2id={name: key for key, name in LABELS.items()},
+    )
+    model = Mask2FormerForUniversalSegmentation(config)
+    with torch.no_grad():  # as above
+        model.class_predictor.bias.copy_(torch.tensor([0.3, 0.2, 0.1, 0.1, -3.0]))
+        model.model.transformer_module.queries_features.weight.mul_(30)
+    model.save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", ["eomt", "mask2former"])
+def test_transformers_models(family: str, images: list[Image], request: pytest.FixtureRequest) -> None:
+    segmenter = HuggingFaceSegmenter(request.getfixturevalue(family), threshold=0.0, mask_threshold=0.05, overlap=0.0)
+    scenes = segmenter(images)
+    check_scenes(scenes, images, {*LABELS.values()})
+    assert any(scene.segments for scene in scenes), "a threshold of 0 lets random queries through"
+    for scene in scenes:
+        assert all(segment.is_thing is (segment.label in ("person", "cat")) for segment in scene.segments)
+        stuff = [segment.label for segment in scene.segments if not segment.is_thing]
+        assert len(stuff) == len({*stuff}), "stuff is one segment a class"
+        assert {*stuff} == scene.stuff.keys()
+    alone = [segmenter([image])[0] for image in images]
+    assert [scene.segments for scene in alone] == [scene.segments for scene in scenes], "a batch changes nothing"
+    assert segmenter([]) == []
+
+
+def test_eomt_undoes_its_padding(eomt: Path) -> None:
+    """A wide image is padded at the bottom; what is found must lie in the image, and cover it when all is one class."""
+    segmenter = HuggingFaceSegmenter(eomt, threshold=0.0, mask_threshold=0.0, overlap=0.0)
+    wide = photo("coffee", 128)[:40]
+    (scene,) = segmenter([wide])
+    assert sum(segment.area for segment in scene.segments) <= wide.shape[0] * wide.shape[1]
+    bottom = max((segment.bbox.y + segment.bbox.height for segment in scene.segments), default=0)
+    assert bottom == wide.shape[0]
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        HuggingFaceSegmenter(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_transformers_weights_are_refused(eomt: Path, tmp_path: Path) -> None:
+    for file in eomt.iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError):
+        HuggingFaceSegmenter(tmp_path)
+
+
+def tiny_maskrcnn() -> MaskRCNN:
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+    return MaskRCNN(backbone, num_classes=91, min_size=96, max_size=128, box_score_thresh=0.0, box_detections_per_img=5)
+
+
+def test_maskrcnn_with_a_tagger(images: list[Image], tmp_path: Path) -> None:
+    torch.save(tiny_maskrcnn().state_dict(), tmp_path / "weights.pth")
+
+    def tagger(images: Sequence[Image]) -> list[Segmentation]:
+        return [Segmentation(1, 1, (), {"sky-other": 0.7})] * 3
+
+    network = tiny_maskrcnn()
+    segmenter = MaskRcnnSegmenter(tmp_path / "weights.pth", tagger=tagger, threshold=0.0, network=network)
+    scenes = segmenter(images)
+    categories = set(torch_categories())
+    check_scenes(scenes, images, categories)
+    assert all(segment.is_thing for scene in scenes for segment in scene.segments)
+    assert [scene.stuff for scene in scenes] == [{"sky-other": 0.7}] * 3
+    assert segmenter([]) == []
+
+
+def torch_categories() -> list[str]:
+    from occpipe.segmenters.maskrcnn import _CATEGORIES
+
+    return _CATEGORIES
+
+
+def test_maskrcnn_refuses_other_weights(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="no state dict of maskrcnn"):
+        MaskRcnnSegmenter(tmp_path / "other.pth", network=tiny_maskrcnn())
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("code of a stranger ran",))
+
+
+def test_maskrcnn_runs_no_pickled_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"x": Hostile()}, tmp_path / "hostile.pth")
+    with pytest.raises(WeightsError):
+        MaskRcnnSegmenter(tmp_path / "hostile.pth", network=tiny_maskrcnn())
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_safetensors_of_another_net_are_refused(tmp_path: Path) -> None:
+    from occpipe.segmenters.starter import StarterSegmenter
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError):
+        StarterSegmenter(tmp_path / "x.safetensors")
