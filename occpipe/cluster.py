@@ -78,7 +78,7 @@ def _share(pool: object, key: str) -> float:
 
 def _connect(settings: RayRuntime) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, and no warning about it
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # the core logs to this terminal whatever Python asks for
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns on this terminal whatever Python asks for
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:

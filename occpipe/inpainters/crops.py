@@ -30,7 +30,7 @@ class MaskGrowth:
 
     `fraction` is the radius as a share of sqrt(height * width): 0.012 is 7.5 px at 768 x 512 and 42 px at 12 MP.
     `pixels`, where given, is a fixed radius instead, applied `iterations` times. `square` takes a square kernel in place
-    of an ellipse. The paper's code dilates three times by 5 x 5 ones: `MaskGrowth.paper2019()`.
+    of a disc. The paper's code dilates three times by 5 x 5 ones: `MaskGrowth.paper2019()`.
     """
 
     fraction: float = 0.012
@@ -52,12 +52,18 @@ class MaskGrowth:
 
 def grow_mask(mask: Mask, growth: MaskGrowth) -> Mask:
     """A mask, H x W in {0, 1}, grown so that it covers the soft edge and halo of the thing. Empty stays empty."""
-    radius = growth.radius(*mask.shape)
+    radius = growth.radius(*mask.shape) * growth.iterations
     if radius <= 0 or not mask.any():
         return mask
-    shape = cv2.MORPH_RECT if growth.square else cv2.MORPH_ELLIPSE
-    kernel = cv2.getStructuringElement(shape, (2 * radius + 1, 2 * radius + 1))
-    grown: Mask = cv2.dilate(mask, kernel, iterations=growth.iterations).astype(np.uint8)
+    # Only the box around the mask is touched, and a disc is grown by distance: a large kernel takes seconds at 12 MP.
+    x, y, w, h = cv2.boundingRect(mask)
+    rows = slice(max(0, y - radius), y + h + radius)
+    cols = slice(max(0, x - radius), x + w + radius)
+    grown, part = mask.copy(), np.ascontiguousarray(mask[rows, cols])
+    if growth.square:
+        grown[rows, cols] = cv2.dilate(part, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
+    else:
+        grown[rows, cols] = cv2.distanceTransform(1 - part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
     return grown
 
 
@@ -168,7 +174,7 @@ class Inpainter:
         w, h = crop.window, crop.hole
         pixels = pixels[: crop.size[0], : crop.size[1]]
         if crop.size != (w.height, w.width):
-            pixels = cv2.resize(pixels, (w.width, w.height), interpolation=cv2.INTER_CUBIC)
+            pixels = cv2.resize(pixels, (w.width, w.height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
         new = pixels[h.y - w.y : h.y - w.y + h.height, h.x - w.x : h.x - w.x + h.width]
         rows, cols = slice(h.y, h.y + h.height), slice(h.x, h.x + h.width)
         inside = mask[rows, cols].astype(bool)

@@ -47,7 +47,9 @@ def load_relations(
     words = vectors is not None and Path(vectors).suffix != ".safetensors"
     if method == "default":
         if words:
-            raise ValueError(f"{vectors}: the default scorer needs a relation file (.safetensors); plain vectors carry no head")
+            raise ValueError(
+                f"{vectors}: the default scorer needs a relation file (.safetensors); plain vectors carry no head"
+            )
         arrays, description = read_asset(vectors)
         return EmbeddingScorer(ClassVectors(description["tokens"], arrays["vectors"]), arrays, description)
     if words:

@@ -1,4 +1,4 @@
-"""The intruder benchmark: does a scorer tell a thing that is in a photo from one that was never there?
+"""The intruder benchmark: telling a thing that is in a photo from one that was never there.
 
 For each image with a thing and at least two different stuff tokens: one of its own things against a thing drawn from
 the things of the other images (and not present in this one), both scored against the rest of the image. The figures are
@@ -59,9 +59,7 @@ def read_labels(things: str | Path, stuff: str | Path) -> list[LabelledImage]:
     no classes of the other kind.
     """
     left, right = _read_lists(things), _read_lists(stuff)
-    return [
-        LabelledImage(image, left.get(image, ()), right.get(image, ())) for image in dict.fromkeys([*left, *right])
-    ]
+    return [LabelledImage(image, left.get(image, ()), right.get(image, ())) for image in dict.fromkeys([*left, *right])]
 
 
 def _read_lists(path: str | Path) -> dict[str, tuple[str, ...]]:

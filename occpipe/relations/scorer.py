@@ -24,6 +24,13 @@ PAPER_COS_MAX = 0.81298648546
 PAPER_CUT = 0.4
 """A thing below this relation is an occlusion (the paper, section 3)."""
 
+DOUBT = 0.5
+"""How much of the evidence stays unheard per context class: of one class half counts, of two 3/4, of five 97%.
+
+Label lists are right; a segmenter that sees one or two classes has often misread the scene. Chosen so that one class
+alone condemns few things (see the model card), at no cost for contexts of five classes or more.
+"""
+
 Floats = NDArray[np.float32]
 
 
@@ -106,10 +113,12 @@ class EmbeddingScorer:
         logit(t | C) = b(t) + e(t) . (p + outer(gelu(inner(p))))
         p = (n + k)^g * sum over c in C of (v(c) + 3 / (n + 2) * u(c))
 
+    and what C adds to logit(t | nothing) counts by 1 - DOUBT^n.
+
     e, v, u and b are linear maps of the class vectors, plus a learned offset for the classes of the training label
     lists; so any class with a vector can be scored. u lets a class weigh more where little else is known; an
-    uninformative class has a short v and u. With few context classes p is short and the score stays near the prior of
-    the thing. Own and intruding things are taken as equally likely a priori: 0.5 = cannot tell.
+    uninformative class has a short v and u. With few context classes the score stays near the prior of the thing. Own
+    and intruding things are taken as equally likely a priori: 0.5 = cannot tell.
 
     The evidence of a context class is the relation of the thing to that class alone; `shares` says what each class
     changes in the score.
@@ -126,6 +135,8 @@ class EmbeddingScorer:
         self._e, self._v, self._u, self._b = (self._rows(x, part, len(description["listed"])) for part in "evub")
         self._scale = float(description["calibration"]["scale"])
         self._shift = float(description["calibration"]["shift"])
+        nothing = np.zeros((len(self._v), 1, self._v.shape[2]), np.float32)
+        self._prior = self._raw(np.arange(len(vectors)), nothing, nothing, np.zeros((1, 1), np.float32))
         self._alone: dict[tuple[str, str], float] = {}
 
     def _rows(self, x: Floats, part: str, listed: int) -> Floats:
@@ -182,13 +193,20 @@ class EmbeddingScorer:
         return [float(x) for x in self._finish(things, v, u, context.sum(1, keepdims=True))]
 
     def _finish(self, things: NDArray[np.int64], v: Floats, u: Floats, n: Floats) -> Floats:
-        """From pooled context vectors (members x N x width) and class counts (N x 1) to log-odds (N)."""
+        """From pooled context vectors (members x N x width) and class counts (N x 1) to calibrated log-odds (N)."""
+        prior = self._prior[things]
+        heard = 1 - DOUBT ** n[:, 0]
+        result: Floats = (prior + (self._raw(things, v, u, n) - prior) * heard) * self._scale + self._shift
+        return result
+
+    def _raw(self, things: NDArray[np.int64], v: Floats, u: Floats, n: Floats) -> Floats:
+        """The log-odds of the formula, before doubt and calibration."""
         head = self._head
         p = (v + 3 / (n + 2) * u) * (n + head["k"][:, None, None]) ** head["g"][:, None, None]
         p = p + _gelu(p @ head["inner.weight"] + head["inner.bias"][:, None]) @ head["outer.weight"]
         p = p + head["outer.bias"][:, None]
         members = (p * self._e[:, things]).sum(2) + self._b[:, things, 0]
-        result: Floats = members.mean(0) * self._scale + self._shift
+        result: Floats = members.mean(0)
         return result
 
     def _row(self, thing: str) -> int:

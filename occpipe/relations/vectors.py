@@ -23,6 +23,9 @@ from occpipe.classes import coco_stuff, token
 Vectors = NDArray[np.float32]
 """float32, tokens x dimensions."""
 
+FORMAT = "occpipe-relations-1"
+"""What a relation file says it is, in its metadata."""
+
 STARTER_ASSET = "assets/starter-relations.safetensors"
 
 
@@ -93,7 +96,8 @@ class ClassVectors:
 
     def __getitem__(self, name: str) -> Vectors:
         """The vector of a class name; ValueError where it is unknown."""
-        return self.matrix[self._rows[self.require(name)]]
+        vector: Vectors = self.matrix[self._rows[self.require(name)]]
+        return vector
 
     def __contains__(self, name: str) -> bool:
         return self.key(name) is not None
@@ -132,7 +136,8 @@ def read_asset(path: str | Path | None = None) -> tuple[dict[str, NDArray[Any]],
     source = Path(str(files("occpipe").joinpath(STARTER_ASSET))) if path is None else Path(path)
     with safe_open(str(source), framework="numpy") as opened:
         meta: dict[str, str] = opened.metadata() or {}
-        if meta.get("format") != "occpipe-relations-1":
+        description = json.loads(meta.get("description", "{}"))
+        if description.get("format") != FORMAT:
             raise ValueError(f"{source}: not a relation file of occpipe")
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
-    return arrays, json.loads(meta["description"])
+    return arrays, description

@@ -22,9 +22,14 @@ from occpipe.classes import coco_stuff
 from occpipe.relations.vectors import ClassVectors, aliases, singular
 
 STOP_WORDS = frozenset(
-    "a an the of in on at to with and is are it its his her their this that there by for from as be been being has have "
-    "while he she they them him or two one some up out into over under near next front other another which who what "
-    "three four several very off down around through".split()
+    re.findall(
+        r"\w+",
+        """
+        a an the of in on at to with and is are it its his her their this that there by for from as be been being
+        has have while he she they them him or two one some up out into over under near next front other another
+        which who what three four several very off down around through
+        """,
+    )
 )
 """Words without visual content; they would fill the windows of the skip-gram."""
 
@@ -136,7 +141,7 @@ def class_tokens() -> tuple[str, ...]:
 def train_vectors(
     captions: Iterable[str],
     label_sentences: Iterable[Sequence[str]] = (),
-    config: EmbeddingConfig = EmbeddingConfig(),  # noqa: B008 - frozen
+    config: EmbeddingConfig = EmbeddingConfig(),
     *,
     classes_only: bool = False,
     progress: Progress = print,
@@ -162,9 +167,9 @@ def train_vectors(
                     out.write(" ".join(words) + "\n")
                 if (number + 1) % 100_000 == 0:
                     progress(f"tokenised {number + 1} captions")
-            for words in label_sentences:
-                if len(words) > 1:
-                    out.write(" ".join(words) + "\n")
+            for listed in label_sentences:
+                if len(listed) > 1:
+                    out.write(" ".join(listed) + "\n")
         progress(f"tokenised {number + 1} captions; training {config.dim} dimensions, {config.epochs} epochs")
         model = Word2Vec(
             LineSentence(str(corpus)),

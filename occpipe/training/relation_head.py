@@ -28,19 +28,21 @@ class HeadConfig:
     """Training of the head: `members` nets of width `dim` with `hidden` units are averaged.
 
     `without_offset` is the share of classes whose offset is left out in a batch, so that the plain class vectors learn
-    to stand alone for classes no list names.
+    to stand alone for classes no list names. A class of frequency f weighs f ** -`balance` in the loss, on both sides,
+    so that rare things are learned without a change of their odds. `stuff_weight` is that of the lists without things.
     """
 
-    dim: int = 32
-    hidden: int = 128
-    members: int = 4
-    epochs: int = 20
+    dim: int = 48
+    hidden: int = 192
+    members: int = 3
+    epochs: int = 15
     learning_rate: float = 5e-3
-    weight_decay: float = 0.5
+    weight_decay: float = 0.15
     drop_context: float = 0.8
     drop_share: float = 0.5
     without_offset: float = 0.2
     stuff_weight: float = 0.5
+    balance: float = 0.3
     seed: int = 1
 
 
@@ -66,7 +68,8 @@ class Member(nn.Module):
 
     def part(self, name: str, keep: Tensor) -> Tensor:
         """The rows of a part; `keep` (tokens x 1, in {0, 1}) says where the offset counts."""
-        return self.x @ self.map[name] + self.shift[name] + keep * self.offset[name]
+        rows: Tensor = self.x @ self.map[name] + self.shift[name] + keep * self.offset[name]
+        return rows
 
     def forward(self, context: Tensor, keep: Tensor) -> Tensor:
         """Log-odds of every token as the thing (N x tokens) for contexts in {0, 1} (N x tokens)."""
@@ -74,7 +77,8 @@ class Member(nn.Module):
         pooled = context @ self.part("v", keep) + 3 / (n + 2) * (context @ self.part("u", keep))
         pooled = pooled * (n + F.softplus(self.k)) ** self.g
         pooled = pooled + self.outer(F.gelu(self.inner(pooled), approximate="tanh"))
-        return pooled @ self.part("e", keep).T + self.part("b", keep).T
+        logits: Tensor = pooled @ self.part("e", keep).T + self.part("b", keep).T
+        return logits
 
 
 class Lists:
@@ -97,11 +101,21 @@ def _matrix(lists: Sequence[Sequence[str]], rows: dict[str, int]) -> Tensor:
     return result
 
 
-def _loss(logits: Tensor, own: Tensor, present: Tensor, frequency: Tensor) -> Tensor:
-    """Own things against all absent ones, weighted by frequency: one value per row."""
-    positive = F.softplus(-logits.gather(1, own[:, None]))[:, 0]
+def _loss(logits: Tensor, own: Tensor, present: Tensor, frequency: Tensor, importance: Tensor) -> Tensor:
+    """Own things against all absent ones, weighted by frequency: one value per row.
+
+    `importance` of a class multiplies both its sides, which leaves its odds as they are.
+    """
+    positive = F.softplus(-logits.gather(1, own[:, None]))[:, 0] * importance[own]
     absent = (1 - present) * frequency
-    return positive + (F.softplus(logits) * absent / absent.sum(1, keepdim=True).clamp(min=1e-9)).sum(1)
+    absent = absent / absent.sum(1, keepdim=True).clamp(min=1e-9)
+    return positive + (F.softplus(logits) * absent * importance).sum(1)
+
+
+def _importance(frequency: Tensor, balance: float) -> Tensor:
+    """(1 / frequency) ** balance, with a mean of 1 over what occurs."""
+    weight = torch.where(frequency > 0, frequency.clamp(min=1e-9) ** -balance, 0.0)
+    return weight * frequency.sum() / (weight * frequency).sum().clamp(min=1e-9)
 
 
 def train_member(x: Tensor, lists: Lists, config: HeadConfig, seed: int) -> Member:
@@ -112,7 +126,9 @@ def train_member(x: Tensor, lists: Lists, config: HeadConfig, seed: int) -> Memb
     image, thing = torch.nonzero(lists.things, as_tuple=True)
     weight = 1 / lists.things.sum(1)[image]
     weight = weight / weight.mean()
-    stuff_frequency = lists.stuff_only.float().mean(0) if len(lists.stuff_only) else None
+    stuff_frequency = lists.stuff_only.float().mean(0)
+    importance = _importance(lists.frequency, config.balance)
+    stuff_importance = _importance(stuff_frequency, config.balance)
     steps = config.epochs * -(-len(thing) // BATCH)
     optimiser = torch.optim.AdamW(member.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=0.1)
@@ -125,17 +141,19 @@ def train_member(x: Tensor, lists: Lists, config: HeadConfig, seed: int) -> Memb
         return context * (torch.rand(context.shape, generator=generator) >= rate)
 
     for _ in range(config.epochs):
-        for batch in torch.randperm(len(thing), generator=generator).split(BATCH):
+        for batch in torch.split(torch.randperm(len(thing), generator=generator), BATCH):
             keep = (torch.rand(len(x), 1, generator=generator) >= config.without_offset).float()
             own, rows = thing[batch], image[batch]
             logits = member(around(lists.present[rows], own), keep)
-            loss = (_loss(logits, own, lists.things[rows], lists.frequency) * weight[batch]).mean()
-            if stuff_frequency is not None and config.stuff_weight:
+            loss = (_loss(logits, own, lists.things[rows], lists.frequency, importance) * weight[batch]).mean()
+            if len(lists.stuff_only) and config.stuff_weight:
                 picked = torch.randint(len(lists.stuff_only), (BATCH,), generator=generator)
                 present = lists.stuff_only[picked].float()
                 own = torch.multinomial(present + 1e-9, 1, generator=generator)[:, 0]
                 logits = member(around(present, own), keep)
-                loss = loss + config.stuff_weight * _loss(logits, own, present, stuff_frequency).mean()
+                loss = (
+                    loss + config.stuff_weight * _loss(logits, own, present, stuff_frequency, stuff_importance).mean()
+                )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimiser.step()
@@ -147,7 +165,7 @@ def train_head(
     vectors: NDArray[np.float32],
     tokens: Sequence[str],
     images: Sequence[LabelledImage],
-    config: HeadConfig = HeadConfig(),  # noqa: B008 - frozen
+    config: HeadConfig = HeadConfig(),
     progress: Callable[[str], None] = print,
 ) -> dict[str, NDArray[np.float16]]:
     """The arrays of the head, stacked over its members; `vectors` are those of the listed `tokens`, in this order."""
@@ -157,9 +175,14 @@ def train_head(
     # a class that no list names keeps its plain vector: its offset is noise
     named = ((lists.present.sum(0) + lists.stuff_only.float().sum(0)) > 0).float()[:, None]
     members = []
-    for number in range(config.members):
-        members.append(train_member(x, lists, config, config.seed + number))
-        progress(f"head {number + 1} of {config.members} trained on {len(lists.things)} images")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over several threads are not the same to the bit
+    try:
+        for number in range(config.members):
+            members.append(train_member(x, lists, config, config.seed + number))
+            progress(f"head {number + 1} of {config.members} trained on {len(lists.things)} images")
+    finally:
+        torch.set_num_threads(threads)
     stacks: dict[str, list[Tensor]] = {}
     for member in members:
         for name in "evub":

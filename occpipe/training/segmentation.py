@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -104,6 +103,7 @@ def _freeze(net: StarterNet) -> None:
     for part in (net.backbone.stem, *net.backbone.blocks[:FROZEN_BLOCKS]):
         part.eval().requires_grad_(False)
     net.pool.eval()
+    net.scene.requires_grad_(False)  # fitted at the end, see stuff_tagger
 
 
 def _collate(samples: list[Sample], device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -236,25 +236,5 @@ def export(net: StarterNet, space: LabelSpace, out: Path, **extra: object) -> No
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial")
     save_file(tensors, partial, {"occpipe": json.dumps(meta)})
+    partial.chmod(0o644)
     partial.replace(out)
-
-
-def class_iou(
-    predictions: list[NDArray[np.uint8]], photos: list[Photo], space: LabelSpace
-) -> dict[str, float]:
-    """IoU per class, pixels pooled over the photos of the sets that label the class; classes never shown are left out.
-
-    A prediction is H x W at the photo's size, class 0..K-1 or K ("other").
-    """
-    k = len(space.classes)
-    both, either = np.zeros(k), np.zeros(k)
-    for predicted, photo in zip(predictions, photos, strict=True):
-        valid = photo.label != 255
-        joint = np.bincount(
-            predicted[valid].astype(np.int64) * 256 + photo.label[valid], minlength=(k + 1) * 256
-        ).reshape(k + 1, 256)
-        inside = joint[np.arange(k), np.arange(k)]
-        labelled = space.supervised[photo.set]
-        both += np.where(labelled, inside, 0)
-        either += np.where(labelled, joint[:k].sum(1) + joint.sum(0)[:k] - inside, 0)
-    return {c: float(both[i] / either[i]) for i, c in enumerate(space.classes) if either[i] > 0}

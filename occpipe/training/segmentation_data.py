@@ -115,8 +115,8 @@ def _photo(folder: Path, row: dict[str, object], space: LabelSpace) -> Photo:
                 none_ok[k] = False
     else:
         counts = np.bincount(label.ravel(), minlength=256)
-        for k in np.flatnonzero(labelled & ~np.array(space.is_thing)):
-            tags[space.tags.index(space.classes[k])] = counts[k] > 0.005 * label.size
+        for i in np.flatnonzero(labelled & ~np.array(space.is_thing)).tolist():
+            tags[space.tags.index(space.classes[i])] = int(counts[i] > 0.005 * label.size)
     return Photo(name, group, np.ascontiguousarray(bgr[:, :, ::-1]), label, none_ok, tags)
 
 
@@ -181,15 +181,15 @@ def random_crop(
     out_h, out_w = min(size, round(box_h * scale)), min(size, round(box_w * scale * stretch))
     part, marks = photo.image[y : y + box_h, x : x + box_w], photo.label[y : y + box_h, x : x + box_w]
     smaller = out_h < box_h
-    part = cv2.resize(part, (out_w, out_h), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    marks = cv2.resize(marks, (out_w, out_h), interpolation=cv2.INTER_NEAREST)
+    pixels = cv2.resize(part, (out_w, out_h), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    classes = cv2.resize(marks, (out_w, out_h), interpolation=cv2.INTER_NEAREST)
     if rng.random() < 0.5:
-        part, marks = part[:, ::-1], marks[:, ::-1]
+        pixels, classes = pixels[:, ::-1], classes[:, ::-1]
     image = np.full((size, size, 3), 127, np.uint8)
     label = np.full((size, size), IGNORE, np.uint8)
     top, left = int(rng.integers(size - out_h + 1)), int(rng.integers(size - out_w + 1))
-    image[top : top + out_h, left : left + out_w] = part
-    label[top : top + out_h, left : left + out_w] = marks
+    image[top : top + out_h, left : left + out_w] = pixels
+    label[top : top + out_h, left : left + out_w] = classes
     return image, label, box_h * box_w / (height * width)
 
 
@@ -227,10 +227,11 @@ def paste_thing(
 
 def jitter(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change exposure, contrast, colour balance and saturation; now and then blur or grey."""
-    x = image.astype(np.float32)
+    x: NDArray[np.floating] = image.astype(np.float32)
     x = (x - 127) * rng.uniform(0.7, 1.3) + 127 + rng.uniform(-30, 30) + rng.uniform(-12, 12, 3)
     grey = x.mean(2, keepdims=True)
     x = grey + (x - grey) * (0.0 if rng.random() < 0.03 else rng.uniform(0.6, 1.4))
     if rng.random() < 0.1:
-        x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 1.5)))
-    return np.clip(x, 0, 255).astype(np.uint8)
+        x[:] = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 1.5)))
+    clipped: NDArray[np.uint8] = np.clip(x, 0, 255).astype(np.uint8)
+    return clipped
