@@ -1,7 +1,9 @@
-# Everything runs from .venv, made from requirements.lock; uv is used where it is installed and comes by pip where not.
+# Everything runs from .venv, made from requirements.lock by uv. Where uv is not installed, pip puts it into .uv, which
+# works without root, without python3-venv and beside an externally managed Python.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(or $(shell command -v uv),.uv/bin/uv)
 STAMP := $(VENV)/.installed
 DEMO := demo
 
@@ -33,13 +35,15 @@ bench: $(STAMP)  ## ratios, measured in one run each
 clean-demo:
 	rm -rf $(DEMO)
 
-$(STAMP): requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
 
+.uv/bin/uv:
+	$(PYTHON) -m pip install --quiet --target .uv uv
+
 lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --quiet -o requirements.lock

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from occpipe.inpainters import BigLamaInpainter, Inpainter
+from occpipe.inpainters import Inpainter
+from occpipe.inpainters.torchscript import BigLamaInpainter
 from occpipe.types import Image, Mask
 
 SIZE = (512, 768)

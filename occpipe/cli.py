@@ -8,6 +8,7 @@ cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -184,8 +185,14 @@ def _here(weight: Any, settings: Any) -> str:
     return "yes"
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: Ray is shut down and the output's lock released."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the `occpipe` command."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except OccpipeError as error:

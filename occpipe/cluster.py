@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 
-from occpipe.config import Placement, RayRuntime
+from occpipe.config import Placement, PoolPlacement, RayRuntime
 from occpipe.errors import CapacityError
 
 _MB = 1 << 20
@@ -54,24 +56,37 @@ def configure_data(settings: RayRuntime) -> None:
         context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
 
 
-def check_capacity(placement: Placement) -> None:
-    """Raise CapacityError, naming what is missing, where the smallest form of the pools and one task do not fit."""
-    have = ray.cluster_resources()
+def check_capacity(placement: Placement, timeout_s: float = 0) -> None:
+    """Raise CapacityError, naming what is missing, where the smallest form of the pools and one task do not fit.
+
+    With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them.
+    """
     pools = {"segment": placement.segment, "inpaint": placement.inpaint}
-    tasks = {"fetch": placement.fetch, "relate": placement.relate, "sink": placement.sink}
-    gpus = sum(pool.min_size * pool.num_gpus for pool in pools.values())
-    cpus = sum(pool.min_size * pool.num_cpus for pool in pools.values())
-    cpus += max(task.num_cpus for task in tasks.values())
-    for unit, need, key in (("GPUs", gpus, "GPU"), ("CPUs", cpus, "CPU")):
-        if need > have.get(key, 0) + 1e-6:
+    tasks = (placement.fetch, placement.relate, placement.sink)
+    bundles = [{"CPU": pool.num_cpus, "GPU": pool.num_gpus} for pool in pools.values() for _ in range(pool.min_size)]
+    bundles.append({"CPU": max(task.num_cpus for task in tasks), "GPU": 0})
+    need = {key: sum(bundle[key] for bundle in bundles) for key in ("CPU", "GPU")}
+    deadline = time.monotonic() + timeout_s
+    if timeout_s and _missing(need):
+        request_resources(bundles=[{key: share for key, share in bundle.items() if share} for bundle in bundles])
+    while missing := _missing(need):
+        if time.monotonic() >= deadline:
+            key = missing[0]
             shares = ", ".join(f"{name} {pool.min_size} x {_share(pool, key):g}" for name, pool in pools.items())
             raise CapacityError(
-                f"the pools need at least {need:g} {unit} ({shares}), the cluster has {have.get(key, 0):g}; "
+                f"the pools need at least {need[key]:g} {key}s ({shares}), "
+                f"the cluster has {ray.cluster_resources().get(key, 0):g}; "
                 f"add nodes, lower placement.*.num_{key.lower()}s, or use --config local"
             )
+        time.sleep(2)
 
 
-def _share(pool: object, key: str) -> float:
+def _missing(need: dict[str, float]) -> list[str]:
+    have = ray.cluster_resources()
+    return [key for key in ("GPU", "CPU") if need[key] > have.get(key, 0) + 1e-6]
+
+
+def _share(pool: PoolPlacement, key: str) -> float:
     value: float = getattr(pool, f"num_{key.lower()}s")
     return value
 

@@ -162,12 +162,14 @@ class RayRuntime(_Section):
     """How Ray is reached and bounded.
 
     Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
+    A cluster that is too small is asked to grow for `capacity_timeout_s` before that is an error.
     """
 
     address: str | None = None
     object_store_mb: int = Field(default=1024, ge=128)
     block_mb: int = Field(default=32, ge=1)
     no_progress_timeout_s: int = Field(default=600, ge=10)
+    capacity_timeout_s: int = Field(default=0, ge=0)
 
 
 class Config(_Section):

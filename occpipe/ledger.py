@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -128,12 +129,12 @@ def bind_config(store: Store, config: Config) -> None:
 class OutputLock:
     """One writer per output: an object made by a conditional write, kept alive by a heartbeat.
 
-    A lock whose heartbeat is older than `EXPIRY_S` belongs to a dead run and is taken over.
+    A lock whose heartbeat is older than `EXPIRY_S` (seconds), or whose process on this machine is gone, is taken over.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._holder = f"{socket.gethostname()} pid {os.getpid()}"
+        self._holder = {"host": socket.gethostname(), "pid": os.getpid()}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="occpipe-lock", daemon=True)
 
@@ -154,8 +155,8 @@ class OutputLock:
         if not self._store.create(_LOCK, self._record()):
             held = self._read()
             age = time.time() - float(held.get("beat", 0))
-            if age < EXPIRY_S:
-                holder = held.get("holder", "another run")
+            if age < EXPIRY_S and not self._is_dead(held):
+                holder = f"{held.get('host')} pid {held.get('pid')}"
                 raise OutputBusyError(f"{self._store.uri} is being written by {holder} ({age:.0f} s ago)")
             self._store.write(_LOCK, self._record())
 
@@ -164,7 +165,11 @@ class OutputLock:
             self._store.write(_LOCK, self._record())
 
     def _record(self) -> bytes:
-        return json.dumps({"holder": self._holder, "beat": time.time()}).encode()
+        return json.dumps({**self._holder, "beat": time.time()}).encode()
+
+    def _is_dead(self, held: dict[str, Any]) -> bool:
+        """Whether the holder was a process of this machine that is gone: no need to wait for its lock to expire."""
+        return held.get("host") == self._holder["host"] and not psutil.pid_exists(int(held.get("pid", 0)))
 
     def _read(self) -> dict[str, Any]:
         try:

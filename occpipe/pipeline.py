@@ -27,7 +27,7 @@ from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.ledger import OutputLock, bind_config, load_done
 from occpipe.models import identities
-from occpipe.stages.discover import Discovery, ManifestSource, discover, open_corpus
+from occpipe.stages.discover import Discovery, ManifestSource, discover, open_corpus, without_output
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.publish import publish
@@ -73,16 +73,17 @@ def clean_corpus(
     """
     started = time.monotonic()
     models = identities(config)
-    open_corpus(input_uri, config.corpus)
     store = open_store(output_uri)
+    root, entries = open_corpus(input_uri, config.corpus)
+    entries = without_output(root, entries, store.uri)
     with OutputLock(store):
         bind_config(store, config)
         done, run = load_done(store, config.output.retry)
-        found = discover(input_uri, config.corpus, store, done, run, limit)
+        found = discover(root, entries, store, done, run, limit)
         statuses: Counter[str] = Counter()
         if found.pending:
             with ray_session(config.ray):
-                check_capacity(config.placement)
+                check_capacity(config.placement, config.ray.capacity_timeout_s)
                 for rows in build(config, found, store.uri, run).iter_batches(batch_format="pyarrow", batch_size=None):
                     statuses.update(rows.column("status").to_pylist())
                     on_progress(Tick(statuses, found.pending, time.monotonic() - started))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from occpipe.inpainters import Inpainter, MaskGrowth, TeleaInpainter, check_fill, grow_mask
+from occpipe.inpainters import Inpainter, MaskGrowth, check_fill, grow_mask
+from occpipe.inpainters.opencv import TeleaInpainter
 from occpipe.types import Image, Mask
 
 

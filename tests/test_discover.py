@@ -11,7 +11,7 @@ from occpipe.config import Corpus
 from occpipe.errors import StorageError
 from occpipe.ledger import Done, etag_hash
 from occpipe.schemas import MANIFEST
-from occpipe.stages.discover import ManifestSource, discover, image_id, open_corpus
+from occpipe.stages.discover import ManifestSource, discover, image_id, open_corpus, without_output
 from occpipe.storage import open_store
 
 NOTHING = Done(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -80,7 +80,7 @@ def test_the_manifest_holds_what_is_to_do(corpus: Path, tmp_path: Path) -> None:
     output = open_store(str(tmp_path / "out"))
     (entry,) = open_corpus(f"{corpus}/a.jpg", Corpus())[1]
     done = Done(np.array([image_id("a.jpg")], np.int64), np.array([etag_hash(entry.etag)], np.int64))
-    found = discover(str(corpus), Corpus(), output, done, 1)
+    found = discover(*open_corpus(str(corpus), Corpus()), output, done, 1)
     assert (found.seen, found.pending) == (6, 5)
     (shard,) = found.shards
     table = pq.read_table(f"{output.uri}/{shard}")
@@ -89,8 +89,15 @@ def test_the_manifest_holds_what_is_to_do(corpus: Path, tmp_path: Path) -> None:
     assert table.column("image_id").to_pylist() == [image_id(uri) for uri in table.column("uri").to_pylist()]
 
 
+def test_an_output_below_the_input_is_no_input(corpus: Path) -> None:
+    root, entries = open_corpus(str(corpus), Corpus())
+    assert [entry.key for entry in without_output(root, entries, f"{root}/x")] == ["[1].jpg", "a.jpg", "b.PNG"]
+    with pytest.raises(StorageError, match="is the input"):
+        without_output(root, iter(()), root)
+
+
 def test_limit(corpus: Path, tmp_path: Path) -> None:
-    found = discover(str(corpus), Corpus(), open_store(str(tmp_path / "out")), NOTHING, 1, limit=2)
+    found = discover(*open_corpus(str(corpus), Corpus()), open_store(str(tmp_path / "out")), NOTHING, 1, limit=2)
     assert (found.seen, found.pending) == (2, 2)
 
 
@@ -103,10 +110,10 @@ def test_a_collision_is_refused_and_a_repeat_is_not(
 ) -> None:
     (corpus / "twice.txt").write_text("a.jpg\na.jpg\nx/c.jpeg\n")
     output = open_store(str(tmp_path / "out"))
-    assert discover(f"{corpus}/twice.txt", Corpus(), output, NOTHING, 1).seen == 2
+    assert discover(*open_corpus(f"{corpus}/twice.txt", Corpus()), output, NOTHING, 1).seen == 2
     monkeypatch.setattr("occpipe.stages.discover.image_id", lambda uri: len(uri))
     with pytest.raises(StorageError, match="two images have one id"):
-        discover(str(corpus), Corpus(), output, NOTHING, 2)
+        discover(*open_corpus(str(corpus), Corpus()), output, NOTHING, 2)
 
 
 def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
     root.mkdir()
     (root / "a\udcff.jpg").write_bytes(b"1")
     output = open_store(str(tmp_path / "out"))
-    found = discover(str(root), Corpus(), output, NOTHING, 1)
+    found = discover(*open_corpus(str(root), Corpus()), output, NOTHING, 1)
     assert pq.read_table(f"{output.uri}/{found.shards[0]}").column("uri").to_pylist() == ["a\\udcff.jpg"]
 
 
@@ -126,7 +133,7 @@ def test_read_tasks_cover_the_manifest(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("occpipe.stages.discover.MAX_READ_TASKS", 3)
     monkeypatch.setattr("occpipe.stages.discover.SHARD_ROWS", 200)
     output = open_store(str(tmp_path / "out"))
-    found = discover(str(root), Corpus(), output, NOTHING, 1)
+    found = discover(*open_corpus(str(root), Corpus()), output, NOTHING, 1)
     tasks = ManifestSource(output.uri, found).get_read_tasks(1)
     assert len(found.shards) == 2
     assert len(tasks) == 3

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from occpipe.inpainters import BigLamaInpainter, Inpainter, MiganInpainter, StarterInpainter, TeleaInpainter
+from occpipe.inpainters import Inpainter
+from occpipe.inpainters.opencv import TeleaInpainter
+from occpipe.inpainters.starter import StarterInpainter
+from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 from occpipe.types import Image, Mask
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -117,7 +119,16 @@ def test_one_writer_an_output(store: Store) -> None:
 
 
 def test_a_dead_writers_lock_is_taken_over(store: Store) -> None:
-    store.write("ledger/lock.json", json.dumps({"holder": "a dead host", "beat": time.time() - 3600}).encode())
-    with OutputLock(store):
-        assert b"dead" not in store.read("ledger/lock.json")
-    assert list(store.walk("ledger")) == []
+    silent = {"host": "elsewhere", "pid": 1, "beat": time.time() - 3600}
+    gone = {"host": socket.gethostname(), "pid": 2**30, "beat": time.time()}
+    for held in (silent, gone):
+        store.write("ledger/lock.json", json.dumps(held).encode())
+        with OutputLock(store):
+            assert json.loads(store.read("ledger/lock.json"))["pid"] == os.getpid()
+        assert list(store.walk("ledger")) == []
+
+
+def test_a_living_writer_elsewhere_keeps_its_lock(store: Store) -> None:
+    store.write("ledger/lock.json", json.dumps({"host": "elsewhere", "pid": 1, "beat": time.time()}).encode())
+    with pytest.raises(OutputBusyError, match="elsewhere pid 1"), OutputLock(store):
+        pass

@@ -186,6 +186,11 @@ def test_what_training_exports_the_runtime_loads(space: LabelSpace, photos: list
     assert segmenter.classes == tuple(CLASSES)
     assert segmenter.meta.temperature == 1.5
     assert segmenter.meta.tag_cut == tagger["tag_cut"]
+    temperature = ev.fit_temperature(segmenter, photos[:4], space, (0.5, 2.0))
+    assert temperature in (0.75, 3.0)  # times the 1.5 it has
+    (confidence, right), *_ = ev.pixel_confidence(segmenter, photos[:4], space)
+    assert confidence.shape == right.shape
+    assert 0 <= ev.calibration_error(confidence, right) <= 1
     seen = segmenter([photos[0].image])[0]
     assert (seen.height, seen.width) == (120, 160)
     assert 0 <= ev.key_mean(ev.evaluate_iou(segmenter, photos, space)) <= 1

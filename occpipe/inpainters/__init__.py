@@ -1,20 +1,9 @@
-"""Inpainters behind one interface: a model that fills crops, and the engine that cuts them out of photos."""
+"""Inpainters behind one interface: a model that fills crops, and the engine that cuts them out of photos.
+
+The models are not imported here: the decision about a mask needs its growth, and must not wait for torch.
+"""
 
 from occpipe.inpainters.base import CropInpainter
 from occpipe.inpainters.crops import Crop, Inpainter, MaskGrowth, check_fill, grow_mask
-from occpipe.inpainters.opencv import TeleaInpainter
-from occpipe.inpainters.starter import StarterInpainter
-from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 
-__all__ = [
-    "BigLamaInpainter",
-    "Crop",
-    "CropInpainter",
-    "Inpainter",
-    "MaskGrowth",
-    "MiganInpainter",
-    "StarterInpainter",
-    "TeleaInpainter",
-    "check_fill",
-    "grow_mask",
-]
+__all__ = ["Crop", "CropInpainter", "Inpainter", "MaskGrowth", "check_fill", "grow_mask"]

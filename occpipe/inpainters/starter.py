@@ -42,7 +42,7 @@ class StarterInpainter:
     fixed_size: int | None = None
     max_side = 8192
 
-    def __init__(self, device: str = "cpu", *, rounds: int = 6, work_side: int = 800) -> None:
+    def __init__(self, device: str = "cpu", *, rounds: int = 4, work_side: int = 800) -> None:
         self.device = torch.device(device)
         self.rounds = rounds
         self.work_side = work_side

@@ -71,14 +71,27 @@ def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
     )
 
 
-def discover(
-    input_uri: str, corpus: Corpus, output: Store, done: Done, run: int, limit: int | None = None
-) -> Discovery:
-    """List the corpus, leave out what is done, and write the manifest of the rest below the output's ledger.
+def without_output(root: str, entries: Iterator[Entry], output: str) -> Iterator[Entry]:
+    """The entries that are not our own output, where that lies below the root (`occpipe clean photos photos/clean`).
 
-    Raises StorageError where two different URIs have one id (expected once in 10^9 corpora of 100,000 images).
+    Raises StorageError where both are one folder, since cleaned images would become input.
     """
-    root, entries = open_corpus(input_uri, corpus)
+    if output == root:
+        raise StorageError(f"{output} is the input: choose another folder for the output")
+    if not output.startswith(f"{root}/"):
+        return entries
+    inside = output.removeprefix(f"{root}/") + "/"
+    return (entry for entry in entries if not entry.key.startswith(inside))
+
+
+def discover(
+    root: str, entries: Iterator[Entry], output: Store, done: Done, run: int, limit: int | None = None
+) -> Discovery:
+    """Leave out what is done, and write the manifest of the rest below the output's ledger.
+
+    `root` and `entries` are a corpus as `open_corpus` gives it. Raises StorageError where two different URIs have one
+    id (expected once in 10^9 corpora of 100,000 images).
+    """
     shards: list[str] = []
     seen: list[np.ndarray] = []
     pending = 0
@@ -164,7 +177,7 @@ def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
             raise StorageError(f"{uri}: no Parquet file with a column `uri` ({error})") from error
     else:
         uris = [line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
-    return _list_root(store.uri, uris), (Entry(_list_key(item), -1, "") for item in uris)
+    return _list_root(store.uri, uris), (Entry(_list_key(item), None, "") for item in uris)
 
 
 def _list_root(folder: str, uris: list[str]) -> str:

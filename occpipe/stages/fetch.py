@@ -17,7 +17,7 @@ store_of = cache(open_store)
 """One store, and so one connection pool, for each URI and worker process."""
 
 
-def fetch_one(store: Store, uri: str, size: int, max_bytes: int) -> bytes:
+def fetch_one(store: Store, uri: str, size: int | None, max_bytes: int) -> bytes:
     """The bytes of one image.
 
     Raises ImageError for a key that could leave the root or a file over `max_bytes`; FileNotFoundError,
@@ -25,7 +25,7 @@ def fetch_one(store: Store, uri: str, size: int, max_bytes: int) -> bytes:
     """
     if not is_safe_key(uri):
         raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
-    if size > max_bytes:
+    if size is not None and size > max_bytes:
         raise ImageError(ImageReason.TOO_MANY_BYTES, f"{size} bytes, the limit is {max_bytes}")
     try:
         return store.read(uri, max_bytes)
@@ -35,25 +35,26 @@ def fetch_one(store: Store, uri: str, size: int, max_bytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Adds `data`, the encoded bytes."""
+    """Adds `data`, the encoded bytes, and their number where the listing did not know it."""
 
     root: str
     corpus: Corpus
     threads: int
 
     READS = ("uri", "size")
-    WRITES = ("data", "status", "reason", "error")
+    WRITES = ("data", "size", "status", "reason", "error")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "fetch")
         data = rows.nulls()
+        sizes = batch.column("size").to_pylist()
         store = store_of(self.root)
 
         def work(index: int) -> None:
             with rows.attempt(index):
-                uri, size = rows.value("uri", index), rows.value("size", index)
-                data[index] = fetch_one(store, uri, size, self.corpus.max_bytes)
+                data[index] = fetch_one(store, rows.value("uri", index), sizes[index], self.corpus.max_bytes)
+                sizes[index] = len(data[index])
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, rows.open()))
-        return rows.table(data=data)
+        return rows.table(data=data, size=sizes)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One object under a store's root: its key, size in bytes, and a tag that changes with its content."""
+    """One object under a store's root: its key, size in bytes if known, and a tag that changes with its content."""
 
     key: str
-    size: int
+    size: int | None
     etag: str
 
 

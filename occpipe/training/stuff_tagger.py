@@ -24,7 +24,8 @@ from occpipe.training.segmentation_data import THINGS, LabelSpace, Photo
 
 VIEWS = (416, 288)  # longer sides in pixels; the smaller one is mirrored
 FOLDS = 4
-RIDGES = (3e-4, 1e-3, 3e-3, 1e-2)
+RIDGES = (3e-2, 1e-1, 3e-1)
+SCENE_RIDGE = 0.1  # of the ridge on the pooled features: what the lists say of things may move more freely
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +123,13 @@ def fit_tagger(net: StarterNet, photos: list[Photo], prior: Prior, device: str =
         probability = torch.zeros(f.tags.shape)
         for i in range(FOLDS):
             fit, held = fold != i, fold == i
-            w, b = _fit([x[fit], f.presence[fit].clone()], f.tags[fit], start, [ridge, ridge])
+            w, b = _fit([x[fit], f.presence[fit].clone()], f.tags[fit], start, [ridge, SCENE_RIDGE * ridge])
             probability[held] = torch.sigmoid(b + x[held] @ w[0].T + f.presence[held] @ w[1].T)
         cut, score = best_cut(probability.numpy()[full], f.tags.numpy()[full] == 1)
         print(f"tagger: ridge {ridge:g} cut {cut:.3f} cross-validated Jaccard {score:.3f}", flush=True)
         best = max(best, (score, ridge, cut))
     score, ridge, cut = best
-    w, b = _fit([x, f.presence.clone()], f.tags, start, [ridge, ridge])
+    w, b = _fit([x, f.presence.clone()], f.tags, start, [ridge, SCENE_RIDGE * ridge])
     with torch.no_grad():
         net.tagger.weight.copy_(w[0] / std)
         net.tagger.bias.copy_(b - (w[0] / std) @ mean)
