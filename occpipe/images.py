@@ -186,7 +186,7 @@ def _load(image: ImageFile.ImageFile) -> None:
 def _orientation(image: Pil.Image) -> int:
     try:
         value = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a hostile EXIF block breaks Pillow in many ways, and the photo may be fine
         return 1
     return value if value in _UPRIGHT else 1
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from occpipe.images import SKIPPED_REASONS, ImageError, ImageReason
 from occpipe.schemas import PIPELINE
 from occpipe.types import Status
+
+T = TypeVar("T")
 
 MESSAGE_CHARS = 300
 _REASON_OF = (
@@ -58,9 +60,26 @@ class Rows:
         """
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see above
             for index in indices:
                 self.fail(index, error)
+
+    def together_or_alone(self, rows: Iterable[int], work: Callable[[list[int]], list[T]]) -> dict[int, T]:
+        """What `work` gives for these rows, done at once; where that fails, done for each alone.
+
+        So one picture that a model cannot take closes its own row, and not those of its batch.
+        """
+        indices = sorted(rows)
+        if not indices:
+            return {}
+        try:
+            return dict(zip(indices, work(indices), strict=True))
+        except Exception:  # noqa: BLE001 - whichever row it was will raise it again
+            results: dict[int, T] = {}
+            for index in indices:
+                with self.attempt(index):
+                    (results[index],) = work([index])
+            return results
 
     def table(self, drop: Iterable[str] = (), **columns: list[Any]) -> pa.Table:
         """The batch with status, reason and error as they are now, and these columns added or replaced."""

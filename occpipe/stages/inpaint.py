@@ -41,24 +41,15 @@ class InpaintStage:
                 mask = rle_decode(Rle(*size, rows.value("mask", index).encode("ascii")))
                 decoded[index] = decode(data[index], self._limits), mask
 
+        def fill(indices: list[int]) -> list[Image]:
+            return self._inpainter.fill_many(*zip(*(decoded[index] for index in indices), strict=True))
+
         def close_row(index: int) -> None:
             with rows.attempt(index):
                 data[index] = encode_like(filled[index], data[index], self._limits)
                 rows.finish(index, Status.CLEANED)
 
         list(self._codecs.map(open_row, rows.open()))
-        filled = self._fill(rows, decoded)
+        filled = rows.together_or_alone(decoded, fill)
         list(self._codecs.map(close_row, filled))
         return rows.table(data=data)
-
-    def _fill(self, rows: Rows, decoded: dict[int, tuple[Image, Mask]]) -> dict[int, Image]:
-        order = sorted(decoded)
-        try:
-            images = self._inpainter.fill_many([decoded[i][0] for i in order], [decoded[i][1] for i in order])
-            return dict(zip(order, images, strict=True))
-        except Exception:
-            filled: dict[int, Image] = {}
-            for index in order:
-                with rows.attempt(index):
-                    filled[index] = self._inpainter(*decoded[index])
-            return filled

@@ -65,8 +65,7 @@ class SegmentStage:
                 decoded[index] = decode_reduced(rows.value("data", index), self._limits, self._side)
 
         list(self._decoders.map(work, rows.open()))
-        order = sorted(decoded)
-        scenes = self._segment(rows, order, [decoded[index][1] for index in order])
+        scenes = rows.together_or_alone(decoded, lambda part: self._segmenter([decoded[i][1] for i in part]))
         columns = {name: rows.nulls() for name in ("format", "width", "height", "segments", "stuff")}
         for index, scene in scenes.items():
             with rows.attempt(index):
@@ -76,13 +75,3 @@ class SegmentStage:
                 for name, value in zip(columns, values, strict=True):
                     columns[name][index] = value
         return rows.table(**columns)
-
-    def _segment(self, rows: Rows, order: list[int], images: list[Image]) -> dict[int, Segmentation]:
-        try:
-            return dict(zip(order, self._segmenter(images), strict=True))
-        except Exception:
-            scenes: dict[int, Segmentation] = {}
-            for index, image in zip(order, images, strict=True):
-                with rows.attempt(index):
-                    (scenes[index],) = self._segmenter([image])
-            return scenes
