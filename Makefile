@@ -11,8 +11,9 @@ DEMO := demo
 
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
 	$(BIN)/python jobs/make_demo.py $(DEMO)/input
+	rm -rf $(DEMO)/output
 	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local
-	$(BIN)/occpipe report $(DEMO)/output $(DEMO)/input --page $(DEMO)/report.html
+	$(BIN)/occpipe report $(DEMO)/output --page $(DEMO)/report.html
 
 test: $(STAMP)  ## all tests but the slow ones
 	$(BIN)/pytest -m "not slow"

@@ -2,12 +2,11 @@
 
 Exit codes: 0 done (error rows are results, and counted); 1 unexpected; 2 wrong config or arguments; 3 input or output
 cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is too small; 6 another run holds the output;
-7 `--strict` and there are error rows.
+7 `--strict` and there are error rows; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from occpipe.config import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
 STRICT_EXIT_CODE = 7
+INTERRUPTED_EXIT_CODE = 130
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -37,6 +37,9 @@ _ConfigOption = Annotated[
 ]
 _SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override one key: --set policy.cut=0.3", metavar="KEY=VALUE")
+]
+_NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="By default, those that the config needs.")
 ]
 
 
@@ -60,8 +63,12 @@ def clean(
     from occpipe.progress import LiveProgress, summary_table
 
     console = Console(stderr=True)
-    with LiveProgress(console) as progress:
-        summary = clean_corpus(settings, input_uri, output_uri, limit=limit, on_progress=progress)
+    try:
+        with LiveProgress(console) as progress:
+            summary = clean_corpus(settings, input_uri, output_uri, limit=limit, on_progress=progress)
+    except KeyboardInterrupt:
+        console.print("occpipe: stopped; the same command goes on from here", highlight=False)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
@@ -99,8 +106,8 @@ def preview(
 def report(
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")],
     input_uri: Annotated[
-        str, typer.Argument(metavar="INPUT", help="The corpus it was made from, for the photos before.")
-    ],
+        str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")
+    ] = None,
     page: Annotated[Path, typer.Option("--page", help="The HTML file to write.")] = Path("report.html"),
     most: Annotated[int, typer.Option(min=1, help="How many images are shown at most, cleaned ones first.")] = 100,
 ) -> None:
@@ -123,38 +130,45 @@ def config(
 
 
 @models_app.command("list")
-def models_list(overrides: _SetOption = None) -> None:
-    """List the weights with their licences, and whether they are on this machine."""
+def models_list(config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+    """List the weights with their licences, and whether they are on this machine; a bucket is not asked."""
     from occpipe import weights
 
-    settings = load_config("local", overrides or ()).weights
+    settings = load_config(config, overrides or ()).weights
     table = Table("name", "kind", "licence", "source", "here")
     for weight in weights.registry().values():
-        table.add_row(weight.name, weight.kind, weight.licence, weight.source, _here(weight, settings))
+        here = "yes" if weights.is_here(weight, settings) else "no"
+        table.add_row(weight.name, weight.kind, weight.licence, weight.source, here)
     Console().print(table)
 
 
 @models_app.command("fetch")
-def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")], overrides: _SetOption = None) -> None:
-    """Download weights from their source into `weights.dir`, and verify them."""
+def models_fetch(names: _NamesArgument = None, config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+    """Download weights from their source into `weights.dir`: those named, or all that the config needs.
+
+    Where `weights.dir` is a bucket they are kept in this machine's cache and written to the bucket, from which nodes
+    without internet copy them. A file is checked against its publisher's checksum; models of the hub have none.
+    """
     from occpipe import weights
 
-    settings = load_config("local", overrides or ()).weights
-    for name in names:
-        path = weights.fetch(_weight(name), settings)
-        typer.echo(f"{name}: {path}")
+    settings = load_config(config, overrides or ())
+    for weight in _weights(names, settings):
+        typer.echo(f"{weight.name}: {weights.fetch(weight, settings.weights)}")
 
 
 @models_app.command("verify")
-def models_verify(names: Annotated[list[str], typer.Argument(metavar="NAME...")], overrides: _SetOption = None) -> None:
-    """Check weights on this machine against the checksums of their publishers."""
+def models_verify(names: _NamesArgument = None, config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+    """Check weights on this machine, those named or all that the config needs, and print their sha256.
+
+    A file is checked against its publisher's checksum. Models of the hub and shipped ones have no published checksum.
+    """
     from occpipe import weights
 
-    settings = load_config("local", overrides or ()).weights
-    for name in names:
-        weight = _weight(name)
-        identity = weights.identity(weight, weights.locate(weight, settings))
-        typer.echo(f"{name}: sha256 {identity['sha256']}, {identity['licence']}")
+    settings = load_config(config, overrides or ())
+    for weight in _weights(names, settings):
+        identity = weights.identity(weight, weights.locate(weight, settings.weights))
+        against = "matches its publisher's checksum" if weight.has_checksum else "no published checksum to compare"
+        typer.echo(f"{weight.name}: sha256 {identity['sha256']}, {identity['licence']}; {against}")
 
 
 @app.callback(invoke_without_command=True)
@@ -164,25 +178,17 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _weight(name: str) -> Any:
-    from occpipe import weights
+def _weights(names: list[str] | None, settings: Any) -> list[Any]:
+    from occpipe import models, weights
     from occpipe.errors import WeightsError
 
-    entry = weights.registry().get(name)
-    if entry is None:
-        raise WeightsError(f"no weights {name!r}; known: {', '.join(weights.registry())}")
-    return entry
-
-
-def _here(weight: Any, settings: Any) -> str:
-    from occpipe import weights
-    from occpipe.errors import WeightsError
-
-    try:
-        weights.locate(weight, settings)
-    except WeightsError:
-        return "no"
-    return "yes"
+    if not names:
+        return models.needed(settings)
+    known = weights.registry()
+    for name in names:
+        if name not in known:
+            raise WeightsError(f"no weights {name!r}; known: {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def _interrupt(*_: object) -> None:
@@ -198,12 +204,6 @@ def main() -> None:
     except OccpipeError as error:
         Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("occpipe: stopped; the same command goes on from here", highlight=False)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except OSError as error:  # the disk is full, a permission went away: the message says it, no traceback
         Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(StorageError.exit_code) from None

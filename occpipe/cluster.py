@@ -51,9 +51,7 @@ def configure_data(settings: RayRuntime) -> None:
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
     context.execution_options.verbose_progress = False
-    context.log_internal_stack_trace_to_stdout = False
-    if hasattr(context, "execution_no_progress_timeout_s"):
-        context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
+    context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
 
 
 def check_capacity(placement: Placement, timeout_s: float = 0) -> None:
@@ -101,7 +99,7 @@ def _connect(settings: RayRuntime) -> None:
         return
     ray.init(
         address="local",
-        num_cpus=max(2, os.cpu_count() or 2),  # logical: on one core the two pools and a task share it
+        num_cpus=2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
         object_store_memory=settings.object_store_mb * _MB,
         include_dashboard=False,
         **options,

@@ -122,7 +122,12 @@ class TaskPlacement(_Section):
 
     num_cpus: float = Field(default=0.25, ge=0)
     batch_size: int = Field(default=64, ge=1)
-    max_tasks: int | None = Field(default=None, ge=1)
+    max_tasks: int | None = Field(default=4, ge=1)
+
+
+class StoragePlacement(TaskPlacement):
+    """As above, with the reads or writes at once in one task."""
+
     threads: int = Field(default=16, ge=1)
 
 
@@ -151,11 +156,11 @@ class PoolPlacement(_Section):
 class Placement(_Section):
     """Where each stage runs."""
 
-    fetch: TaskPlacement = TaskPlacement()
+    fetch: StoragePlacement = StoragePlacement()
     segment: PoolPlacement = PoolPlacement()
     relate: TaskPlacement = TaskPlacement()
     inpaint: PoolPlacement = PoolPlacement()
-    sink: TaskPlacement = TaskPlacement()
+    sink: StoragePlacement = StoragePlacement()
 
 
 class RayRuntime(_Section):

@@ -37,3 +37,9 @@ class OutputBusyError(OccpipeError):
     """Another run holds the output; the message names the holder."""
 
     exit_code = 6
+
+
+class RunError(OccpipeError):
+    """A run broke off, or did not account for every image; the same command goes on from there."""
+
+    exit_code = 1

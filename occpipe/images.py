@@ -12,12 +12,14 @@ import struct
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image as Pil
-from PIL import ImageFile, JpegImagePlugin, UnidentifiedImageError
+from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from occpipe.encoding import save_options
+from occpipe.encoding import without_thumbnail as without_thumbnail  # the public name stays here
 from occpipe.types import Image
 
 Pil.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before decoding
@@ -36,6 +38,7 @@ _UPRIGHT = {
     8: (Pil.Transpose.ROTATE_90, Pil.Transpose.ROTATE_270),
 }
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA")
+_SAVE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error)
 
 
 class ImageReason(StrEnum):
@@ -81,7 +84,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of itself; width and height are upright pixels."""
+    """What the file says of itself; width and height are upright pixels.
+
+    The orientation is what is left to apply to the decoded picture: 1 for a TIFF, which Pillow turns as it decodes.
+    """
 
     format: str
     width: int
@@ -122,17 +128,44 @@ def encode_like(rgb: Image, source: bytes, limits: Limits) -> bytes:
     """Encode upright RGB, H x W x 3, as the source was: format, quantisation, alpha, EXIF, ICC, XMP and orientation.
 
     A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is stored almost as it was.
-    The EXIF thumbnail is blanked: it would still show what was removed.
+    A rotated TIFF is stored upright. The EXIF thumbnail is blanked: it would still show what was removed.
+
+    Raises ImageError (stage_failed) where nothing could be written, or the header of it says something else.
     """
     with _open(source, limits) as original:
         orientation = _orientation(original)
         picture = Pil.fromarray(rgb)
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation][1])
-        options = _save_options(original, source)
+        picture = _like_mode(picture, original)
+        format_ = _saved_format(original)
+        result = _saved(picture, format_, save_options(original, source, picture.mode))
+        _check_written(result, format_, original.size, limits)
+        return result
+
+
+def _saved(picture: Pil.Image, format_: str, attempts: list[dict[str, Any]]) -> bytes:
+    failures = []
+    for options in attempts:
         out = io.BytesIO()
-        _like_mode(picture, original).save(out, format=_saved_format(original), **options)
-        return out.getvalue()
+        try:
+            picture.save(out, format=format_, **options)
+        except _SAVE_ERRORS as error:
+            failures.append(f"{type(error).__name__}: {error}")
+        else:
+            return out.getvalue()
+    raise ImageError(ImageReason.STAGE_FAILED, f"encoding as {format_} failed: {'; '.join(failures)}")
+
+
+def _check_written(result: bytes, format_: str, size: tuple[int, int], limits: Limits) -> None:
+    try:
+        with _open(result, limits) as written:
+            found = _saved_format(written), written.size
+    except ImageError as error:
+        raise ImageError(ImageReason.STAGE_FAILED, f"what was written cannot be opened: {error}") from error
+    if found != (format_, size):
+        message = f"wrote {found[0]} of {found[1]} for a source that is {format_} of {size}"
+        raise ImageError(ImageReason.STAGE_FAILED, message)
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
@@ -162,18 +195,21 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(ImageReason.MULTIPLE_FRAMES, f"{image.n_frames} frames or pages")  # type: ignore[attr-defined]
     rawmode = str(image.tile[0][3]) if image.tile else ""
-    if ";16" in rawmode or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    # Pillow reads the planes of a 16-bit TIFF as 8-bit ones; only the tag tells.
+    bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)) if _is_tiff(image) else (8,)
+    if max(bits) > 8 or ";16" in rawmode or image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ImageError(ImageReason.BIT_DEPTH, f"more than 8 bits a sample ({image.mode}, {rawmode})")
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} would not survive the way through RGB")
 
 
 def _header(image: ImageFile.ImageFile) -> Header:
-    orientation = _orientation(image)
     width, height = image.size
-    if orientation >= 5:
+    if _is_tiff(image):  # `size` is stored pixels or upright ones, depending on where the orientation comes from
+        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    if _stored_orientation(image) >= 5:
         width, height = height, width
-    return Header(_saved_format(image), width, height, orientation)
+    return Header(_saved_format(image), width, height, _orientation(image))
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -183,7 +219,16 @@ def _load(image: ImageFile.ImageFile) -> None:
         raise ImageError(ImageReason.TRUNCATED, f"decoding stopped: {error}") from error
 
 
+def _is_tiff(image: Pil.Image) -> TypeGuard[TiffImagePlugin.TiffImageFile]:
+    return isinstance(image, TiffImagePlugin.TiffImageFile)
+
+
 def _orientation(image: Pil.Image) -> int:
+    """What is left to apply after decoding: Pillow 13 turns a TIFF upright in load() and drops the tag."""
+    return 1 if _is_tiff(image) else _stored_orientation(image)
+
+
+def _stored_orientation(image: Pil.Image) -> int:
     try:
         value = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - a hostile EXIF block breaks Pillow in many ways, and the photo may be fine
@@ -204,62 +249,3 @@ def _like_mode(picture: Pil.Image, original: ImageFile.ImageFile) -> Pil.Image:
     if has_alpha:
         picture.putalpha(original.convert("RGBA").getchannel("A"))
     return picture
-
-
-def _save_options(original: ImageFile.ImageFile, source: bytes) -> dict[str, Any]:
-    keep = {key: original.info[key] for key in ("icc_profile", "dpi", "xmp") if original.info.get(key)}
-    if original.format == "BMP":
-        keep = {key: value for key, value in keep.items() if key == "dpi"}
-    exif = original.info.get("exif")
-    if exif is None and original.format in ("TIFF", "PNG") and len(original.getexif()):
-        exif = original.getexif().tobytes()
-    if exif and original.format != "TIFF":
-        keep["exif"] = without_thumbnail(exif)
-    match _saved_format(original):
-        case "JPEG":
-            assert isinstance(original, JpegImagePlugin.JpegImageFile)  # noqa: S101 - MPO is a subclass of it
-            keep["qtables"] = original.quantization
-            sampling = JpegImagePlugin.get_sampling(original)
-            keep["subsampling"] = sampling if sampling >= 0 else 0
-            keep["progressive"] = bool(original.info.get("progressive"))
-            keep["optimize"] = True
-        case "WEBP":
-            # RFC 9649: a lossless picture has a VP8L chunk; the quality of a lossy one is not stored.
-            keep |= {"lossless": True} if b"VP8L" in source[:64] else {"quality": 92}
-        case "TIFF":
-            keep["tiffinfo"] = original.tag_v2 if hasattr(original, "tag_v2") else None
-            keep["compression"] = original.info.get("compression", "raw")
-            keep.pop("xmp", None)
-    return keep
-
-
-def without_thumbnail(exif: bytes) -> bytes:
-    """The EXIF block with its thumbnail (IFD1) unlinked and overwritten with zeros, every other byte as it was.
-
-    Source: EXIF 2.32, 4.5.5 and TIFF 6.0: the four bytes after IFD0's entries point to IFD1. A block that cannot be
-    parsed comes back unchanged.
-    """
-    start = 6 if exif.startswith(b"Exif\x00\x00") else 0
-    block = bytearray(exif)
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[start : start + 2]))
-    if order is None:
-        return exif
-    try:
-        (ifd0,) = struct.unpack_from(f"{order}I", block, start + 4)
-        (entries,) = struct.unpack_from(f"{order}H", block, start + ifd0)
-        link = start + ifd0 + 2 + 12 * entries
-        (ifd1,) = struct.unpack_from(f"{order}I", block, link)
-        if ifd1 == 0:
-            return exif
-        (entries,) = struct.unpack_from(f"{order}H", block, start + ifd1)
-        fields = {}
-        for index in range(entries):
-            tag, _, _, value = struct.unpack_from(f"{order}HHII", block, start + ifd1 + 2 + 12 * index)
-            fields[tag] = value
-    except struct.error:
-        return exif
-    offset, length = fields.get(0x0201), fields.get(0x0202)  # JPEGInterchangeFormat and its length
-    if offset and length and start + offset + length <= len(block):
-        block[start + offset : start + offset + length] = bytes(length)
-    struct.pack_into(f"{order}I", block, link, 0)
-    return bytes(block)

@@ -6,13 +6,13 @@ parts are the truth; `metadata/` is made from them. A newer run's row for an ima
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from occpipe.config import Config
 from occpipe.errors import ConfigError, OutputBusyError, StorageError
-from occpipe.storage import Store
+from occpipe.storage import Store, with_retries
 from occpipe.types import Status
 
 PARTS = "ledger/parts"
 MANIFESTS = "ledger/manifests"
-_CONFIG = "ledger/config.json"
+_BINDING = "ledger/made_with.json"
 _LOCK = "ledger/lock.json"
 HEARTBEAT_S = 20.0
 EXPIRY_S = 120.0
@@ -52,7 +52,7 @@ def write_part(store: Store, run: int, rows: pa.Table) -> str:
     """Commit rows as one part and return its key; the same rows of the same run give the same key."""
     data = to_parquet(rows)
     key = f"{PARTS}/{run:06d}-{hashlib.sha256(data).hexdigest()[:24]}.parquet"
-    store.write(key, data)
+    with_retries(lambda: store.write(key, data))
     return key
 
 
@@ -111,19 +111,22 @@ def load_done(store: Store, retry: str) -> tuple[Done, int]:
     return Done(id_column[chosen], etag_column[chosen]), run
 
 
-def bind_config(store: Store, config: Config) -> None:
-    """Tie an output to the config of its first run; raises ConfigError where it was made with another one.
+def bind_output(store: Store, config: Config, models: list[dict[str, str | None]], root: str) -> None:
+    """Tie an output to the input, config and weights of its first run; raises ConfigError where it has others.
 
-    One data set, one config: mixed settings could not be told apart by who reads the images.
+    One data set, one way it was made: mixed settings could not be told apart by who reads the images, and two inputs
+    with the same relative names would overwrite each other.
     """
-    record = json.dumps({"digest": config.digest, "config": config.model_dump(mode="json")}, indent=1)
-    if store.create(_CONFIG, record.encode()):
+    now = {"input": root, "config digest": config.digest, "weights": {str(m["name"]): m["sha256"] for m in models}}
+    record = json.dumps({**now, "config": config.model_dump(mode="json")}, indent=1)
+    if store.create(_BINDING, record.encode()):
         return
-    digest = json.loads(store.read(_CONFIG))["digest"]
-    if digest != config.digest:
-        raise ConfigError(
-            f"{store.uri} was made with another config (digest {digest}, now {config.digest}); choose a new output"
-        )
+    then = json.loads(store.read(_BINDING))
+    for what, value in now.items():
+        if then[what] != value:
+            raise ConfigError(
+                f"{store.uri} was made with another {what} ({then[what]}, now {value}); choose a new output"
+            )
 
 
 class OutputLock:
@@ -149,7 +152,9 @@ class OutputLock:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._store.delete(_LOCK)
+        with contextlib.suppress(OSError):  # it expires by itself, and must not hide how the run ended
+            if {**self._read(), "beat": 0} == {**self._holder, "beat": 0}:
+                self._store.delete(_LOCK)
 
     def _acquire(self) -> None:
         if not self._store.create(_LOCK, self._record()):
@@ -162,7 +167,8 @@ class OutputLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            self._store.write(_LOCK, self._record())
+            with contextlib.suppress(OSError):  # the next beat may pass; six have to fail before the lock expires
+                self._store.write(_LOCK, self._record())
 
     def _record(self) -> bytes:
         return json.dumps({**self._holder, "beat": time.time()}).encode()
@@ -177,8 +183,3 @@ class OutputLock:
         except (FileNotFoundError, ValueError):  # released this moment, or torn: nobody's
             return {}
         return held
-
-
-def manifest_keys(store: Store, run: int) -> Iterator[str]:
-    """The manifest shards of a run."""
-    return (entry.key for entry in store.walk(f"{MANIFESTS}/{run:06d}"))

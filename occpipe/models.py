@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from occpipe import weights
+from occpipe.classes import is_thing
 from occpipe.config import Config, Relations
+from occpipe.errors import ConfigError, WeightsError
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.relations import RelationScorer
 from occpipe.segmenters import Segmenter
@@ -33,9 +38,12 @@ def load_segmenter(config: Config) -> Segmenter:
     settings = config.segmenter
     device = pick_device(settings.device)
     if settings.model.startswith("hf:"):
+        _check_hf(config)
         from occpipe.segmenters.huggingface import HuggingFaceSegmenter
 
-        return HuggingFaceSegmenter(settings.model.removeprefix("hf:"), device)
+        source = _hf_folder(settings.model) or settings.model.removeprefix("hf:")
+        tagger = _starter_segmenter(config, device) if _needs_tagger(settings.model) else None
+        return HuggingFaceSegmenter(source, device, tagger=tagger)
     weight = weights.find(_registered(settings.model, "segmenter"), "segmenter")
     path = weights.locate(weight, config.weights)
     match weight.contract:
@@ -57,32 +65,130 @@ def load_inpainter(config: Config) -> Inpainter:
 
 
 def load_relations(settings: Relations) -> RelationScorer:
-    """The relation scorer of a config. Raises WeightsError where its vectors cannot be read."""
+    """The relation scorer of a config.
+
+    Raises WeightsError where its vectors cannot be read or do not fit the method, ConfigError for an empty cosine range.
+    """
     from occpipe.relations import load_relations as load
 
-    return load(
-        settings.method,
-        vectors=settings.vectors,
-        cos_min=settings.cos_min,
-        cos_max=settings.cos_max,
-        deduplicate_tokens=settings.deduplicate_tokens,
-    )
+    if settings.method == "paper2019" and not settings.cos_min < settings.cos_max:
+        raise ConfigError(f"relations: cos_min {settings.cos_min} is not below cos_max {settings.cos_max}")
+    try:
+        return load(
+            settings.method,
+            vectors=settings.vectors,
+            cos_min=settings.cos_min,
+            cos_max=settings.cos_max,
+            deduplicate_tokens=settings.deduplicate_tokens,
+        )
+    except Exception as error:  # numpy, gzip, gensim and safetensors each fail in their own ways on a foreign file
+        source = settings.vectors or _RELATIONS
+        raise WeightsError(f"relations.vectors: {source} cannot be used: {weights.first_line(error)}") from error
+
+
+def needed(config: Config) -> list[weights.Weight]:
+    """The entries of the registry that a config loads, those that come with the package among them.
+
+    Raises WeightsError for an unknown name.
+    """
+    segmenter, inpainter = config.segmenter.model, config.inpainter.model
+    names = [] if segmenter.startswith("hf:") else [(_registered(segmenter, "segmenter"), "segmenter")]
+    if _needs_tagger(segmenter):
+        names.append(("starter-segmenter", "segmenter"))
+    if inpainter not in _WITHOUT_WEIGHTS:
+        names.append((inpainter, "inpainter"))
+    if config.relations.vectors is None:
+        names.append((_RELATIONS, "relations"))
+    return [weights.find(name, kind) for name, kind in names]
+
+
+def check_models(config: Config) -> None:
+    """Raise WeightsError for what can be known of a config's models without reading or loading weights.
+
+    That is: an unknown name, a licence that is not accepted, transformers missing, a `hf:` folder that is not there.
+    """
+    if config.segmenter.model.startswith("hf:"):
+        _check_hf(config)
+    for weight in needed(config):
+        weights.check_consent(weight, config.weights)
+        if weight.contract == "hf":
+            _check_transformers()
 
 
 def identities(config: Config) -> list[dict[str, str | None]]:
-    """Name, sha256, licence and source of every model that a config loads; raises WeightsError for a missing one."""
-    found = []
-    for name, kind in ((config.segmenter.model, "segmenter"), (config.inpainter.model, "inpainter")):
-        if name.startswith("hf:"):
-            found.append({"name": name, "sha256": None, "licence": None, "source": name})
-        elif _registered(name, kind) not in _WITHOUT_WEIGHTS:
-            weight = weights.find(_registered(name, kind), kind)
-            found.append(weights.identity(weight, weights.locate(weight, config.weights)))
-    relations = weights.find("starter-relations", "relations")
-    return [*found, weights.identity(relations, weights.locate(relations, config.weights))]
+    """Name, sha256, licence and source of every model that a config loads; raises WeightsError for a missing one.
+
+    The licence of a user's own file is not known and None; so is the sha256 of a model that each node gets from the hub.
+    """
+    check_models(config)
+    found = [weights.identity(weight, weights.locate(weight, config.weights)) for weight in needed(config)]
+    if config.segmenter.model.startswith("hf:"):
+        found.insert(0, _hf_identity(config.segmenter.model))
+    if config.relations.vectors:
+        path = Path(config.relations.vectors)
+        try:
+            digest = weights.sha256(path)
+        except OSError as error:
+            raise WeightsError(f"relations.vectors: {path} cannot be read: {error}") from error
+        if digest is None:
+            raise WeightsError(f"relations.vectors: {path} is not a file")
+        found.append({"name": path.name, "sha256": digest, "licence": None, "source": str(path)})
+    return found
 
 
-_WITHOUT_WEIGHTS = {"telea", "starter-inpainter"}
+_WITHOUT_WEIGHTS = {"starter", "telea"}
+_RELATIONS = "starter-relations"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def _hf_folder(model: str) -> Path | None:
+    """The folder of `hf:<path>`; None for `hf:<owner>/<name>`, unless a folder of that name is there."""
+    name = model.removeprefix("hf:")
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() or not _HUB_ID.fullmatch(name) else None
+
+
+def _check_hf(config: Config) -> None:
+    model = config.segmenter.model
+    known = weights.find_hub(model.removeprefix("hf:"))
+    if known:
+        weights.check_consent(known, config.weights)
+    folder = _hf_folder(model)
+    if folder and not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"{model}: there is no model of transformers in {folder} (config.json and model.safetensors)"
+        )
+    _check_transformers()
+
+
+def _check_transformers() -> None:
+    if find_spec("transformers") is None:
+        raise WeightsError("transformers is not installed: pip install 'occpipe[hf]'")
+
+
+def _hf_identity(model: str) -> dict[str, str | None]:
+    folder = _hf_folder(model)
+    known = weights.find_hub(model.removeprefix("hf:"))
+    return {
+        "name": model,
+        "sha256": weights.sha256(folder) if folder else None,
+        "licence": known.licence if known else None,
+        "source": str(folder) if folder else model,
+    }
+
+
+def _needs_tagger(model: str) -> bool:
+    """Whether the starter's stuff stands in: the model knows none, or is on the hub and its labels are not known here."""
+    if not model.startswith("hf:"):
+        return model == "maskrcnn-v2"
+    folder = _hf_folder(model)
+    if folder is None:
+        return weights.find_hub(model.removeprefix("hf:")) is None
+    try:
+        labels = json.loads((folder / "config.json").read_bytes()).get("id2label") or {}
+        return all(is_thing(name) for name in labels.values())
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{model}: {folder / 'config.json'} cannot be read: {weights.first_line(error)}") from error
 
 
 def _registered(name: str, kind: str) -> str:

@@ -1,12 +1,12 @@
 """The main job, in data order. One image is one row, and a row is never lost: what fails ends as an error row.
 
-    discover   corpus -> manifest of what is to do         driver, streamed
-    fetch      1:1    encoded bytes from storage           CPU tasks, bound by the network
-    segment    1:1    segments and stuff                   GPU pool A, bound by the forward pass
-    relate     1:1    verdicts and the removal mask        CPU tasks, microseconds a thing
-    inpaint    1:1    the cleaned picture, where masked    GPU pool B, bound by the model on crops
-    sink       1:1    image first, then its row            CPU tasks, bound by the network
-    publish    n:1    one row an image, with a manifest    driver
+    1 discover  1:0..1  corpus -> manifest of what is to do  driver, bound by the listing
+    2 fetch     1:1     encoded bytes from storage           CPU tasks, bound by the network
+    3 segment   1:1     segments and stuff                   GPU pool A, bound by the forward pass
+    4 relate    1:1     verdicts and the removal mask        CPU tasks, milliseconds an image
+    5 inpaint   1:1     the cleaned picture, where masked    GPU pool B, bound by the model on crops
+    6 sink      1:1     image first, then its row            CPU tasks, bound by the network
+    7 publish   n:1     one row an image, with a manifest    driver
 
 Two pools, because the stages differ in how many images need them: segment sees each, inpaint only those with a removal.
 Between stages travel encoded bytes and run-length masks, never full-size arrays: a 12 MP photo is 3 MB, not 36.
@@ -14,19 +14,22 @@ Between stages travel encoded bytes and run-length masks, never full-size arrays
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
 
 from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
-from occpipe.ledger import OutputLock, bind_config, load_done
-from occpipe.models import identities
+from occpipe.errors import RunError
+from occpipe.ledger import OutputLock, bind_output, load_done
+from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, discover, open_corpus, without_output
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
@@ -69,25 +72,30 @@ def clean_corpus(
 ) -> Summary:
     """Clean all images below `input_uri` into `output_uri`; what is done there already is not done again.
 
-    Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError, each before the first image.
+    Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image, and
+    RunError where a worker failed for good or a row is missing.
     """
     started = time.monotonic()
     models = identities(config)
     store = open_store(output_uri)
     root, entries = open_corpus(input_uri, config.corpus)
     entries = without_output(root, entries, store.uri)
+    load_relations(config.relations)
     with OutputLock(store):
-        bind_config(store, config)
+        bind_output(store, config, models, root)
         done, run = load_done(store, config.output.retry)
         found = discover(root, entries, store, done, run, limit)
         statuses: Counter[str] = Counter()
         if found.pending:
-            with ray_session(config.ray):
+            with ray_session(config.ray), _one_line():
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
                 for rows in build(config, found, store.uri, run).iter_batches(batch_format="pyarrow", batch_size=None):
                     statuses.update(rows.column("status").to_pylist())
                     on_progress(Tick(statuses, found.pending, time.monotonic() - started))
         manifest = publish(store, config, models, found.root)
+    if statuses.total() < found.pending or manifest["images"] < found.seen:
+        made = f"{statuses.total()} of {found.pending} rows were made, {manifest['images']} of {found.seen} published"
+        raise RunError(f"{made}; do all nodes write to the same {store.uri}?")
     return Summary(statuses, found.seen - found.pending, time.monotonic() - started, manifest)
 
 
@@ -96,11 +104,11 @@ def build(config: Config, found: Discovery, output: str, run: int) -> Dataset:
     configure_data(config.ray)
     at = config.placement
     rows = ray.data.read_datasource(ManifestSource(output, found))
-    rows = _tasks(rows, Fetch(found.root, config.corpus, at.fetch.threads), at.fetch)
-    rows = _pool(rows, SegmentStage, config, at.segment)
-    rows = _tasks(rows, Relate(config), at.relate)
-    rows = _pool(rows, InpaintStage, config, at.inpaint)
-    return _tasks(rows, Sink(output, run, config.output.unchanged, at.sink.threads), at.sink)
+    rows = _tasks(rows, Fetch(found.root, config.corpus, at.fetch.threads), at.fetch)  # 2
+    rows = _pool(rows, SegmentStage, config, at.segment)  # 3
+    rows = _tasks(rows, Relate(config), at.relate)  # 4
+    rows = _pool(rows, InpaintStage, config, at.inpaint)  # 5
+    return _tasks(rows, Sink(output, run, config.output.unchanged, at.sink.threads), at.sink)  # 6
 
 
 def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Dataset:
@@ -122,4 +130,15 @@ def _pool(rows: Dataset, stage: type, config: Config, at: PoolPlacement) -> Data
         num_cpus=at.num_cpus,
         num_gpus=at.num_gpus,
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
+        max_task_retries=5,  # Ray's own default repeats a batch that kills its process for ever
     )
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """A worker's failure as one line: Ray's own message is the traceback of three processes."""
+    try:
+        yield
+    except RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise RunError(f"a worker failed: {lines[-1].strip()}") from error

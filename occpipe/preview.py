@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
     """Write one PNG for each image into `out`; yields its path, or the image's path with what is wrong with it."""
     limits = Limits(cleaner.config.corpus.max_pixels, cleaner.config.corpus.min_side)
     out.mkdir(parents=True, exist_ok=True)
+    taken: set[Path] = set()
     for path in paths:
         try:
             rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
@@ -33,9 +35,17 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
             yield path, str(error)
             continue
         (scene,) = cleaner.segmenter([rgb])
-        target = out / f"{path.stem}.png"
+        target = _free_name(out, path.stem, taken)
         draw_preview(rgb, scene, cleaner.apply(rgb, scene)).save(target)
         yield target, None
+
+
+def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """`STEM.preview.png`, numbered where two photos of one call have the same name; never the name of a photo."""
+    numbered = (f"{stem}{f'-{n}' if n > 1 else ''}.preview.png" for n in itertools.count(1))
+    target = next(folder / name for name in numbered if folder / name not in taken)
+    taken.add(target)
+    return target
 
 
 def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Image:

@@ -33,7 +33,7 @@ _RED = (214, 40, 40)
 _PAGE = Path(__file__).parent / "data" / "report.html"
 
 
-def write_report(output_uri: str, input_uri: str, page: Path, most: int) -> int:
+def write_report(output_uri: str, input_uri: str | None, page: Path, most: int) -> int:
     """Write the page of a published output, with at most `most` images; returns how many it shows.
 
     Raises StorageError where nothing is published at `output_uri`.
@@ -44,7 +44,7 @@ def write_report(output_uri: str, input_uri: str, page: Path, most: int) -> int:
     except (FileNotFoundError, ValueError) as error:
         raise StorageError(f"{output_uri}: nothing is published there ({error})") from error
     rows = _rows_to_show(output, manifest, most)
-    corpus = open_store(manifest["input"] or input_uri)
+    corpus = open_store(input_uri or manifest["input"])
     limits = Limits(manifest["config"]["corpus"]["max_pixels"], 1)
     cards = "\n".join(_card(row, corpus, output, limits) for row in rows.to_pylist())
     values = {"headline": _headline(manifest), "cards": cards, "removed": _removed_table(manifest)}
@@ -85,6 +85,8 @@ def _figures(row: dict[str, Any], corpus: Store, output: Store, limits: Limits) 
         if row["status"] == Status.UNCHANGED:
             yield _figure("kept as it was", before)
             return
+        if before.shape[:2] != (row["height"], row["width"]):
+            raise FileNotFoundError("the photo was replaced by another one")
         mask = rle_decode(Rle(row["height"], row["width"], row["mask"].encode("ascii")))
         yield _figure("before", before)
         yield _figure("removed", overlay(before, mask, _RED, 0.6))

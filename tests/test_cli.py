@@ -63,6 +63,16 @@ def test_output_without_permission(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_previews_never_overwrite(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(encoded(gradient(), "PNG"))
+    done = occpipe("preview", tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", "--out", tmp_path / "a")
+    assert done.returncode == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x-2.preview.png", "x.png", "x.preview.png"]
+    assert (tmp_path / "a" / "x.png").read_bytes() == encoded(gradient(), "PNG")
+
+
 def test_preview_draws_one_png_an_image(tmp_path: Path) -> None:
     (tmp_path / "cat.jpg").write_bytes(encoded(photo("chelsea")))
     (tmp_path / "wide.png").write_bytes(encoded(gradient(), "PNG"))
@@ -71,8 +81,8 @@ def test_preview_draws_one_png_an_image(tmp_path: Path) -> None:
     done = occpipe("preview", *images, "--out", tmp_path / "out")
     assert done.returncode == 1, "one of them could not be read"
     assert "bad.jpg: not one of" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "wide.png"]
-    with Pil.open(tmp_path / "out" / "cat.png") as drawn:
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.preview.png", "wide.preview.png"]
+    with Pil.open(tmp_path / "out" / "cat.preview.png") as drawn:
         assert min(drawn.size) > 400
 
 

@@ -67,6 +67,12 @@ def test_lists_that_are_none(corpus: Path) -> None:
     (corpus / "bad.parquet").write_bytes(b"no")
     with pytest.raises(StorageError, match="column `uri`"):
         open_corpus(f"{corpus}/bad.parquet", Corpus())
+    pq.write_table(pa.table({"uri": ["a.jpg", None]}), corpus / "null.parquet")
+    with pytest.raises(StorageError, match="row 1 has no uri"):
+        open_corpus(f"{corpus}/null.parquet", Corpus())
+    (corpus / "web.txt").write_text("https://example.invalid/a.jpg")
+    with pytest.raises(StorageError, match="web addresses"):
+        open_corpus(f"{corpus}/web.txt", Corpus())
     with pytest.raises(StorageError):
         open_corpus(f"{corpus}/nowhere.txt", Corpus())
 
@@ -83,7 +89,7 @@ def test_the_manifest_holds_what_is_to_do(corpus: Path, tmp_path: Path) -> None:
     found = discover(*open_corpus(str(corpus), Corpus()), output, done, 1)
     assert (found.seen, found.pending) == (6, 5)
     (shard,) = found.shards
-    table = pq.read_table(f"{output.uri}/{shard}")
+    table = pq.read_table(f"{output.uri}/{shard.key}")
     assert table.schema == MANIFEST
     assert "a.jpg" not in table.column("uri").to_pylist()
     assert table.column("image_id").to_pylist() == [image_id(uri) for uri in table.column("uri").to_pylist()]
@@ -92,8 +98,10 @@ def test_the_manifest_holds_what_is_to_do(corpus: Path, tmp_path: Path) -> None:
 def test_an_output_below_the_input_is_no_input(corpus: Path) -> None:
     root, entries = open_corpus(str(corpus), Corpus())
     assert [entry.key for entry in without_output(root, entries, f"{root}/x")] == ["[1].jpg", "a.jpg", "b.PNG"]
-    with pytest.raises(StorageError, match="is the input"):
-        without_output(root, iter(()), root)
+    for output in (root, str(Path(root).parent)):
+        images = root if output == root else f"{output}/images"
+        with pytest.raises(StorageError, match="would be written over"):
+            without_output(images, iter(()), output)
 
 
 def test_limit(corpus: Path, tmp_path: Path) -> None:
@@ -105,15 +113,28 @@ def test_ids_are_stable() -> None:
     assert image_id("a/b.jpg") == -5851126661803152025
 
 
-def test_a_collision_is_refused_and_a_repeat_is_not(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (corpus / "twice.txt").write_text("a.jpg\na.jpg\nx/c.jpeg\n")
-    output = open_store(str(tmp_path / "out"))
-    assert discover(*open_corpus(f"{corpus}/twice.txt", Corpus()), output, NOTHING, 1).seen == 2
+def test_an_image_named_twice_is_one(corpus: Path) -> None:
+    (corpus / "twice.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\na.jpg\r\nx/c.jpeg\r\n")
+    assert keys(f"{corpus}/twice.txt") == ["a.jpg", "x/c.jpeg"]
+
+
+def test_a_collision_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("occpipe.stages.discover.image_id", lambda uri: len(uri))
     with pytest.raises(StorageError, match="two images have one id"):
-        discover(*open_corpus(str(corpus), Corpus()), output, NOTHING, 2)
+        discover(*open_corpus(str(corpus), Corpus()), open_store(str(tmp_path / "out")), NOTHING, 1)
+
+
+def test_names_with_magic_characters_stand_for_themselves(corpus: Path, tmp_path: Path) -> None:
+    assert keys(f"{corpus}/[1].jpg") == ["[1].jpg"]
+    odd = tmp_path / "photos[1]"
+    corpus.rename(odd)
+    assert len(keys(str(odd))) == 6
+
+
+@pytest.mark.parametrize("name", ["typo.jpg", "*.bmp", "nowhere/*.jpg"])
+def test_nothing_found_is_an_error(corpus: Path, name: str) -> None:
+    with pytest.raises(StorageError):
+        open_corpus(f"{corpus}/{name}", Corpus())
 
 
 def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
@@ -122,7 +143,7 @@ def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
     (root / "a\udcff.jpg").write_bytes(b"1")
     output = open_store(str(tmp_path / "out"))
     found = discover(*open_corpus(str(root), Corpus()), output, NOTHING, 1)
-    assert pq.read_table(f"{output.uri}/{found.shards[0]}").column("uri").to_pylist() == ["a\\udcff.jpg"]
+    assert pq.read_table(f"{output.uri}/{found.shards[0].key}").column("uri").to_pylist() == ["a\\udcff.jpg"]
 
 
 def test_read_tasks_cover_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from occpipe.config import load_config
 from occpipe.errors import ConfigError, OutputBusyError
-from occpipe.ledger import OutputLock, bind_config, etag_hash, load_done, part_keys, write_part
+from occpipe.ledger import OutputLock, bind_output, etag_hash, load_done, part_keys, write_part
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import MANIFEST, publish
 from occpipe.storage import Store, open_store
@@ -104,11 +104,16 @@ def test_an_empty_ledger_publishes_an_empty_table(store: Store) -> None:
     assert published(store) == []
 
 
-def test_one_config_an_output(store: Store) -> None:
-    bind_config(store, load_config())
-    bind_config(store, load_config("local", ["placement.segment.batch_size=2"]))
-    with pytest.raises(ConfigError, match="another config"):
-        bind_config(store, load_config("local", ["policy.cut=0.1"]))
+def test_one_way_of_making_an_output(store: Store) -> None:
+    models: list[dict[str, str | None]] = [{"name": "starter-segmenter", "sha256": "aa"}]
+    bind_output(store, load_config(), models, "in")
+    bind_output(store, load_config("local", ["placement.segment.batch_size=2"]), models, "in")
+    with pytest.raises(ConfigError, match="another config digest"):
+        bind_output(store, load_config("local", ["policy.cut=0.1"]), models, "in")
+    with pytest.raises(ConfigError, match="another input"):
+        bind_output(store, load_config(), models, "elsewhere")
+    with pytest.raises(ConfigError, match="another weights"):
+        bind_output(store, load_config(), [{"name": "starter-segmenter", "sha256": "bb"}], "in")
 
 
 def test_one_writer_an_output(store: Store) -> None:

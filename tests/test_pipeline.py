@@ -256,3 +256,30 @@ def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[P
 def test_a_missing_bucket_is_one_line(s3: Path) -> None:
     with pytest.raises(StorageError, match="no such bucket"):
         clean_corpus(load_config(), "s3://nowhere/x", "s3://bucket/out")
+
+
+def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
+    """Each stage gets the columns it READS and nothing else, and gives back those it WRITES."""
+    from occpipe.ledger import Done
+    from occpipe.stages.discover import ManifestSource, discover, open_corpus
+
+    config, output = load_config(), open_store(str(tmp_path / "out"))
+    nothing = Done(np.empty(0, np.int64), np.empty(0, np.int64))
+    found = discover(*open_corpus(f"{demo}/cat_at_the_palace.jpg", config.corpus), output, nothing, 1)
+    (task,) = ManifestSource(output.uri, found).get_read_tasks(1)
+    (batch,) = task()
+    stages = (
+        CHAIN[0](found.root, config.corpus, 2),
+        CHAIN[1](config),
+        CHAIN[2](config),
+        CHAIN[3](config),
+    )
+    for stage in stages:
+        needed = batch.select([name for name in batch.column_names if name in stage.READS])
+        alone = stage(needed)
+        assert {*alone.column_names} == ({*needed.column_names} | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
+        batch = stage(batch)
+        for name in stage.WRITES:
+            assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)
+    thin = CHAIN[4](output.uri, 1, "copy", 2)(batch)
+    assert thin.to_pylist()[0]["status"] == "cleaned"

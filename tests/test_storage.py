@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occpipe.errors import StorageError
-from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, split_pattern
+from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, split_pattern, with_retries
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,44 @@ def test_local_walk_does_not_follow_loops(tmp_path: Path) -> None:
     (tmp_path / "a" / "x").write_bytes(b"1")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert [entry.key for entry in open_store(str(tmp_path)).walk()] == ["a/x"]
+
+
+def test_a_link_to_itself_is_listed_and_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
+    (tmp_path / "x.jpg").write_bytes(b"1")
+    store = open_store(str(tmp_path))
+    assert [(entry.key, entry.size) for entry in store.walk()] == [("self.jpg", None), ("x.jpg", 1)]
+    with pytest.raises(OSError, match="self"):
+        store.read("self.jpg")
+
+
+def test_find(store: Store) -> None:
+    assert store.find("x") is None
+    store.write("x", b"123")
+    found = store.find("x")
+    assert found is not None
+    assert (found.key, found.size) == ("x", 3)
+    if not store.uri.startswith("memory"):  # fsspec's memory tells the time of creation in two ways
+        assert found.etag == next(store.walk()).etag
+
+
+def test_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    answers: list[object] = [ConnectionResetError("reset"), OSError("busy"), b"data"]
+
+    def call() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert with_retries(call) == b"data"
+    answers[:] = [FileNotFoundError("gone"), b"data"]
+    with pytest.raises(FileNotFoundError):
+        with_retries(call)
+    answers[:] = [OSError("1"), OSError("2"), OSError("3"), b"data"]
+    with pytest.raises(OSError, match="3"):
+        with_retries(call)
 
 
 @pytest.mark.parametrize("key", ["", "/x", "../x", "a/../b", "a//b", "./a", "a\\b", "C:/x", "a\0b", "a\nb", "x" * 256])

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from occpipe.classes import is_thing
 from occpipe.errors import WeightsError
+from occpipe.segmenters import Segmenter
 from occpipe.types import Image, Segment, Segmentation
+from occpipe.weights import first_line
 
 
 class HuggingFaceSegmenter:
-    """A panoptic model from a local folder or a hub id.
+    """A panoptic model from a local folder or a hub id; where it knows no stuff, `stuff` is that of `tagger`.
 
     `threshold` is the least class probability of a segment, `mask_threshold` the least mask probability of a pixel, and
     `overlap` the least share of its own mask that a segment keeps when surer ones have taken theirs.
@@ -32,6 +36,7 @@ class HuggingFaceSegmenter:
         source: str | Path,
         device: str = "cpu",
         *,
+        tagger: Segmenter | None = None,
         threshold: float = 0.5,
         mask_threshold: float = 0.5,
         overlap: float = 0.8,
@@ -49,12 +54,13 @@ class HuggingFaceSegmenter:
             self._tasks = model.config.model_type == "oneformer"
             processors = AutoProcessor if self._tasks else AutoImageProcessor
             self._processor: Any = processors.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"hf:{source}: {str(error).splitlines()[0]}") from error
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            raise WeightsError(f"hf:{source}: {first_line(error)}") from error
         self.device = torch.device(device)
         self._model = model.to(self.device).eval()
         self._labels: dict[int, str] = {int(key): name for key, name in model.config.id2label.items()}
         self._stuff = {key for key, name in self._labels.items() if not is_thing(name)}
+        self._tagger = None if self._stuff else tagger
         self._thresholds = {
             "threshold": threshold,
             "mask_threshold": mask_threshold,
@@ -69,7 +75,11 @@ class HuggingFaceSegmenter:
         scenes: dict[int, Segmentation] = {}
         for indices in by_size.values():
             scenes.update(zip(indices, self._batch([images[i] for i in indices]), strict=True))
-        return [scenes[index] for index in range(len(images))]
+        found = [scenes[index] for index in range(len(images))]
+        if not found or self._tagger is None:
+            return found
+        tags = self._tagger(images)
+        return [replace(scene, stuff=tag.stuff) for scene, tag in zip(found, tags, strict=True)]
 
     def _batch(self, images: list[Image]) -> list[Segmentation]:
         extra = {"task_inputs": ["panoptic"] * len(images)} if self._tasks else {}

@@ -16,6 +16,7 @@ from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_V2_Weig
 from occpipe.errors import WeightsError
 from occpipe.segmenters import Segmenter
 from occpipe.types import Image, Segment, Segmentation
+from occpipe.weights import first_line
 
 _CATEGORIES: list[str] = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
 
@@ -45,9 +46,10 @@ class MaskRcnnSegmenter:
         self._network = network or build()
         try:
             self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, TypeError, UnpicklingError) as error:
-            first = str(error).splitlines()[0]
-            raise WeightsError(f"{weights} is no state dict of maskrcnn_resnet50_fpn_v2: {first}") from error
+        except (OSError, EOFError, RuntimeError, ValueError, TypeError, UnpicklingError) as error:
+            raise WeightsError(
+                f"{weights} is no state dict of maskrcnn_resnet50_fpn_v2: {first_line(error)}"
+            ) from error
         self._network.to(self.device).eval()
         self._tagger = tagger
         self._threshold = threshold

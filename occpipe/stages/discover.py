@@ -1,17 +1,19 @@
 """discover: a corpus URI becomes a streamed Parquet manifest of what is still to do.
 
-The listing is never held in memory: 100 million names are written shard by shard, and only their 64-bit ids stay
-(8 bytes each) to find collisions. Listing is bound by the store: about 1,000 keys a request on S3.
+A listing is not held in memory: 100 million names are written shard by shard, and only their 64-bit ids stay (8 bytes
+each) to find collisions. Listing is bound by the store: about 1,000 keys a request on S3. An explicit list is read whole.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +26,21 @@ from occpipe.config import Corpus
 from occpipe.errors import StorageError
 from occpipe.ledger import MANIFESTS, Done, etag_hash, read_parquet, to_parquet
 from occpipe.schemas import MANIFEST
+from occpipe.stages.sink import IMAGES
 from occpipe.storage import Entry, Store, open_store, split_pattern
 from occpipe.storage.open import scheme_of
 
-SHARD_ROWS = 65_536
+SHARD_ROWS = 8_192
 UNIT_ROWS = 64
 """Rows of a row group, the smallest piece of work: small enough that 1,500 images spread over a machine."""
 MAX_READ_TASKS = 4_096
+
+
+class Shard(NamedTuple):
+    """One file of the manifest, and its rows."""
+
+    key: str
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +49,12 @@ class Discovery:
 
     root: str
     seen: int
-    pending: int
-    shards: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def pending(self) -> int:
+        """Images to do."""
+        return sum(shard.rows for shard in self.shards)
 
 
 def image_id(uri: str) -> int:
@@ -52,35 +66,45 @@ def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
     """The root of a corpus and its images, streamed.
 
     `uri` is a folder or prefix, a glob, one image, or a list of URIs (`.txt` with one a line, `.parquet` with a column
-    `uri`). Raises StorageError where it is missing or closed to us.
+    `uri`). A local path that exists is taken as it stands, whatever characters it has. Raises StorageError where it is
+    missing or closed to us, and where a glob matches nothing.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in (".txt", ".parquet"):
         return _open_list(uri, suffix)
-    root, pattern = split_pattern(uri)
-    if pattern is None and suffix in corpus.extensions:
-        root, _, name = uri.rpartition("/")
-        root, pattern = root or ".", re.sub(r"([*?\[])", r"[\1]", name)
+    stands = scheme_of(uri) is None and Path(uri).expanduser().exists()
+    if suffix in corpus.extensions and not (stands and Path(uri).expanduser().is_dir()):
+        folder, _, name = uri.rpartition("/")
+        store = open_store(folder or ".")
+        entry = store.find(name)
+        if entry is not None:
+            return store.uri, iter([entry])
+    root, pattern = (uri, None) if stands else split_pattern(uri)
     store = open_store(root)
     store.check_readable()
-    matches = re.compile(glob_translate(pattern)).match if pattern else None
-    return store.uri, (
-        entry
-        for entry in store.walk()
-        if entry.key.lower().endswith(corpus.extensions) and (matches is None or matches(entry.key))
-    )
+    images = (entry for entry in store.walk() if entry.key.lower().endswith(corpus.extensions))
+    if pattern is None:
+        return store.uri, images
+    matches = re.compile(glob_translate(pattern)).match
+    found = (entry for entry in images if matches(entry.key))
+    first = next(found, None)
+    if first is None:
+        raise StorageError(f"{uri}: no image matches")
+    return store.uri, itertools.chain([first], found)
 
 
 def without_output(root: str, entries: Iterator[Entry], output: str) -> Iterator[Entry]:
     """The entries that are not our own output, where that lies below the root (`occpipe clean photos photos/clean`).
 
-    Raises StorageError where both are one folder, since cleaned images would become input.
+    Raises StorageError where an image would be written over the one it was made from.
     """
-    if output == root:
-        raise StorageError(f"{output} is the input: choose another folder for the output")
-    if not output.startswith(f"{root}/"):
+    images = f"{output.rstrip('/')}/{IMAGES}"
+    if output == root or root == images or root.startswith(f"{images}/"):
+        raise StorageError(f"{root} would be written over: choose another output than {output}")
+    base = f"{root.rstrip('/')}/"
+    if not output.startswith(base):
         return entries
-    inside = output.removeprefix(f"{root}/") + "/"
+    inside = output.removeprefix(base) + "/"
     return (entry for entry in entries if not entry.key.startswith(inside))
 
 
@@ -90,11 +114,10 @@ def discover(
     """Leave out what is done, and write the manifest of the rest below the output's ledger.
 
     `root` and `entries` are a corpus as `open_corpus` gives it. Raises StorageError where two different URIs have one
-    id (expected once in 10^9 corpora of 100,000 images).
+    id (expected once in 4 * 10^9 corpora of 100,000 images).
     """
-    shards: list[str] = []
+    shards: list[Shard] = []
     seen: list[np.ndarray] = []
-    pending = 0
     entries = itertools.islice(entries, limit)
     while chunk := tuple(itertools.islice(entries, SHARD_ROWS)):
         table = _manifest(chunk)
@@ -103,14 +126,13 @@ def discover(
         etags = np.array([etag_hash(entry.etag) for entry in chunk], np.int64)
         table = table.filter(pa.array(~done.covers(ids, etags)))
         if len(table):
-            shards.append(f"{MANIFESTS}/{run:06d}/{len(shards):06d}.parquet")
-            output.write(shards[-1], to_parquet(table, row_group_size=UNIT_ROWS))
-            pending += len(table)
+            shards.append(Shard(f"{MANIFESTS}/{run:06d}/{len(shards):06d}.parquet", len(table)))
+            output.write(shards[-1].key, to_parquet(table, row_group_size=UNIT_ROWS))
     ids = np.concatenate([np.empty(0, np.int64), *seen])
     unique = np.unique(ids)
     if len(unique) < len(ids):
         _refuse_collisions(output, shards, ids)
-    return Discovery(root, len(unique), pending, tuple(shards))
+    return Discovery(root, len(unique), tuple(shards))
 
 
 class ManifestSource(Datasource):  # type: ignore[misc]  # Ray ships no types
@@ -127,12 +149,7 @@ class ManifestSource(Datasource):  # type: ignore[misc]  # Ray ships no types
 
     def get_read_tasks(self, parallelism: int, **_: object) -> list[ReadTask]:  # noqa: ARG002 - sized by rows
         """One task for each run of row groups."""
-        store = open_store(self._output_uri)
-        units = [
-            (shard, group)
-            for shard in self._shards
-            for group in range(pq.ParquetFile(pa.BufferReader(store.read(shard))).num_row_groups)
-        ]
+        units = [(shard.key, group) for shard in self._shards for group in range(-(-shard.rows // UNIT_ROWS))]
         per_task = -(-len(units) // MAX_READ_TASKS)
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         return [
@@ -172,11 +189,15 @@ def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
         raise StorageError(f"{uri}: {error}") from error
     if suffix == ".parquet":
         try:
-            uris = pq.read_table(pa.BufferReader(data), columns=["uri"]).column("uri").to_pylist()
+            uris = pq.read_table(pa.BufferReader(data), columns=["uri"]).column("uri").cast(pa.string()).to_pylist()
         except (pa.ArrowException, KeyError, OSError) as error:
             raise StorageError(f"{uri}: no Parquet file with a column `uri` ({error})") from error
+        if None in uris:
+            raise StorageError(f"{uri}: row {uris.index(None)} has no uri")
     else:
-        uris = [line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines() if line.strip()]
+        lines = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
+        uris = [line.rstrip("\r") for line in lines if line.strip()]
+    uris = list(dict.fromkeys(uris))  # an image that is named twice is one image
     return _list_root(store.uri, uris), (Entry(_list_key(item), None, "") for item in uris)
 
 
@@ -191,6 +212,10 @@ def _list_root(folder: str, uris: list[str]) -> str:
             return folder
         case "/" | "file":
             return "/"
+        case "http" | "https":
+            raise StorageError(
+                "a list of web addresses is not supported: fetch them first (img2dataset does that well)"
+            )
         case scheme:
             return f"{scheme}://"
 
@@ -201,13 +226,13 @@ def _list_key(item: str) -> str:
     return path.removeprefix("/")
 
 
-def _refuse_collisions(output: Store, shards: list[str], ids: np.ndarray) -> None:
-    """Equal ids are fine where a list names an image twice, and an error where the URIs differ."""
+def _refuse_collisions(output: Store, shards: list[Shard], ids: np.ndarray) -> None:
+    """Raise StorageError for two images with one id, by their names."""
     values, counts = np.unique(ids, return_counts=True)
     doubled = set(values[counts > 1].tolist())
     names: dict[int, str] = {}
     for shard in shards:
-        rows = read_parquet(output, shard, ["image_id", "uri"])
+        rows = read_parquet(output, shard.key, ["image_id", "uri"])
         for key, uri in zip(rows.column("image_id").to_pylist(), rows.column("uri").to_pylist(), strict=True):
             if key in doubled and names.setdefault(key, uri) != uri:
                 raise StorageError(f"two images have one id: {names[key]} and {uri}; rename one of them")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from occpipe.config import Corpus
 from occpipe.images import ImageError, ImageReason
 from occpipe.rows import Rows
-from occpipe.storage import Store, TooLargeError, is_safe_key, open_store
+from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, with_retries
 
 store_of = cache(open_store)
 """One store, and so one connection pool, for each URI and worker process."""
@@ -28,7 +28,7 @@ def fetch_one(store: Store, uri: str, size: int | None, max_bytes: int) -> bytes
     if size is not None and size > max_bytes:
         raise ImageError(ImageReason.TOO_MANY_BYTES, f"{size} bytes, the limit is {max_bytes}")
     try:
-        return store.read(uri, max_bytes)
+        return with_retries(lambda: store.read(uri, max_bytes))
     except TooLargeError as error:
         raise ImageError(ImageReason.TOO_MANY_BYTES, str(error)) from error
 

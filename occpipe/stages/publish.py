@@ -1,23 +1,28 @@
 """publish: the parts of the ledger become one row for each image, in files sorted by image_id, with a manifest.
 
 Equal rows give equal files, whatever the order in which they were made. Rows are sorted in slices of the id range, so
-memory is bounded by `SLICE_ROWS` and not by the corpus; the parts are read once for each slice.
+memory holds one slice, of 20,000 rows for up to 5 million images; the parts are read once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from occpipe import __version__
 from occpipe.config import Config
 from occpipe.ledger import part_keys, read_parquet, run_of, to_parquet
 from occpipe.schemas import PUBLISHED, VERSION
@@ -26,7 +31,8 @@ from occpipe.types import Status, Verdict
 
 METADATA = "metadata"
 MANIFEST = f"{METADATA}/_manifest.json"
-SLICE_ROWS = 100_000
+SLICE_ROWS = 20_000
+MAX_SLICES = 256  # files open at once
 
 
 def publish(store: Store, config: Config, models: list[dict[str, str | None]], root: str) -> dict[str, Any]:
@@ -55,7 +61,11 @@ def publish(store: Store, config: Config, models: list[dict[str, str | None]], r
         "removed": dict(sorted(removed.items())),
         "files": files,
         "models": models,
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("occpipe", "ray", "torch")}},
+        "versions": {
+            "python": platform.python_version(),
+            "occpipe": __version__,
+            **{n: version(n) for n in ("ray", "torch")},
+        },
         "config": {"digest": config.digest, **config.model_dump(mode="json")},
     }
     store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -67,38 +77,46 @@ def publish(store: Store, config: Config, models: list[dict[str, str | None]], r
 
 
 def _slices(store: Store, parts: list[str]) -> Iterator[pa.Table]:
-    """The rows of all parts, one for each image, in slices of rising image_id."""
-    ids = np.concatenate(
-        [np.empty(0, np.int64), *(read_parquet(store, p, ["image_id"]).column(0).to_numpy() for p in parts)]
-    )
+    """The rows of all parts, one for each image, in slices of rising image_id.
+
+    Each part is read once and dealt out by id into files on this machine's disk; then one slice at a time is sorted.
+    """
+    ids = np.unique(_concat(read_parquet(store, part, ["image_id"]).column(0).to_numpy() for part in parts))
     if not len(ids):
         yield PUBLISHED.empty_table()
         return
-    unique = np.unique(ids)
-    del ids
-    for start in range(0, len(unique), SLICE_ROWS):
-        low, high = unique[start], unique[min(start + SLICE_ROWS, len(unique)) - 1]
-        yield _newest(store, parts, int(low), int(high))
+    starts = ids[:: max(SLICE_ROWS, -(-len(ids) // MAX_SLICES))]
+    schema = PUBLISHED.append(pa.field("run", pa.int64()))
+    with tempfile.TemporaryDirectory(prefix="occpipe-") as folder, contextlib.ExitStack() as stack:
+        files = [Path(folder, f"{number:05d}.arrow") for number in range(len(starts))]
+        writers = [stack.enter_context(pa.ipc.new_stream(file, schema)) for file in files]
+        for part in parts:
+            rows = read_parquet(store, part).cast(PUBLISHED)
+            rows = rows.append_column("run", pa.array(np.full(len(rows), run_of(part), np.int64)))
+            target = np.searchsorted(starts, rows.column("image_id").to_numpy(), side="right") - 1
+            for number in np.unique(target):
+                writers[number].write_table(rows.filter(pa.array(target == number)).cast(schema))
+        for writer, file in zip(writers, files, strict=True):
+            writer.close()
+            with pa.ipc.open_stream(file.read_bytes()) as reader:
+                yield _newest(reader.read_all())
 
 
-def _newest(store: Store, parts: list[str], low: int, high: int) -> pa.Table:
-    """The rows with low <= image_id <= high, sorted; of several rows of an image the newest run's counts.
+def _concat(arrays: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *arrays])
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """The rows sorted by image_id; of several rows of an image the newest run's counts.
 
     Within a run a task that ran twice gives equal rows, or an error once and a result the other time: the result counts.
     """
-    tables, ranks = [], []
-    inside = (pc.field("image_id") >= low) & (pc.field("image_id") <= high)
-    for part in parts:
-        rows = read_parquet(store, part).filter(inside)
-        tables.append(rows)
-        ranks.append(np.full(len(rows), run_of(part), np.int64))
-    table = pa.concat_tables(tables)
-    ids = table.column("image_id").to_numpy()
-    fine = pc.not_equal(table.column("status"), Status.ERROR).to_numpy()
-    order = np.lexsort((fine, np.concatenate(ranks), ids))  # by id, then run, then whether it succeeded
+    ids = rows.column("image_id").to_numpy()
+    fine = pc.not_equal(rows.column("status"), Status.ERROR).to_numpy()
+    order = np.lexsort((fine, rows.column("run").to_numpy(), ids))  # by id, then run, then whether it succeeded
     last = np.ones(len(order), bool)
     last[:-1] = ids[order][1:] != ids[order][:-1]
-    return table.take(pa.array(order[last])).combine_chunks().cast(PUBLISHED)
+    return rows.take(pa.array(order[last])).select(PUBLISHED.names).combine_chunks().cast(PUBLISHED)
 
 
 def _count(rows: pa.Table, counts: Counter[str], reasons: Counter[str], removed: Counter[str]) -> None:

@@ -1,4 +1,4 @@
-"""relate: verdict, reason, score and evidence for each thing, and the mask to fill; 1:1, on CPUs, microseconds a thing."""
+"""relate: verdict, reason, score and evidence for each thing, and the mask to fill; 1:1, on CPUs, milliseconds an image."""
 
 from __future__ import annotations
 

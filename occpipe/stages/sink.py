@@ -16,6 +16,7 @@ from occpipe.ledger import write_part
 from occpipe.rows import Rows
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.fetch import store_of
+from occpipe.storage import is_safe_key, with_retries
 from occpipe.types import Status
 
 IMAGES = "images"
@@ -43,7 +44,7 @@ class Sink:
             with rows.attempt(index):
                 data = rows.value("data", index)
                 key = f"{IMAGES}/{rows.value('uri', index)}"
-                store.write(key, data)
+                with_retries(lambda: store.write(key, data))
                 columns["output"][index] = key
                 columns["output_size"][index] = len(data)
                 columns["output_sha256"][index] = hashlib.sha256(data).hexdigest()
@@ -51,6 +52,13 @@ class Sink:
         to_write = [i for i, status in enumerate(batch.column("status").to_pylist()) if status in written]
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, to_write))
+            if self.run > 1:  # what an earlier run wrote for an image that has none now is stale
+                gone = [
+                    uri
+                    for uri, key in zip(rows.batch.column("uri").to_pylist(), columns["output"], strict=True)
+                    if not key
+                ]
+                list(pool.map(lambda uri: store.delete(f"{IMAGES}/{uri}"), filter(is_safe_key, gone)))
         table = rows.table(**columns)
         write_part(store, self.run, table.select(PUBLISHED.names).cast(PUBLISHED))
         return table.select(["image_id", "status", "reason"])

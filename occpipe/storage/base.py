@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -45,6 +49,10 @@ class Store(ABC):
         """Write an object only if there is none; False where there is one."""
 
     @abstractmethod
+    def find(self, key: str) -> Entry | None:
+        """The entry of one object, None where there is none."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
 
@@ -55,6 +63,21 @@ class Store(ABC):
     @abstractmethod
     def check_readable(self) -> None:
         """Raise StorageError in one line where the root is missing or closed to us."""
+
+
+def with_retries(call: Callable[[], T]) -> T:
+    """What `call` returns, tried three times with growing pauses where storage fails in a way that may pass.
+
+    A missing object, a closed door and a limit do not pass, and are raised at once.
+    """
+    for pause in (0.5, 2.0):
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, TooLargeError):
+            raise
+        except OSError:
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, so that a thousand workers spread out
+    return call()
 
 
 def is_safe_key(key: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import fsspec
 
@@ -16,14 +17,15 @@ class FsspecStore(Store):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         try:
-            self.fs, root = fsspec.url_to_fs(uri)
+            # A cached listing would hide the parts that workers have written since.
+            self.fs, root = fsspec.url_to_fs(uri, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StorageError(f"{uri}: {error}") from error
         self.root = root.rstrip("/")
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         path = self._path(key)
-        if limit is not None and self.fs.size(path) > limit:
+        if limit is not None and (self.fs.size(path) or 0) > limit:
             raise TooLargeError(f"more than {limit} bytes")
         data: bytes = self.fs.cat_file(path)
         return data
@@ -46,11 +48,17 @@ class FsspecStore(Store):
 
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         start = self._path(prefix) if prefix else self.root
-        for folder, _, files in self.fs.walk(start, detail=True):
+        if not self.fs.exists(start):
+            return
+        for folder, _, files in self.fs.walk(start, detail=True, on_error="raise"):
             for name, info in sorted(files.items()):
-                key = f"{folder}/{name}"[len(self.root) :].lstrip("/")
-                tag = info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
-                yield Entry(key, int(info.get("size") or 0), str(tag))
+                yield _entry(f"{folder}/{name}"[len(self.root) :].lstrip("/"), info)
+
+    def find(self, key: str) -> Entry | None:
+        try:
+            return _entry(key, self.fs.info(self._path(key)))
+        except FileNotFoundError:
+            return None
 
     def check_readable(self) -> None:
         try:
@@ -65,3 +73,8 @@ class FsspecStore(Store):
 
     def _make_parent(self, key: str) -> None:
         self.fs.makedirs(self._path(key).rsplit("/", 1)[0], exist_ok=True)
+
+
+def _entry(key: str, info: dict[str, Any]) -> Entry:
+    tag = info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
+    return Entry(key, info.get("size"), str(tag))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from occpipe.errors import StorageError
 from occpipe.storage.base import Entry, Store, TooLargeError
@@ -18,7 +19,7 @@ class LocalStore(Store):
     """A folder."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(str(Path(path).expanduser().absolute()))
+        super().__init__(str(Path(path).expanduser().resolve()))
         self.root = Path(self.uri)
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -32,7 +33,7 @@ class LocalStore(Store):
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key
         with self._temporary(path, data) as temporary:
-            os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call with one more object
+            temporary.replace(path)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self.root / key
@@ -42,6 +43,10 @@ class LocalStore(Store):
             except FileExistsError:
                 return False
         return True
+
+    def find(self, key: str) -> Entry | None:
+        path = self.root / key
+        return next(self._entry(path), None) if path.exists() else None
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -56,16 +61,15 @@ class LocalStore(Store):
             raise StorageError(f"{self.uri}: no permission to read it")
 
     @contextlib.contextmanager
-    def _temporary(self, path: Path, data: bytes) -> Iterator[str]:
+    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+        temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:  # with the permissions that the user's umask gives
                 file.write(data)
-                os.fchmod(file.fileno(), 0o644)
             yield temporary
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def _walk(self, folder: Path) -> Iterator[Entry]:
         try:
@@ -73,12 +77,20 @@ class LocalStore(Store):
                 items = sorted(listing, key=lambda item: item.name)
         except FileNotFoundError:
             return
+        except PermissionError as error:  # to pass over a folder would lose its images without a word
+            raise StorageError(f"{folder}: no permission to list it") from error
         for item in items:
             if item.is_dir(follow_symlinks=False):  # a link to a folder may loop, so it is not followed
                 yield from self._walk(Path(item.path))
             elif not item.name.startswith(_TEMPORARY):
-                with contextlib.suppress(FileNotFoundError):
-                    if item.is_file():
-                        stat = item.stat()
-                        key = Path(item.path).relative_to(self.root).as_posix()
-                        yield Entry(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
+                yield from self._entry(Path(item.path))
+
+    def _entry(self, path: Path) -> Iterator[Entry]:
+        key = path.relative_to(self.root).as_posix()
+        try:
+            stat = path.stat()
+        except OSError:  # it vanished, or is a link to itself: reading it will say so in its row
+            yield Entry(key, None, "")
+            return
+        if S_ISREG(stat.st_mode):
+            yield Entry(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")

@@ -7,12 +7,14 @@ boto3's own retries (standard mode: exponential backoff with jitter) cover throt
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from occpipe.errors import StorageError
 from occpipe.storage.base import Entry, Store, TooLargeError
 
+_CLIENT_LOCK = threading.Lock()
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
@@ -30,13 +32,18 @@ class S3Store(Store):
     @property
     def client(self) -> Any:
         """The boto3 client, made on first use; boto3 clients are safe to share between threads."""
-        if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            retries = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
-            self._client = boto3.Session().client("s3", config=retries)
+        with _CLIENT_LOCK:  # the threads of a stage ask at once, and making clients is not safe between them
+            if self._client is None:
+                self._client = self._connect()
         return self._client
+
+    @staticmethod
+    def _connect() -> Any:
+        import boto3  # half a second of imports that local runs never need
+        from botocore.config import Config
+
+        retries = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
+        return boto3.Session().client("s3", config=retries)
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         bucket, name = self._locate(key)
@@ -56,7 +63,7 @@ class S3Store(Store):
     def create(self, key: str, data: bytes) -> bool:
         bucket, name = self._locate(key)
         with _as_os_error(self.url(key)):
-            if self._exists(bucket, name):  # some servers accept the condition and ignore it
+            if self.find(key):  # some servers accept the condition and ignore it
                 return False
             try:
                 self.client.put_object(Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
@@ -65,6 +72,15 @@ class S3Store(Store):
                     return False
                 raise
         return True
+
+    def find(self, key: str) -> Entry | None:
+        bucket, name = self._locate(key)
+        try:
+            with _as_os_error(self.url(key)):
+                head = self.client.head_object(Bucket=bucket, Key=name)
+        except FileNotFoundError:
+            return None
+        return Entry(key, head["ContentLength"], head["ETag"].strip('"'))
 
     def delete(self, key: str) -> None:
         bucket, name = self._locate(key)
@@ -84,20 +100,13 @@ class S3Store(Store):
     def check_readable(self) -> None:
         try:
             with _as_os_error(self.uri):
-                self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+                found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
         except FileNotFoundError:
             raise StorageError(f"s3://{self.bucket}: no such bucket") from None
         except OSError as error:
             raise StorageError(str(error)) from error
-
-    def _exists(self, bucket: str, name: str) -> bool:
-        try:
-            self.client.head_object(Bucket=bucket, Key=name)
-        except self.client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
-                return False
-            raise
-        return True
+        if not found.get("Contents"):
+            raise StorageError(f"{self.uri}: there is nothing below it")
 
     def _locate(self, key: str) -> tuple[str, str]:
         if self.bucket:
