@@ -38,7 +38,11 @@ _UPRIGHT = {
     8: (Pil.Transpose.ROTATE_90, Pil.Transpose.ROTATE_270),
 }
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA")
-_SAVE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error)
+# What Pillow lets through, for bytes that are broken in one way or another.
+_PILLOW_ERRORS = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError),
+    *(LookupError, ArithmeticError, RuntimeError, struct.error),
+)
 
 
 class ImageReason(StrEnum):
@@ -150,7 +154,7 @@ def _saved(picture: Pil.Image, format_: str, attempts: list[dict[str, Any]]) -> 
         out = io.BytesIO()
         try:
             picture.save(out, format=format_, **options)
-        except _SAVE_ERRORS as error:
+        except _PILLOW_ERRORS as error:
             failures.append(f"{type(error).__name__}: {error}")
         else:
             return out.getvalue()
@@ -177,7 +181,7 @@ def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
             image = Pil.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(ImageReason.NOT_AN_IMAGE, f"not one of {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError, struct.error, OverflowError) as error:
+    except _PILLOW_ERRORS as error:
         raise ImageError(ImageReason.TRUNCATED, f"broken header: {error}") from error
     _check(image, limits)
     return image
@@ -192,8 +196,8 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
         message = f"{width} x {height} pixels, the shortest side must have {limits.min_side}"
         raise ImageError(ImageReason.TOO_SMALL, message)
     # MPO is what phones write for a JPEG with a preview or a depth map behind it: its first frame is the photo.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ImageError(ImageReason.MULTIPLE_FRAMES, f"{image.n_frames} frames or pages")  # type: ignore[attr-defined]
+    if image.format != "MPO" and (frames := _frames(image)) > 1:
+        raise ImageError(ImageReason.MULTIPLE_FRAMES, f"{frames} frames or pages")
     rawmode = str(image.tile[0][3]) if image.tile else ""
     # Pillow reads the planes of a 16-bit TIFF as 8-bit ones; only the tag tells.
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)) if _is_tiff(image) else (8,)
@@ -201,6 +205,13 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
         raise ImageError(ImageReason.BIT_DEPTH, f"more than 8 bits a sample ({image.mode}, {rawmode})")
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} would not survive the way through RGB")
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _PILLOW_ERRORS as error:  # a TIFF is searched for pages here
+        raise ImageError(ImageReason.TRUNCATED, f"broken list of pages: {error}") from error
 
 
 def _header(image: ImageFile.ImageFile) -> Header:
@@ -215,7 +226,7 @@ def _header(image: ImageFile.ImageFile) -> Header:
 def _load(image: ImageFile.ImageFile) -> None:
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, struct.error, OverflowError, EOFError) as error:
+    except _PILLOW_ERRORS as error:
         raise ImageError(ImageReason.TRUNCATED, f"decoding stopped: {error}") from error
 
 

@@ -13,11 +13,13 @@ from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
 from occpipe.api import Cleaner
+from occpipe.classes import coco_stuff
 from occpipe.images import ImageError, Limits, decode
 from occpipe.types import CleanResult, Image, Mask, SceneObject, Segmentation, Verdict
 
 PANEL = 480
 """Long side of a panel in pixels."""
+GOLDEN_RATIO = 0.618034
 _GAP = 8
 _LINE = 18
 _INK, _PAPER, _RED = (20, 20, 20), (250, 250, 248), (214, 40, 40)
@@ -82,7 +84,10 @@ def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Im
 
 def colour_of(label: str) -> tuple[int, int, int]:
     """A colour for a class, the same in every picture."""
-    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(label.encode()) % 360 / 360, 0.75, 0.95)
+    known = {c.name: c.id for c in coco_stuff()}
+    number = known.get(label, zlib.crc32(label.encode()))
+    hue = number * GOLDEN_RATIO % 1  # classes that stand near each other in the list get hues far from each other
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (number % 2), 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 

@@ -27,6 +27,15 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def tiff_with_a_broken_page() -> bytes:
+    """A TIFF whose list of pages goes on with a page that has no tags."""
+    data = bytearray(encoded(gradient(), "TIFF"))
+    (ifd,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, ifd)
+    struct.pack_into("<I", data, ifd + 2 + 12 * entries, len(data))
+    return bytes(data) + bytes(6)
+
+
 def with_mode(mode: str, fmt: str) -> bytes:
     out = io.BytesIO()
     Pil.fromarray(gradient()).convert(mode).save(out, format=fmt)
@@ -69,6 +78,7 @@ def planar_tiff(planes: Image, orientation: int = 1) -> bytes:
         (b"GIF89a" + bytes(100), ImageReason.NOT_AN_IMAGE),
         (encoded(gradient())[:500], ImageReason.TRUNCATED),
         (encoded(gradient(), "PNG")[:200], ImageReason.TRUNCATED),
+        (tiff_with_a_broken_page(), ImageReason.TRUNCATED),
         (png_claiming(30_000, 30_000), ImageReason.TOO_MANY_PIXELS),
         (png_claiming(100, 100), ImageReason.TRUNCATED),
         (encoded(gradient(1, 1), "PNG"), ImageReason.TOO_SMALL),
@@ -243,7 +253,8 @@ def test_a_tiff_without_a_resolution_is_written() -> None:
 @pytest.mark.parametrize("lossless", [True, False])
 @pytest.mark.parametrize("metadata", [(), ("icc_profile",), ("icc_profile", "exif", "xmp")])
 def test_webp_stays_lossless_or_lossy(lossless: bool, metadata: tuple[str, ...]) -> None:
-    values = {"icc_profile": b"VP8L" + bytes(129), "exif": exif_with_thumbnail()[0], "xmp": b"<VP8L/>"}
+    profile = bytes(133) if lossless else b"VP8L" + bytes(129)  # what stands first must not decide
+    values = {"icc_profile": profile, "exif": exif_with_thumbnail()[0], "xmp": b"<VP8L/>"}
     source = encoded(photo("coffee"), "WEBP", lossless=lossless, **{name: values[name] for name in metadata})
     seen = decode(source, LIMITS)
     written = encode_like(seen, source, LIMITS)

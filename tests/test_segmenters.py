@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ from transformers import (
     SwinConfig,
 )
 
+from occpipe.config import load_config
 from occpipe.errors import WeightsError
+from occpipe.models import load_segmenter
 from occpipe.segmenters.huggingface import HuggingFaceSegmenter
 from occpipe.segmenters.maskrcnn import MaskRcnnSegmenter
 from occpipe.types import Image, Segmentation
@@ -141,6 +145,70 @@ def test_pickled_transformers_weights_are_refused(eomt: Path, tmp_path: Path) ->
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(WeightsError):
+        HuggingFaceSegmenter(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"these are no safetensors", b""])
+def test_damaged_transformers_weights_are_one_line(content: bytes, eomt: Path, tmp_path: Path) -> None:
+    for file in eomt.iterdir():
+        (tmp_path / file.name).write_bytes(content if file.suffix == ".safetensors" else file.read_bytes())
+    with pytest.raises(WeightsError) as caught:
+        HuggingFaceSegmenter(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def sky(images: Sequence[Image]) -> list[Segmentation]:
+    return [Segmentation(1, 1, (), {"sky-other": 0.7}) for _ in images]
+
+
+def relabelled(source: Path, target: Path, labels: dict[int, str]) -> Path:
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "id2label": labels}))
+    return target
+
+
+@pytest.mark.parametrize("family", ["eomt", "mask2former"])
+def test_a_model_without_stuff_takes_that_of_the_tagger(
+    family: str, images: list[Image], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    panoptic = request.getfixturevalue(family)
+    instance = relabelled(panoptic, tmp_path, {0: "person", 1: "cat", 2: "dog", 3: "boat"})
+    scenes = HuggingFaceSegmenter(instance, tagger=sky, threshold=0.0, mask_threshold=0.05, overlap=0.0)(images)
+    assert [scene.stuff for scene in scenes] == [{"sky-other": 0.7}] * 3
+    check_scenes(scenes, images, {"person", "cat", "dog", "boat"})
+    assert any(scene.segments for scene in scenes)
+    assert HuggingFaceSegmenter(instance, tagger=sky)([]) == []
+    scenes = HuggingFaceSegmenter(panoptic, tagger=sky, threshold=0.0, mask_threshold=0.05, overlap=0.0)(images)
+    assert all("sky-other" not in scene.stuff for scene in scenes), "its own stuff is better"
+
+
+def test_the_starter_tags_for_a_local_model_without_stuff(eomt: Path, tmp_path: Path) -> None:
+    instance = relabelled(eomt, tmp_path, {0: "person", 1: "cat", 2: "dog", 3: "boat"})
+    segmenter = load_segmenter(load_config("local", [f"segmenter.model=hf:{instance}", "segmenter.device=cpu"]))
+    (scene,) = segmenter([photo("rocket", 320)])
+    assert scene.stuff, "the starter sees stuff here"
+
+
+class Silent:
+    def load_state_dict(self, state: object) -> None:
+        raise RuntimeError
+
+
+def test_errors_without_a_message_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"RuntimeError$"):
+        MaskRcnnSegmenter(tmp_path / "weights.pth", network=cast(Any, Silent()))
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match="no state dict"):
+        MaskRcnnSegmenter(tmp_path / "empty.pth", network=tiny_maskrcnn())
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("transformers.AutoModelForUniversalSegmentation.from_pretrained", fail)
+    with pytest.raises(WeightsError, match=r"OSError$"):
         HuggingFaceSegmenter(tmp_path)
 
 

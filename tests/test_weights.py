@@ -117,6 +117,155 @@ def test_a_failed_download_is_one_line(entry: Weight, tmp_path: Path) -> None:
         weights.fetch(entry, Weights(dir=str(tmp_path / "here")))
 
 
+def test_a_refused_download_leaves_nothing(entry: Weight, tmp_path: Path) -> None:
+    import dataclasses
+
+    source = tmp_path / "tiny.pt"
+    source.write_bytes(b"something else")
+    entry = dataclasses.replace(entry, file=f"file://{source}")
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"what came from file://.* is not tiny: its md5 is"):
+            weights.fetch(entry, Weights(dir=str(tmp_path / "here")))
+        assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_consent_comes_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_download_hub", lambda hub, path: pytest.fail("downloaded without consent"))
+    with pytest.raises(WeightsError, match="forbids commercial use"):
+        weights.fetch(registry()["mask2former-swin-l"], Weights(dir=str(tmp_path)))
+
+
+def write_parts(folder: Path, names: tuple[str, ...] = ("config.json", "model.safetensors")) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(name)
+
+
+def test_an_interrupted_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken for whole before: a folder with some of its files, in its final place."""
+    eomt = registry()["eomt-l-640"]
+
+    def stops(hub: str, path: Path) -> None:
+        write_parts(path, ("config.json",))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "_download_hub", stops)
+    with pytest.raises(KeyboardInterrupt):
+        weights.fetch(eomt, Weights(dir=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(weights, "_download_hub", lambda hub, path: write_parts(path))
+    assert sorted(file.name for file in weights.fetch(eomt, Weights(dir=str(tmp_path))).iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_an_interrupted_copy_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from occpipe.storage.local import LocalStore
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "store").mkdir()
+    write_parts(tmp_path / "store" / "eomt-l-640")
+    settings = Weights(dir=f"file://{tmp_path}/store")
+    read = LocalStore.read
+
+    def stops(store: LocalStore, key: str, limit: int | None = None) -> bytes:
+        if key.endswith("model.safetensors"):
+            raise ConnectionResetError("reset by peer")
+        return read(store, key, limit)
+
+    monkeypatch.setattr(LocalStore, "read", stops)
+    with pytest.raises(WeightsError, match="cannot be read: reset by peer"):
+        locate(registry()["eomt-l-640"], settings)
+    assert list((tmp_path / "cache" / "occpipe" / "weights").iterdir()) == []
+    monkeypatch.setattr(LocalStore, "read", read)
+    assert len(list(locate(registry()["eomt-l-640"], settings).iterdir())) == 2
+
+
+def test_the_second_of_two_takes_what_the_first_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    eomt = registry()["eomt-l-640"]
+    place = tmp_path / "eomt-l-640"
+
+    def overtaken(hub: str, path: Path) -> None:
+        write_parts(path)
+        write_parts(place)
+        (place / "model.safetensors").write_text("of the first")
+
+    monkeypatch.setattr(weights, "_download_hub", overtaken)
+    assert weights.fetch(eomt, Weights(dir=str(tmp_path))) == place
+    assert (place / "model.safetensors").read_text() == "of the first"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize(
+    ("index", "missing"),
+    [(None, "model.safetensors"), ('{"weight_map": {"a": "model-1.safetensors"}}', "model-1.safetensors"), ("[]", "")],
+)
+def test_half_a_folder_is_refused(index: str | None, missing: str, tmp_path: Path) -> None:
+    folder = tmp_path / "eomt-l-640"
+    write_parts(folder, ("config.json",))
+    if index:
+        (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(WeightsError, match=f"is not the whole of eomt-l-640: .*{missing}"):
+        locate(registry()["eomt-l-640"], Weights(dir=str(tmp_path)))
+    assert not weights.is_here(registry()["eomt-l-640"], Weights(dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("key", ["eomt-l-640/../../escaped", "elsewhere/config.json", "eomt-l-640/a\\b"])
+def test_keys_that_leave_the_folder_are_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from occpipe.storage import Entry
+    from occpipe.storage.local import LocalStore
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr(LocalStore, "walk", lambda store, prefix="": iter([Entry(key, 1, "")]))
+    with pytest.raises(WeightsError, match="holds a key that is no file name"):
+        locate(registry()["eomt-l-640"], Weights(dir=f"file://{tmp_path}/store"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fetch_fills_a_bucket(entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from occpipe.storage import open_store
+
+    uri = f"memory://{tmp_path.name}"
+    (tmp_path / "tiny.pt").write_bytes(BYTES)
+    entry = dataclasses.replace(entry, file=f"file://{tmp_path}/tiny.pt")
+    monkeypatch.setattr(weights, "_download_hub", lambda hub, path: write_parts(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for weight in (entry, registry()["eomt-l-640"], registry()["starter-relations"]):
+        weights.fetch(weight, Weights(dir=uri))
+    keys = sorted(found.key for found in open_store(uri).walk())
+    assert keys == ["eomt-l-640/config.json", "eomt-l-640/model.safetensors", "tiny.pt"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another node"))
+    assert locate(entry, Weights(dir=uri)).read_bytes() == BYTES
+    assert len(list(locate(registry()["eomt-l-640"], Weights(dir=uri)).iterdir())) == 2
+
+
+def test_missing_from_a_bucket_names_the_command(
+    entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "bucket").mkdir()
+    uri = f"file://{tmp_path}/bucket"
+    for weight in (entry, registry()["eomt-l-640"]):
+        with pytest.raises(WeightsError, match=f"occpipe models fetch {weight.name} --set weights.dir={uri}"):
+            locate(weight, Weights(dir=uri))
+
+
+def test_a_hub_entry_claims_no_checksum() -> None:
+    assert not registry()["eomt-l-640"].has_checksum
+    assert registry()["big-lama"].has_checksum
+    assert "no published checksum" in str(weights.verify.__doc__)
+
+
+def test_first_line_always_says_something() -> None:
+    assert weights.first_line(OSError()) == "OSError"
+    assert weights.first_line(ValueError("\n  the first\nthe second")) == "the first"
+    assert weights.first_line(KeyError("tokens")) == "KeyError 'tokens'"
+
+
 def test_identities_are_written_with_the_results() -> None:
     models = identities(load_config())
     assert [model["name"] for model in models] == ["starter-segmenter", "starter-relations"]

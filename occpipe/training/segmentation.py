@@ -26,7 +26,7 @@ from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, 
 
 FORMAT = 1
 FROZEN_BLOCKS = 3
-TAG_WEIGHT = 0.3
+TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagger is fitted again at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Trainer:
             out = self.net(images)
         pixels, image_level = marginal_loss(out.pixels, label, none_ok, self.weight), tag_loss(out.tags, tags)
         self.optimiser.zero_grad(set_to_none=True)
-        (pixels + TAG_WEIGHT * image_level / 10).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        (pixels + TAG_WEIGHT * image_level).backward()  # type: ignore[no-untyped-call]  # torch's stub
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
