@@ -96,7 +96,7 @@ class Inpainter(_Section):
 
     model: str = "starter"
     device: Device = "auto"
-    dilation: Fraction = 0.012
+    dilation: Fraction = 0.02
     dilation_pixels: int | None = Field(default=None, ge=0)
     dilation_iterations: int = Field(default=1, ge=1)
     dilation_kernel: Literal["ellipse", "square"] = "ellipse"

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from occpipe.errors import WeightsError
-from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, regions
+from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful, regions
 from occpipe.segmenters.starter_net import StarterNet, fold_norms, normalise
 from occpipe.types import Image, Segmentation
 
@@ -178,3 +178,16 @@ def test_odd_images_pass_and_wrong_ones_are_named(segmenter: StarterSegmenter) -
 def test_importing_the_segmenter_does_not_import_torch() -> None:
     code = "import sys, occpipe.segmenters.starter; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_doubtful_parts_go_to_the_animal_they_touch() -> None:
+    labels = np.zeros((20, 40), np.uint8)
+    labels[5:15, 5:15], labels[5:15, 15:20], labels[5:15, 30:35] = 1, 2, 2
+    probability = np.full(labels.shape, 0.9, np.float32)
+    probability[labels == 2] = 0.4
+    merge_doubtful(labels, probability, [1, 2])
+    assert (labels[5:15, 5:20] == 1).all(), "the doubtful half is part of the sure one"
+    assert (labels[5:15, 30:35] == 2).all(), "what stands alone keeps its class"
+    labels[5:15, 15:20] = 2
+    merge_doubtful(labels, np.full(labels.shape, 0.9, np.float32), [1, 2])
+    assert (labels[5:15, 15:20] == 2).all(), "two sure animals stay two"
