@@ -10,11 +10,13 @@ import contextlib
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from occpipe.config import Placement, PoolPlacement, RayRuntime
 from occpipe.errors import CapacityError
@@ -45,6 +47,9 @@ def configure_data(settings: RayRuntime) -> None:
     (12 to 15 ms a block and stage) stays small. Every stage catches its errors per row, so a failed block is a bug.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own progress says what is worth saying
+    # max_task_retries has no named parameter yet, and a corpus smaller than max_tasks is no reason to warn.
+    warnings.filterwarnings("ignore", message=".*ray_remote_args", category=RayDeprecationWarning)
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
     context = DataContext.get_current()
     context.target_max_block_size = settings.block_mb * _MB
     context.enable_progress_bars = False

@@ -71,7 +71,7 @@ class Policy(_Section):
     protect: tuple[str, ...] = ("person",)
     remove: tuple[str, ...] = ()
     min_area: Fraction = 0.002
-    max_area: Fraction = 0.35
+    max_area: Fraction = 0.2
     area_scope: Literal["instance", "class"] = "instance"
     min_score: Fraction = 0.5
     min_context: int = Field(default=2, ge=1)

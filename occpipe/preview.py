@@ -121,7 +121,8 @@ def _draw_labels(
         inside = np.argwhere(segment.mask)
         y, x = inside[len(inside) // 2]  # a pixel of the segment itself: the middle of its box may lie outside
         text = f"{segment.label} {segment.score:.2f}"
-        at = (corner[0] + x * scale, corner[1] + y * scale)
+        half, width = pen.textlength(text, font) / 2, scene.width * scale
+        at = (corner[0] + min(max(x * scale, half), max(half, width - half)), corner[1] + y * scale)
         pen.text(at, text, (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=_INK)
 
 
