@@ -14,6 +14,7 @@ from occpipe.inpainters.opencv import TeleaInpainter
 from occpipe.inpainters.starter import StarterInpainter
 from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 from occpipe.types import Image, Mask
+from tests.scenes import photo
 
 
 def disc(height: int, width: int, y: int, x: int, radius: int) -> Mask:
@@ -216,3 +217,20 @@ def test_many_images_through_big_lama_equal_one_by_one(tmp_path: Path) -> None:
     for image, mask, filled in zip(images, masks, together, strict=True):
         alone = Inpainter(lama(ToyLama(), tmp_path))(image, mask)
         assert np.abs(alone.astype(int) - filled).max() <= 1
+
+
+def test_starter_gives_equal_bits_every_time() -> None:
+    """BLAS rounds otherwise from call to call; the fill must not show it."""
+    rgb = photo("coffee", 300)
+    mask = np.zeros(rgb.shape[:2], np.uint8)
+    mask[60:150, 90:210] = 1
+    fill = Inpainter(StarterInpainter())
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 1, 1):
+            torch.set_num_threads(count)
+            results.append(fill(rgb, mask))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(result, results[0]) for result in results)

@@ -3,6 +3,10 @@
 One scale of the scheme in `starter.py`. Words: a *target* is a pixel whose patch touches the hole, a *source* one whose
 patch is known throughout; the *field* gives each target the flat index (row * width + column) of its source. Time goes
 into reading patches at random, so sources lie in one uint8 table: four times fewer bytes than float32.
+
+Equal input gives equal bits. BLAS sums in another order from call to call, and one rounding decides between two patches
+that fit alike, after which the whole fill differs. So patches are compared as integers, whose sums are exact in float32
+(at most 159 * 255^2 < 2^24), and votes are summed in float64 and rounded to 1/64 of a level.
 """
 
 from __future__ import annotations
@@ -68,11 +72,11 @@ class PatchLevel:
         return torch.cat([texture, place], 1)
 
     def patches(self, index: Tensor) -> Tensor:
-        """The patches around flat pixel indices, N -> N x 159: colours, texture, place."""
+        """The patches around flat pixel indices, N -> N x 159: colours, texture, place, rounded to integers."""
         around = self._around(index)
         # An embedding look-up is the gather of torch that copies whole rows: five times as fast as indexing.
         colours = F.embedding(around, self.image[..., :3].reshape(-1, 3)).reshape(len(index), -1)
-        return torch.cat([colours, self._context(index, around)], 1)
+        return torch.cat([colours, self._context(index, around)], 1).round_()
 
     def known_part(self, index: Tensor, known: Tensor) -> Tensor:
         """1 for each entry of `patches(index)` that comes from a pixel of `known`, bool h x w, or is a place."""
@@ -93,10 +97,10 @@ class PatchLevel:
         for start in range(0, len(patches), chunk):
             p = patches[start : start + chunk]
             if weight is None:
-                d = square.sum(1)[None] - 2 * p @ table.T + p.square().sum(1, keepdim=True)
+                d = square.sum(1)[None] - 2 * (p @ table.T) + p.square().sum(1, keepdim=True)
             else:
                 w = weight[start : start + chunk]
-                d = w @ square.T - 2 * (w * p) @ table.T + (w * p.square()).sum(1, keepdim=True)
+                d = w @ square.T - 2 * ((w * p) @ table.T) + (w * p.square()).sum(1, keepdim=True)
             best = d.min(1)
             rows.append(best.indices * step)
             dists.append(best.values.clamp_(min=0))
@@ -187,6 +191,7 @@ def vote(
         row = row_of_target[torch.where(inside, y * width + x, index[:, None])]
         weights = torch.where(inside, weight[row], 0)
         pixel = torch.where(inside, field[row] + dy * width + dx, 0)
-        values = F.embedding(pixel, flat)
-        new.append(torch.einsum("nkc,nk->nc", values, weights / weights.sum(1, keepdim=True)))
+        values, shares = F.embedding(pixel, flat).double(), weights.double()
+        mean = torch.einsum("nkc,nk->nc", values, shares / shares.sum(1, keepdim=True))
+        new.append((mean * 64).round_().div_(64).to(flat.dtype))
     flat[hole_index] = torch.cat(new)
