@@ -41,6 +41,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert not re.findall(r"@[A-Z_]+@|TODO|FIXME", README)
+
+
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in "".join(blocks("console")).split("\n"):
