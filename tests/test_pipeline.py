@@ -22,7 +22,7 @@ from PIL import Image as Pil
 
 from jobs.make_demo import photos, scenes
 from occpipe.config import load_config
-from occpipe.errors import CapacityError, StorageError
+from occpipe.errors import CapacityError, RunError, StorageError
 from occpipe.pipeline import CHAIN, Summary, clean_corpus
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.storage import open_store
@@ -283,3 +283,10 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
             assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)
     thin = CHAIN[4](output.uri, 1, "copy", 2)(batch)
     assert thin.to_pylist()[0]["status"] == "cleaned"
+
+
+def test_a_worker_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> None:
+    broken = load_config("local", ["segmenter.device=cuda:7"])
+    with pytest.raises(RunError, match="a worker failed") as caught:
+        clean_corpus(broken, f"{demo}/coffee.jpg", str(tmp_path / "out"))
+    assert "\n" not in str(caught.value)
