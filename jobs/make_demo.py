@@ -3,7 +3,7 @@
     python jobs/make_demo.py FOLDER
 
 A composed scene is a photo with a cut-out of another one pasted where it does not belong, so that there is something to
-remove: a cat that looks into a view of a palace, a cup of coffee on a lake.
+remove: a cat that looks into a view of a palace, a cup of coffee on a lake. The same cat in a garage belongs there.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ def scenes() -> Iterator[tuple[str, Rgb]]:
     cat = cut_out(source["chelsea"], _outline(source["chelsea"], _CAT))
     cup = cut_out(source["coffee"], _saucer(source["coffee"]))
     astronaut = cut_out(source["astronaut"], _outline(source["astronaut"], _ASTRONAUT))
+    tac = np.ascontiguousarray(cat[:, ::-1])
     yield "cat_at_the_palace", paste(source["china"], cat, height=150, left=0, bottom=0)
+    yield "cat_in_the_trees", paste(source["china"], tac, height=150, left=463, bottom=0)
+    yield "cat_in_the_garage", paste(source["motorcycle"], tac, height=170, left=540, bottom=0)
     yield "cat_at_the_launch", paste(source["rocket"], cat, height=140, left=0, bottom=0)
     yield "cup_on_the_lake", paste(source["china"], cup, height=90, left=420, bottom=110)
-    yield "cup_in_the_garage", paste(source["motorcycle"], cup, height=100, left=590, bottom=20)
     yield "astronaut_at_the_palace", paste(source["china"], astronaut, height=210, left=0, bottom=0)
 
 

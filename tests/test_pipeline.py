@@ -106,6 +106,14 @@ def test_the_cat_at_the_palace_is_removed_and_the_palace_is_not(demo: Path, clea
     assert changed[:200, 300:].mean() < 3, "the sky is as it was, but for the encoder"
 
 
+def test_the_same_cat_belongs_in_the_garage(cleaned: tuple[Path, Summary]) -> None:
+    rows = rows_of(str(cleaned[0]))
+    (cat,) = (item for item in rows["cat_in_the_garage.jpg"]["objects"] if item["label"] == "cat")
+    assert (cat["verdict"], cat["reason"]) == ("keep", "related")
+    (cat,) = (item for item in rows["cat_in_the_trees.jpg"]["objects"] if item["label"] == "cat")
+    assert (cat["verdict"], cat["reason"]) == ("remove", "unrelated")
+
+
 def test_a_protected_person_stays(cleaned: tuple[Path, Summary]) -> None:
     rows = rows_of(str(cleaned[0]))
     people = [item for row in rows.values() for item in row["objects"] if item["label"] == "person"]
@@ -117,7 +125,7 @@ def test_others_read_the_parquet_without_us(cleaned: tuple[Path, Summary]) -> No
     metadata = cleaned[0] / "metadata"
     frame = pd.read_parquet(metadata)
     assert {"image_id", "uri", "status", "reason", "width", "height", "objects"} <= {*frame.columns}
-    assert len(frame) == 12
+    assert len(frame) == 13
     query = f"SELECT o.label, count(*) FROM (SELECT unnest(objects) AS o FROM '{metadata}/*.parquet') GROUP BY 1"  # noqa: S608
     with duckdb.connect() as database:
         counts = dict(database.execute(query).fetchall())
@@ -128,7 +136,7 @@ def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, Summary]) ->
     output, _ = cleaned
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")}
     again = clean_corpus(load_config(), str(demo), str(output))
-    assert (again.statuses.total(), again.done_before) == (0, 12)
+    assert (again.statuses.total(), again.done_before) == (0, 13)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")} == before
 
 
@@ -246,7 +254,7 @@ def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[P
         command, capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[1], check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "12/12" in done.stderr
+    assert "13/13" in done.stderr
     local, remote = rows_of(str(cleaned[0])), rows_of("s3://bucket/out")
     assert comparable(remote) == comparable(local)
     for row in local.values():

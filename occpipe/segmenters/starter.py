@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from occpipe.segmenters.starter_net import StarterNet
 
 FORMAT = 1
-DOUBTFUL = 0.5
+DOUBTFUL = 0.6
 FAMILIES = (  # the COCO supercategories within which the net mixes up parts of one thing
     ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
     ("car", "motorcycle", "bus", "train", "truck", "boat"),
