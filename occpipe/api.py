@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from occpipe.config import Config, load_config
 from occpipe.decide import decide, removal_mask
 from occpipe.inpainters import Inpainter
@@ -51,7 +53,9 @@ class Cleaner:
         self.inpainter = _load_inpainter(self.config)
 
     def __call__(self, rgb: Image) -> CleanResult:
-        """Find what does not belong in an image, H x W x 3, and fill it."""
+        """Find what does not belong in an image, RGB uint8 H x W x 3, and fill it; TypeError for anything else."""
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise TypeError(f"an image is an RGB uint8 array, H x W x 3, not {type(rgb).__name__}; see numpy.asarray")
         (scene,) = self.segmenter([rgb])
         return self.apply(rgb, scene)
 
@@ -60,14 +64,15 @@ class Cleaner:
         objects = decide(scene, self.relations, self.config.policy)
         mask = removal_mask(objects, self.config.policy, self.config.inpainter)
         if mask is None:
-            import numpy as np
-
             return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)
         return CleanResult(self.inpainter(rgb, mask), mask, objects, scene.stuff)
 
 
 def clean_image(rgb: Image, config: Config | str | Path = "local") -> CleanResult:
-    """Clean one image, H x W x 3; the models of a config are loaded once for each process."""
+    """Clean one image, RGB uint8 H x W x 3: the image, its mask, objects with reasons, and stuff.
+
+    The models of a config are loaded once for each process. Raises TypeError for anything but such an array.
+    """
     return _cleaner(_config(config))(rgb)
 
 

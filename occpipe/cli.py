@@ -74,8 +74,11 @@ def clean(
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():
         console.print(f"  {count} x {reason}", highlight=False)
-    rate = summary.statuses.total() / summary.seconds
-    closing = f"{summary.seconds:.0f} s, {rate:.1f} images/s; rows: {output_uri}/metadata/"
+    made = summary.statuses.total()
+    if made and not summary.statuses["cleaned"]:
+        console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
+    rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
+    closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
     console.print(closing, highlight=False, soft_wrap=True)
     if strict and summary.manifest["status"]["error"]:
         raise typer.Exit(STRICT_EXIT_CODE)
@@ -83,7 +86,7 @@ def clean(
 
 @app.command()
 def preview(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNGs.")] = Path("previews"),
     config: _ConfigOption = "local",
     overrides: _SetOption = None,

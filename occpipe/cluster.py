@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -94,18 +96,31 @@ def _share(pool: PoolPlacement, key: str) -> float:
     return value
 
 
+@contextlib.contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Ray's C++ core writes to standard error past Python, also to say how much it will say; its failures are raised."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
 def _connect(settings: RayRuntime) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, and no warning about it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns on this terminal whatever Python asks for
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    options = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        ray.init(address=address, **options)
-        return
-    ray.init(
-        address="local",
-        num_cpus=2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
-        object_store_memory=settings.object_store_mb * _MB,
-        include_dashboard=False,
-        **options,
-    )
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if not address:
+        options |= {
+            "num_cpus": 2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
+            "object_store_memory": settings.object_store_mb * _MB,
+            "include_dashboard": False,
+        }
+    with _quiet_core():
+        ray.init(address=address or "local", **options)

@@ -124,9 +124,21 @@ def bind_output(store: Store, config: Config, models: list[dict[str, str | None]
     then = json.loads(store.read(_BINDING))
     for what, value in now.items():
         if then[what] != value:
-            raise ConfigError(
-                f"{store.uri} was made with another {what} ({then[what]}, now {value}); choose a new output"
-            )
+            difference = f"{then[what]}, now {value}"
+            if what == "config digest":
+                difference = _difference(then["config"], config.model_dump(mode="json")) or difference
+            raise ConfigError(f"{store.uri} was made with another {what} ({difference}); choose a new output")
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+    """`policy.cut was None, now 0.3`, for each key that decides about the output."""
+    parts = []
+    for key in now:
+        if isinstance(now[key], dict):
+            parts.append(_difference(then.get(key, {}), now[key], f"{prefix}{key}."))
+        elif then.get(key) != now[key] and not prefix.startswith(("placement.", "ray.", "weights.")):
+            parts.append(f"{prefix}{key} was {then.get(key)}, now {now[key]}")
+    return "; ".join(part for part in parts if part)
 
 
 class OutputLock:

@@ -30,7 +30,7 @@ from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.errors import RunError
 from occpipe.ledger import OutputLock, bind_output, load_done
 from occpipe.models import identities, load_relations
-from occpipe.stages.discover import Discovery, ManifestSource, discover, open_corpus, without_output
+from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.publish import publish
@@ -79,7 +79,7 @@ def clean_corpus(
     models = identities(config)
     store = open_store(output_uri)
     root, entries = open_corpus(input_uri, config.corpus)
-    entries = without_output(root, entries, store.uri)
+    check_apart(input_uri, root, store.uri)
     load_relations(config.relations)
     with OutputLock(store):
         bind_output(store, config, models, root)

@@ -30,7 +30,7 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
     limits = Limits(cleaner.config.corpus.max_pixels, cleaner.config.corpus.min_side)
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
-    for path in paths:
+    for path in _files(paths, cleaner.config.corpus.extensions):
         try:
             rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
         except (ImageError, OSError) as error:
@@ -40,6 +40,14 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
         target = _free_name(out, path.stem, taken)
         draw_preview(rgb, scene, cleaner.apply(rgb, scene)).save(target)
         yield target, None
+
+
+def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.iterdir() if file.suffix.lower() in extensions)
+        else:
+            yield path
 
 
 def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:

@@ -42,7 +42,7 @@ def write_report(output_uri: str, input_uri: str | None, page: Path, most: int) 
     try:
         manifest = json.loads(output.read(MANIFEST))
     except (FileNotFoundError, ValueError) as error:
-        raise StorageError(f"{output_uri}: nothing is published there ({error})") from error
+        raise StorageError(f"{output_uri}: nothing is published there") from error
     rows = _rows_to_show(output, manifest, most)
     corpus = open_store(input_uri or manifest["input"])
     limits = Limits(manifest["config"]["corpus"]["max_pixels"], 1)
@@ -69,6 +69,8 @@ def _rows_to_show(output: Store, manifest: dict[str, Any], most: int) -> pa.Tabl
 def _card(row: dict[str, Any], corpus: Store, output: Store, limits: Limits) -> str:
     figures = "".join(_figures(row, corpus, output, limits))
     reasons = "".join(f"<li>{_reason(item)}</li>" for item in _objects(row))
+    if not reasons and row["status"] in (Status.CLEANED, Status.UNCHANGED):
+        reasons = f"<li>no thing was seen; stuff: {_stuff(row)}</li>"
     error = f"<p>{_text(row['reason'])}: {_text((row['error'] or {}).get('message'))}</p>" if row["reason"] else ""
     status = _text(row["status"])
     return (
@@ -123,6 +125,11 @@ def _reason(item: dict[str, Any]) -> str:
         )
     verdict = _text(item["verdict"])
     return f'<b class="{verdict}">{verdict}</b> {_text(item["label"])}: {_text(item["reason"])}{relation}{why}'
+
+
+def _stuff(row: dict[str, Any]) -> str:
+    ranked = sorted(row["stuff"] or (), key=lambda item: -item["confidence"])[:6]
+    return ", ".join(f"{_text(item['label'])} ({item['confidence']:.2f})" for item in ranked) or "none"
 
 
 def _headline(manifest: dict[str, Any]) -> str:

@@ -58,6 +58,12 @@ def test_clean_image(rgb: Image) -> None:
     assert {"sky-other"} <= result.stuff.keys()
 
 
+@pytest.mark.parametrize("wrong", ["photo.jpg", np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3))])
+def test_what_is_no_image_is_a_type_error(wrong: object) -> None:
+    with pytest.raises(TypeError, match="RGB uint8 array"):
+        occpipe.clean_image(wrong)  # type: ignore[arg-type]
+
+
 def test_an_image_with_nothing_to_see() -> None:
     grey = np.full((80, 100, 3), 127, np.uint8)
     result = occpipe.clean_image(grey)

@@ -11,7 +11,7 @@ from occpipe.config import Corpus
 from occpipe.errors import StorageError
 from occpipe.ledger import Done, etag_hash
 from occpipe.schemas import MANIFEST
-from occpipe.stages.discover import ManifestSource, discover, image_id, open_corpus, without_output
+from occpipe.stages.discover import ManifestSource, check_apart, discover, image_id, open_corpus
 from occpipe.storage import open_store
 
 NOTHING = Done(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -95,13 +95,27 @@ def test_the_manifest_holds_what_is_to_do(corpus: Path, tmp_path: Path) -> None:
     assert table.column("image_id").to_pylist() == [image_id(uri) for uri in table.column("uri").to_pylist()]
 
 
-def test_an_output_below_the_input_is_no_input(corpus: Path) -> None:
-    root, entries = open_corpus(str(corpus), Corpus())
-    assert [entry.key for entry in without_output(root, entries, f"{root}/x")] == ["[1].jpg", "a.jpg", "b.PNG"]
-    for output in (root, str(Path(root).parent)):
-        images = root if output == root else f"{output}/images"
-        with pytest.raises(StorageError, match="would be written over"):
-            without_output(images, iter(()), output)
+@pytest.mark.parametrize(
+    ("uri", "root", "output", "message"),
+    [
+        ("in", "/x/in", "/x/in", "written over"),
+        ("out/images", "/x/out/images", "/x/out", "written over"),
+        ("out/images/a", "/x/out/images/a", "/x/out", "written over"),
+        ("in", "/x/in", "/x/in/out", "lies inside the input"),
+        ("s3://b", "s3://b", "s3://b/out", "lies inside the input"),
+    ],
+)
+def test_input_and_output_are_apart(uri: str, root: str, output: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        check_apart(uri, root, output)
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "output"),
+    [("in", "/x/in", "/x/in2"), ("list.txt", "/", "/x/out"), ("list.txt", "/x/in", "/x/in/out")],
+)
+def test_outputs_that_are_apart(uri: str, root: str, output: str) -> None:
+    check_apart(uri, root, output)
 
 
 def test_limit(corpus: Path, tmp_path: Path) -> None:

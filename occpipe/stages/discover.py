@@ -34,6 +34,7 @@ SHARD_ROWS = 8_192
 UNIT_ROWS = 64
 """Rows of a row group, the smallest piece of work: small enough that 1,500 images spread over a machine."""
 MAX_READ_TASKS = 4_096
+_LISTS = (".txt", ".parquet")
 
 
 class Shard(NamedTuple):
@@ -70,7 +71,7 @@ def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
     missing or closed to us, and where a glob matches nothing.
     """
     suffix = PurePosixPath(uri).suffix.lower()
-    if suffix in (".txt", ".parquet"):
+    if suffix in _LISTS:
         return _open_list(uri, suffix)
     stands = scheme_of(uri) is None and Path(uri).expanduser().exists()
     if suffix in corpus.extensions and not (stands and Path(uri).expanduser().is_dir()):
@@ -93,19 +94,17 @@ def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
     return store.uri, itertools.chain([first], found)
 
 
-def without_output(root: str, entries: Iterator[Entry], output: str) -> Iterator[Entry]:
-    """The entries that are not our own output, where that lies below the root (`occpipe clean photos photos/clean`).
+def check_apart(input_uri: str, root: str, output: str) -> None:
+    """Raise StorageError where an image would be written over its source, or cleaned images would be found as input.
 
-    Raises StorageError where an image would be written over the one it was made from.
+    An explicit list says which images it means, so its output may lie anywhere else.
     """
-    images = f"{output.rstrip('/')}/{IMAGES}"
-    if output == root or root == images or root.startswith(f"{images}/"):
-        raise StorageError(f"{root} would be written over: choose another output than {output}")
-    base = f"{root.rstrip('/')}/"
-    if not output.startswith(base):
-        return entries
-    inside = output.removeprefix(base) + "/"
-    return (entry for entry in entries if not entry.key.startswith(inside))
+    root, images = root.rstrip("/"), f"{output.rstrip('/')}/{IMAGES}"
+    if root in (output, images) or root.startswith(f"{images}/"):
+        raise StorageError(f"{output} would be written over its own input: choose another output")
+    listed = PurePosixPath(input_uri).suffix.lower() in _LISTS
+    if not listed and output.startswith(f"{root}/"):
+        raise StorageError(f"{output} lies inside the input {root}: later runs would take cleaned images for photos")
 
 
 def discover(
