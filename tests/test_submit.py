@@ -64,5 +64,12 @@ def test_a_submitted_job_publishes(head: str, s3: Path) -> None:  # noqa: F811 -
     (bucket / "photos").mkdir(parents=True)
     (bucket / "photos" / "palace.jpg").write_bytes(encoded(dict(scenes())["cat_at_the_palace"]))
     (script,) = [block for block in blocks("bash") if "ray job submit" in block]
-    bash(script, ROOT, RAY_DASHBOARD=head)
+    for _ in range(30):  # the dashboard answers some seconds before its node can take a job
+        try:
+            bash(script, ROOT, RAY_DASHBOARD=head)
+            break
+        except AssertionError as error:
+            if "No available agent" not in str(error):
+                raise
+            time.sleep(2)
     assert rows_of("s3://my-bucket/out")["palace.jpg"]["status"] == "cleaned"
