@@ -41,6 +41,8 @@ def head(s3: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F
     folder = tempfile.mkdtemp(prefix="ray")  # short: sockets below it may have 107 characters
     command = [str(binaries / "ray"), "start", "--head", "--block", "--num-cpus=4", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # Its agent must not meet that of the Ray of the other tests on the default port, or it takes no jobs.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
     command += ["--object-store-memory=300000000", f"--temp-dir={folder}", "--include-dashboard=true"]
     node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
