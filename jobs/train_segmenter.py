@@ -16,7 +16,7 @@ import typer
 
 from occpipe.segmenters.starter import StarterSegmenter, input_shape
 from occpipe.training import evaluation as ev
-from occpipe.training.segmentation import TrainConfig, Trainer, export
+from occpipe.training.segmentation import TrainConfig, Trainer, export, exported_state
 from occpipe.training.segmentation_data import LabelSpace, Photo, read_photos
 from occpipe.training.stuff_tagger import Prior, fit_tagger, read_prior
 
@@ -67,6 +67,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Weights to write; a checkpoint stands beside them.")] = None,
     evaluate_file: Annotated[Path | None, typer.Option("--evaluate", help="Weights to evaluate instead.")] = None,
     lists: Annotated[Path | None, typer.Option(help="Folder of the COCO lists [default: DATA/../labels].")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to go on from, instead of ImageNet features.")] = None,
+    rate: Annotated[float, typer.Option(help="Factor on the learning rates.")] = 1.0,
     minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 75.0,
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 12,
@@ -88,7 +90,9 @@ def main(
         return
     own = {p.name.removeprefix("coco_") for p in held_out}
     prior = read_prior(lists or data.parent / "labels", space, leave_out=own)
-    trainer = Trainer(space, photos, TrainConfig(steps=steps, minutes=minutes, batch=batch), device=device)
+    config = TrainConfig(steps=steps, minutes=minutes, batch=batch, rate=rate)
+    begin = None if start is None else exported_state(start, space)
+    trainer = Trainer(space, photos, config, device=device, start=begin)
     checkpoint = out.with_suffix(".ckpt")
     if resume:
         trainer.resume(checkpoint)

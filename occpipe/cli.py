@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from occpipe import __version__
+from occpipe import __version__, cli_learning
 from occpipe.config import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
@@ -31,6 +31,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The weights that occpipe can load.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(cli_learning.evaluate_app, name="evaluate")
+for _command in (cli_learning.train_embeddings, cli_learning.calibrate, cli_learning.explain):
+    app.command()(_command)
 
 _ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A config by name (local, gpu, paper2019) or the path of a .yaml.")

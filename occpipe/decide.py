@@ -8,7 +8,7 @@ cut. A doubtful thing is kept even where its class is to be removed, because a w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from occpipe.classes import token
 from occpipe.config import Inpainter, Policy
@@ -21,23 +21,35 @@ from occpipe.types import Mask, Reason, Relation, SceneObject, Segment, Segmenta
 def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple[SceneObject, ...]:
     """A verdict for each thing of a scene, in the order of its segments.
 
-    The context of a thing is every other thing class and every stuff class seen with enough confidence; instances of
-    the same class are not context for each other (as in the paper: relations hold between classes).
+    Instances of one class share their relation (as in the paper: relations hold between classes).
     """
-    things = [s for s in scene.things if s.score >= policy.min_score]
-    stuff = [name for name, confidence in scene.stuff.items() if confidence >= policy.min_stuff_confidence]
+    things = [(s.label, s.score) for s in scene.things]
     areas = _areas(scene.things, policy.area_scope)
     relations: dict[str, Relation] = {}
     objects = []
     for segment in scene.things:
         if segment.label not in relations:
-            others = dict.fromkeys(s.label for s in things if s.label != segment.label)
-            relations[segment.label] = scorer.score(segment.label, [*others, *stuff])
+            context = context_of(segment.label, things, scene.stuff, policy)
+            relations[segment.label] = scorer.score(segment.label, context)
         relation = relations[segment.label]
         area = areas[id(segment)] / (scene.height * scene.width)
         verdict, reason = _judge(segment, relation, area, policy, scorer.default_cut)
         objects.append(SceneObject(segment, relation.score, verdict, reason, relation.evidence))
     return tuple(objects)
+
+
+def context_of(
+    label: str, things: Iterable[tuple[str, float]], stuff: Mapping[str, float], policy: Policy
+) -> dict[str, float]:
+    """The context of a thing: every other thing class (label, score) and stuff class seen with enough confidence.
+
+    Each comes with its confidence, by which it counts in the score; instances of the thing's own class are no context.
+    """
+    context: dict[str, float] = {}
+    for name, score in things:
+        if name != label and score >= policy.min_score:
+            context[name] = max(score, context.get(name, 0.0))
+    return context | {name: c for name, c in stuff.items() if c >= policy.min_stuff_confidence and name != label}
 
 
 def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:

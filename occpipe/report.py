@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
@@ -18,12 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image as Pil
 
-from occpipe.errors import StorageError
 from occpipe.images import ImageError, Limits, decode
-from occpipe.ledger import read_parquet
 from occpipe.masks import Rle, rle_decode
 from occpipe.preview import overlay
-from occpipe.stages.publish import MANIFEST, METADATA
+from occpipe.published import Published
 from occpipe.storage import Store, open_store
 from occpipe.types import Status, Verdict
 
@@ -38,12 +35,9 @@ def write_report(output_uri: str, input_uri: str | None, page: Path, most: int) 
 
     Raises StorageError where nothing is published at `output_uri`.
     """
-    output = open_store(output_uri)
-    try:
-        manifest = json.loads(output.read(MANIFEST))
-    except (FileNotFoundError, ValueError) as error:
-        raise StorageError(f"{output_uri}: nothing is published there") from error
-    rows = _rows_to_show(output, manifest, most)
+    published = Published(output_uri)
+    output, manifest = published.store, published.manifest
+    rows = _rows_to_show(published, most)
     corpus = open_store(input_uri or manifest["input"])
     limits = Limits(manifest["config"]["corpus"]["max_pixels"], 1)
     cards = "\n".join(_card(row, corpus, output, limits) for row in rows.to_pylist())
@@ -53,11 +47,10 @@ def write_report(output_uri: str, input_uri: str | None, page: Path, most: int) 
     return len(rows)
 
 
-def _rows_to_show(output: Store, manifest: dict[str, Any], most: int) -> pa.Table:
+def _rows_to_show(published: Published, most: int) -> pa.Table:
     """Cleaned images first, then the others; files are read until there are enough."""
     cleaned, others = [], []
-    for file in manifest["files"]:
-        rows = read_parquet(output, f"{METADATA}/{file['file']}")
+    for rows in published.tables():
         is_cleaned = pc.equal(rows.column("status"), Status.CLEANED)
         cleaned.append(rows.filter(is_cleaned).slice(0, most))
         others.append(rows.filter(pc.invert(is_cleaned)).slice(0, most))

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
 from occpipe.config import Inpainter, Policy
-from occpipe.decide import decide, removal_mask
+from occpipe.decide import context_of, decide, removal_mask
+from occpipe.relations import Context
 from occpipe.types import Evidence, Reason, Relation, Segment, Segmentation, Verdict
 
 
@@ -19,12 +18,12 @@ class Table:
         self.relations = relations
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
-    def score(self, thing: str, context: Sequence[str]) -> Relation:
+    def score(self, thing: str, context: Context) -> Relation:
         self.asked.append((thing, tuple(context)))
         evidence = [Evidence(name, self.relations[thing]) for name in context if thing in self.relations]
         return Relation(self.relations[thing], tuple(evidence)) if evidence else Relation(None)
 
-    def relation(self, thing: str, context: Sequence[str]) -> float:
+    def relation(self, thing: str, context: Context) -> float:
         score = self.score(thing, context).score
         assert score is not None
         return score
@@ -79,6 +78,12 @@ def test_nothing_is_removed_without_context() -> None:
     alone = Segmentation(100, 100, (square("toilet", 10, 10, 20),), {})
     (item,) = decide(alone, TABLE, Policy())
     assert (item.verdict, item.reason, item.relation) == (Verdict.KEEP, Reason.NO_CONTEXT, None)
+
+
+def test_context_comes_with_its_confidence_and_without_the_things_own_class() -> None:
+    things = [("dog", 0.9), ("cat", 0.6), ("cat", 0.8), ("boat", 0.2)]
+    stuff = {"sea": 0.5, "fog": 0.1, "dog": 0.9}
+    assert context_of("dog", things, stuff, Policy()) == {"cat": 0.8, "sea": 0.5}
 
 
 def test_class_areas_sum_over_instances() -> None:

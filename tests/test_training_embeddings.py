@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from occpipe.relations import load_relations
 from occpipe.relations.benchmark import read_labels
+from occpipe.relations.vectors import read_asset
 from occpipe.training.embeddings import (
     EmbeddingConfig,
     class_tokens,
@@ -21,7 +23,7 @@ from occpipe.training.embeddings import (
     train_vectors,
 )
 from occpipe.training.relation_head import HeadConfig
-from occpipe.training.relations import train
+from occpipe.training.relations import caption_lists, evaluate_unseen, train
 
 SMALL = EmbeddingConfig(dim=8, epochs=2, min_count=2, window=4)
 HEAD = HeadConfig(dim=4, hidden=8, members=1, epochs=2)
@@ -121,19 +123,87 @@ def test_no_image_is_both_trained_on_and_scored(corpus: tuple[Path, Path, Path])
     assert all("wall-other" not in i.stuff for i in images)
 
 
-def test_the_job_trains_and_evaluates(corpus: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_captions_alone_train_a_head(corpus: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Without label lists, what a caption names stands for what an image shows."""
+    out = tmp_path / "r.safetensors"
+    train([corpus[0]], None, None, out, embedding=SMALL, paper=SMALL, head=HEAD, progress=lambda _: None)
+    scorer = load_relations("default", out)
+    assert scorer.relation("surfboard", ["sea", "sand"]) > scorer.relation("surfboard", ["pillow", "blanket"])
+    lists = list(caption_lists(["A cat and a sofa", "nothing here", "two men at sea"], {"sofa": "couch"}))
+    assert [(i.things, i.stuff) for i in lists] == [(("cat", "couch"), ()), (("person",), ("sea",))]
+    with pytest.raises(ValueError, match="both, or neither"):
+        train([corpus[0]], corpus[1], None, out)
+
+
+def test_aliases_of_a_user_are_trained_on_and_kept_in_the_file(corpus: tuple[Path, Path, Path], tmp_path: Path) -> None:
     captions, things, stuff = corpus
-    job = Path(__file__).parents[1] / "jobs/train_embeddings.py"
-    lists = ["--things", str(things), "--stuff", str(stuff)]
-    refused = subprocess.run([sys.executable, str(job), *lists], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    relations = tmp_path / "r.safetensors"
-    train([captions], things, stuff, relations, embedding=SMALL, paper=SMALL, head=HEAD, progress=lambda _: None)
-    printed = subprocess.run(
-        [sys.executable, str(job), *lists, "--evaluate", "--relations", str(relations)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for line in ("default", "paper2019", "NPMI", "intruder recall"):
-        assert line in printed
+    table = tmp_path / "aliases.csv"
+    table.write_text("alias,token\nplank,surfboard\n")
+    captions.write_text(captions.read_text().replace("surfboard", "plank"))
+    out = tmp_path / "r.safetensors"
+    settings = {"embedding": SMALL, "paper": SMALL, "head": HEAD}
+    train([captions], things, stuff, out, alias_file=table, progress=lambda _: None, **settings)  # type: ignore[arg-type]  # each is of its own type
+    scorer = load_relations("default", out)
+    assert scorer.relation("plank", ["sea"]) == scorer.relation("surfboard", ["sea"])
+    assert read_asset(out)[0]["vectors"][class_tokens().index("surfboard")].any()
+
+
+def test_unseen_classes_are_scored_by_their_captions(corpus: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    captions, things, stuff = corpus
+    out = tmp_path / "r.safetensors"
+    train([captions], things, stuff, out, embedding=SMALL, paper=SMALL, head=HEAD, progress=lambda _: None)
+    unseen, among, against_all = evaluate_unseen(things, stuff, out, count=2, head=HEAD, progress=lambda _: None)
+    assert set(unseen) < {"surfboard", "person", "boat", "cat", "bed", "book"}
+    assert among.cases
+    assert against_all.cases
+
+
+def occpipe(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "occpipe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_the_command_line_trains_measures_calibrates_and_explains(
+    corpus: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    captions, things, stuff = corpus
+    out, better = tmp_path / "r.safetensors", tmp_path / "better.safetensors"
+    lists = ("--things", things, "--stuff", stuff)
+    trained = occpipe("train-embeddings", "--captions", captions, *lists, "--out", out)
+    assert trained.returncode == 0, trained.stderr
+    assert "tokenised 400 captions" in trained.stdout
+    table = occpipe("evaluate", "relations", *lists, "--relations", out, "--per-class", "--unseen", "2")
+    assert table.returncode == 0, table.stderr
+    for line in ("default", "paper2019", "NPMI", "intruder recall", "surfboard", "caption vectors alone"):
+        assert line in table.stdout
+    figures = json.loads(occpipe("evaluate", "relations", *lists, "--relations", out, "--json").stdout)
+    assert figures["contexts"]["complete"]["default"]["cases"] > 50
+    fitted = occpipe("calibrate", *lists, "--relations", out, "--out", better, "--false-removal", "0.05")
+    assert fitted.returncode == 0, fitted.stderr
+    assert "for 5.0%" in fitted.stdout
+    assert read_asset(better)[1]["default_cut"] == read_asset(better)[1]["cuts"]["0.05"]
+    explained = occpipe("explain", "surfboard", "--context", "sea=0.9, sand, qwxyz", "--relations", better)
+    assert explained.returncode == 0, explained.stderr
+    assert re.search(r"sea .*0\.9 .*\+", explained.stdout)
+    assert "not heard (unknown, repeated, or the thing itself): qwxyz" in explained.stdout
+    assert "keep, related" in explained.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("explain", "qwxyz", "--context", "sea"), "class 'qwxyz' is unknown to the vectors"),
+        (("explain", "cat", "--context", "sea=much"), "'much' is no confidence"),
+        (("calibrate",), "give OUTPUT, OUTPUT with --verdicts, or --things and --stuff"),
+        (("evaluate", "relations", "--things", "{here}", "--stuff", "{here}"), "no image with a thing"),
+        (("explain", "cat", "--context", "sea", "--relations", "{here}"), "the default scorer needs a relation file"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    here = tmp_path / "empty.tsv"
+    here.write_text("image\tclasses\n")
+    done = occpipe(*(a.format(here=here) for a in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from occpipe.relations.scorer import (
-    PAPER_COS_MAX,
-    PAPER_COS_MIN,
-    PAPER_CUT,
-    EmbeddingScorer,
-    PaperScorer,
-    RelationScorer,
-)
+from occpipe.relations.paper import PAPER_COS_MAX, PAPER_COS_MIN, PAPER_CUT, PaperScorer
+from occpipe.relations.scorer import Context, EmbeddingScorer, RelationScorer
 from occpipe.relations.vectors import ClassVectors, aliases, read_asset
 
 __all__ = [
@@ -20,6 +14,7 @@ __all__ = [
     "PAPER_COS_MIN",
     "PAPER_CUT",
     "ClassVectors",
+    "Context",
     "EmbeddingScorer",
     "PaperScorer",
     "RelationScorer",
@@ -51,10 +46,10 @@ def load_relations(
                 f"{vectors}: the default scorer needs a relation file (.safetensors); plain vectors carry no head"
             )
         arrays, description = read_asset(vectors)
-        return EmbeddingScorer(ClassVectors(description["tokens"], arrays["vectors"]), arrays, description)
+        return EmbeddingScorer.from_arrays(arrays, description)
     if words:
         table = ClassVectors.from_word2vec(str(vectors))
     else:
         arrays, description = read_asset(vectors)
-        table = ClassVectors(description["paper_tokens"], arrays["paper_vectors"])
+        table = ClassVectors(description["paper_tokens"], arrays["paper_vectors"], description.get("aliases"))
     return PaperScorer(table, cos_min, cos_max, deduplicate_tokens)

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.classes import coco_stuff, token
+from occpipe.relations.scorer import Context
 
 Scores = NDArray[np.float64]
 
 TEST_PERCENT = 15
 CALIBRATION_PERCENT = 10
+SEEN_CONFIDENCE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Case:
 
     own: str
     intruder: str
-    context: tuple[str, ...]
+    context: Context
 
 
 def read_labels(things: str | Path, stuff: str | Path) -> list[LabelledImage]:
@@ -116,6 +118,30 @@ def make_cases(
     return cases
 
 
+def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 0) -> list[Case]:
+    """The cases as a calibrated segmenter sees them: classes missed, classes imagined, each with a confidence.
+
+    Each class is seen with a confidence c from Beta(1.3, 1.3), or missed below 0.3, as by the policy's default; for each
+    a wrong stuff class is imagined with a confidence drawn alike, and believed with probability (1 - c) / c. So what is
+    seen with a confidence of c (at least 0.5) is there in a share c of the cases.
+    """
+    rng = np.random.default_rng(seed)
+    stuff = [s for i in images for s in i.stuff]
+    seen = []
+    for case in cases:
+        context: dict[str, float] = {}
+        for name in case.context:
+            true, wrong = rng.beta(1.3, 1.3, 2)
+            context[name] = float(true)
+            other = stuff[int(rng.integers(len(stuff)))]
+            if rng.random() * wrong < 1 - wrong and other not in (case.own, case.intruder, *case.context):
+                context[other] = float(wrong)
+        context = {name: confidence for name, confidence in context.items() if confidence >= SEEN_CONFIDENCE}
+        if context:
+            seen.append(Case(case.own, case.intruder, context))
+    return seen
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """AUC and intruder recall at 2, 5 and 10% false removal, over `cases` pairs."""
@@ -144,7 +170,7 @@ def figures(own: Scores, intruder: Scores) -> Figures:
     return Figures(float(auc), recall[0], recall[1], recall[2], n)
 
 
-def run(score: Callable[[str, Sequence[str]], float], cases: Sequence[Case]) -> tuple[Scores, Scores]:
+def run(score: Callable[[str, Context], float], cases: Sequence[Case]) -> tuple[Scores, Scores]:
     """Own and intruder scores of all cases."""
     own = np.array([score(c.own, c.context) for c in cases])
     intruder = np.array([score(c.intruder, c.context) for c in cases])
@@ -166,6 +192,6 @@ class Npmi:
         single = (present.sum(0) + 0.2) / (len(images) + 0.2)
         self.table = np.log(joint / np.outer(single, single)) / -np.log(np.minimum(joint, 1 - 1e-9))
 
-    def __call__(self, thing: str, context: Sequence[str]) -> float:
+    def __call__(self, thing: str, context: Context) -> float:
         """The mean over the context, in [-1, 1]."""
         return float(np.mean([self.table[self.rows[thing], self.rows[c]] for c in context]))

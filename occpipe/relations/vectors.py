@@ -40,6 +40,23 @@ def aliases() -> Mapping[str, str]:
     return table
 
 
+def read_aliases(path: str | Path) -> dict[str, str]:
+    """A user's own aliases, CSV with a header and the columns alias, token: `lorry,truck`.
+
+    A token is one of the class tokens, or a caption word for classes that COCO-Stuff has not. Raises ValueError where
+    a column is missing or a row is incomplete.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    table = {}
+    for number, row in enumerate(rows, 2):
+        alias, word = (str(row.get(column) or "").strip().lower() for column in ("alias", "token"))
+        if not alias or not re.fullmatch(r"[a-z0-9]+", word):
+            raise ValueError(f"{path}, line {number}: needs an alias and a token of one word")
+        table[alias] = word
+    return table
+
+
 def singular(word: str) -> str:
     """The singular of a regular English plural, by its ending; other words come back as they are."""
     for ending, replacement in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss")):
@@ -51,14 +68,20 @@ def singular(word: str) -> str:
 
 
 class ClassVectors:
-    """Embeddings by token: `tokens` names the rows of `matrix` (float32, tokens x dimensions)."""
+    """Embeddings by token: `tokens` names the rows of `matrix` (float32, tokens x dimensions).
 
-    def __init__(self, tokens: Sequence[str], matrix: NDArray[np.floating[Any]]) -> None:
+    `extra` are aliases (name to token) beside those of the package.
+    """
+
+    def __init__(
+        self, tokens: Sequence[str], matrix: NDArray[np.floating[Any]], extra: Mapping[str, str] | None = None
+    ) -> None:
         if matrix.ndim != 2 or len(tokens) != len(matrix):
             raise ValueError(f"{len(tokens)} tokens for a matrix of shape {matrix.shape}")
         self.tokens = tuple(tokens)
         self.matrix: Vectors = np.ascontiguousarray(matrix, dtype=np.float32)
         self._rows = {t: i for i, t in enumerate(self.tokens)}
+        self._aliases = {**aliases(), **(extra or {})}
         self._keys: dict[str, str | None] = {}
 
     @classmethod
@@ -87,7 +110,7 @@ class ClassVectors:
     def key(self, name: str) -> str | None:
         """The token whose vector stands for a class name, or None where there is none."""
         if name not in self._keys:
-            self._keys[name] = next((c for c in _candidates(name) if c in self._rows), None)
+            self._keys[name] = next((c for c in _candidates(name, self._aliases) if c in self._rows), None)
         return self._keys[name]
 
     def row(self, key: str) -> int:
@@ -113,7 +136,7 @@ class ClassVectors:
         return key
 
 
-def _candidates(name: str) -> list[str]:
+def _candidates(name: str, table: Mapping[str, str]) -> list[str]:
     plain = name.strip().lower().replace("_", " ")
     words = re.findall(r"[a-z0-9]+", plain)
     forms = [plain, token(name), plain.replace(" ", "")]
@@ -121,23 +144,29 @@ def _candidates(name: str) -> list[str]:
         forms += [" ".join(words), words[-1]] if " " in plain else [words[0]]
     result: list[str] = []
     for form in forms:
-        for candidate in (form, aliases().get(form), singular(form), aliases().get(singular(form))):
+        for candidate in (form, table.get(form), singular(form), table.get(singular(form))):
             if candidate:
                 # a class token comes before the word itself: captions are stored by token
-                result.append(aliases().get(candidate, candidate))
+                result.append(table.get(candidate, candidate))
                 result.append(candidate)
     return result
 
 
 def read_asset(path: str | Path | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays and the description of a relation file (.safetensors); without a path, the shipped one."""
-    from safetensors import safe_open
+    """The arrays and the description of a relation file (.safetensors); without a path, the shipped one.
+
+    Raises ValueError where the file is none, OSError where it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
 
     source = Path(str(files("occpipe").joinpath(STARTER_ASSET))) if path is None else Path(path)
-    with safe_open(str(source), framework="numpy") as opened:
-        meta: dict[str, str] = opened.metadata() or {}
-        description = json.loads(meta.get("description", "{}"))
-        if description.get("format") != FORMAT:
-            raise ValueError(f"{source}: not a relation file of occpipe")
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
+    try:
+        with safe_open(str(source), framework="numpy") as opened:
+            meta: dict[str, str] = opened.metadata() or {}
+            description = json.loads(meta.get("description", "{}"))
+            if description.get("format") != FORMAT:
+                raise ValueError(f"{source}: not a relation file of occpipe")
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{source}: not a relation file of occpipe: {error}") from error
     return arrays, description

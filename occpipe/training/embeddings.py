@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,9 @@ STOP_WORDS = frozenset(
     )
 )
 """Words without visual content; they would fill the windows of the skip-gram."""
+
+MAX_VOCABULARY = 2_000_000
+"""Distinct words held while captions are counted, about 1 GB; English captions have some 100,000."""
 
 _JSON_CHUNK = 1 << 16
 
@@ -111,9 +114,12 @@ def _coco_captions(stream: IO[str], path: Path) -> Iterator[str]:
             yield annotation["caption"]
 
 
-def tokenise(caption: str) -> list[str]:
-    """The words of a caption without stop words; phrases and synonyms of a class become its token, longest first."""
-    table = aliases()
+def tokenise(caption: str, table: Mapping[str, str] | None = None) -> list[str]:
+    """The words of a caption without stop words; phrases and synonyms of a class become its token, longest first.
+
+    `table` maps a word or phrase to its token, by default the aliases of the package.
+    """
+    table = aliases() if table is None else table
     words = re.findall(r"[a-z]+", caption.lower())
     result = []
     i = 0
@@ -144,23 +150,27 @@ def train_vectors(
     config: EmbeddingConfig = EmbeddingConfig(),
     *,
     classes_only: bool = False,
+    extra: Mapping[str, str] | None = None,
     progress: Progress = print,
 ) -> ClassVectors:
     """Skip-gram vectors from captions and, where given, from lists of the class tokens seen together in an image.
 
     The class tokens come first, then the most frequent other words. A class token that is seen nowhere has a zero
-    vector, or is left out with `classes_only` (the paper's reduction of captions to class tokens).
+    vector, or is left out with `classes_only` (the paper's reduction of captions to class tokens). `extra` are aliases
+    beside those of the package. Memory is bounded: captions are streamed, and the vocabulary is pruned of its rarest
+    words beyond MAX_VOCABULARY.
     """
     from gensim.models import Word2Vec
     from gensim.models.word2vec import LineSentence
 
     known = frozenset(class_tokens())
+    table = {**aliases(), **(extra or {})}
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "sentences.txt"
         with corpus.open("w", encoding="utf-8") as out:
             number = -1
             for number, caption in enumerate(captions):
-                words = tokenise(caption)
+                words = tokenise(caption, table)
                 if classes_only:
                     words = [w for w in words if w in known]
                 if len(words) > 1:
@@ -179,6 +189,7 @@ def train_vectors(
             epochs=config.epochs,
             sample=config.sample,
             min_count=config.min_count,
+            max_vocab_size=MAX_VOCABULARY,
             sg=1,
             shrink_windows=False,
             seed=config.seed,
@@ -193,4 +204,4 @@ def train_vectors(
         if word in seen:
             matrix[row] = seen[word]
     progress(f"{len(tokens)} vectors, {sum(t in seen for t in class_tokens())} of {len(known)} class tokens seen")
-    return ClassVectors(tokens, matrix)
+    return ClassVectors(tokens, matrix, extra)

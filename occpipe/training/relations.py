@@ -1,11 +1,11 @@
-"""From captions and label lists to a relation file, and its figures: vectors, head, calibration, cuts, export."""
+"""From captions and label lists to a relation file: vectors, head, calibration, cuts, export; and its unseen classes."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,71 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from occpipe.relations import EmbeddingScorer, load_relations
-from occpipe.relations.benchmark import Case, LabelledImage, Npmi, Scores, figures, make_cases, read_labels, run
-from occpipe.relations.vectors import FORMAT, ClassVectors
+from occpipe.classes import coco_stuff
+from occpipe.relations.benchmark import Case, Figures, LabelledImage, figures, read_labels
+from occpipe.relations.calibration import FALSE_REMOVAL, calibrate, observe_lists
+from occpipe.relations.evaluation import score_cases
+from occpipe.relations.scorer import EmbeddingScorer
+from occpipe.relations.vectors import FORMAT, aliases, read_aliases, read_asset
 from occpipe.training.embeddings import (
     PAPER_RECIPE,
     EmbeddingConfig,
     class_tokens,
     read_captions,
+    tokenise,
     train_vectors,
 )
 from occpipe.training.relation_head import HeadConfig, train_head
 
 Progress = Callable[[str], None]
 
-FALSE_REMOVAL = 0.03
-"""The share of own things that the recommended cut removes, over the contexts of `calibration_cases`."""
+NEUTRAL: Mapping[str, Any] = {
+    "calibration": {"scale": 1.0, "shift": 0.0},
+    "priors": {},
+    "default_cut": 0.1,
+    "cuts": {},
+}
+"""The calibration of a file whose label lists are too few for one: a cut from a handful of images would be chance."""
 
 
 def train(
     captions: Sequence[Path],
-    things: Path,
-    stuff: Path,
+    things: Path | None,
+    stuff: Path | None,
     out: Path,
     *,
     seed: int = 1,
+    alias_file: Path | None = None,
+    lists_in_vectors: bool = False,
     embedding: EmbeddingConfig | None = None,
     paper: EmbeddingConfig = PAPER_RECIPE,
     head: HeadConfig | None = None,
-    lists_in_vectors: bool = False,
     progress: Progress = print,
 ) -> EmbeddingScorer:
     """Train on the training part of the label lists, calibrate on the calibration part, write `out`.
 
-    The vectors come from the captions; with `lists_in_vectors` from the label lists as well, which changed nothing for
-    listed classes and cost classes that no list names 0.02 AUC. No image of the test part is trained on with its labels.
-    The same inputs and seed give the same bytes on the same
-    machine and library versions.
+    Without label lists the classes named in one caption are taken as the list of an image. The vectors come from the
+    captions, and with `lists_in_vectors` from the lists as well, which changes nothing for listed classes and costs
+    those that no list names 0.02 AUC. No image of the test part is trained on with its
+    labels. The same inputs and seed give the same bytes on the same machine and library versions. Raises ValueError for
+    unreadable inputs and where only one kind of list is given.
     """
+    if (things is None) != (stuff is None):
+        raise ValueError("label lists of things and of stuff go together: give both, or neither")
     embedding = embedding or EmbeddingConfig(seed=seed)
     head = head or HeadConfig(seed=seed)
-    images = read_labels(things, stuff)
-    training = [i for i in images if i.part == "train"]
-    progress(f"{len(images)} label lists, {len(training)} for training")
+    extra = {} if alias_file is None else read_aliases(alias_file)
 
     def stream() -> Iterator[str]:
         for path in captions:
             yield from read_captions(path)
 
+    images = read_labels(things, stuff) if things and stuff else list(caption_lists(stream(), extra))
+    training = [i for i in images if i.part == "train"]
+    progress(f"{len(images)} label lists, {len(training)} for training")
     sentences = label_sentences(training, seed) if lists_in_vectors else ()
-    vectors = train_vectors(stream(), sentences, embedding, progress=progress)
-    paper_vectors = train_vectors(stream(), (), paper, classes_only=True, progress=progress)
+    vectors = train_vectors(stream(), sentences, embedding, extra=extra, progress=progress)
+    paper_vectors = train_vectors(stream(), (), paper, classes_only=True, extra=extra, progress=progress)
     listed = class_tokens()
     rounded = vectors.matrix.astype(np.float16)  # the head must see what is stored
     arrays: dict[str, NDArray[Any]] = dict(
@@ -74,24 +88,23 @@ def train(
         "format": FORMAT,
         "tokens": vectors.tokens,
         "paper_tokens": paper_vectors.tokens,
+        "aliases": extra,
         "listed": listed,
-        "calibration": {"scale": 1.0, "shift": 0.0},
-        "default_cut": 0.5,
-        "cuts": {},
+        **NEUTRAL,
         "recipe": {
+            "lists": "labels" if things else "captions",
             "lists_in_vectors": lists_in_vectors,
             "embedding": asdict(embedding),
             "paper": asdict(paper),
             "head": asdict(head),
         },
     }
-    scorer = EmbeddingScorer(ClassVectors(vectors.tokens, rounded), arrays, description)
-    description |= calibrate(scorer, [i for i in images if i.part == "calibration"])
+    observed = observe_lists([i for i in images if i.part == "calibration"])
+    if sum(o.belongs is True for o in observed) * FALSE_REMOVAL >= 1:
+        description = calibrate(EmbeddingScorer.from_arrays(arrays, description), observed).apply(description)
     progress(f"calibration {description['calibration']}, cuts {description['cuts']}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # a single metadata entry: safetensors writes several in an order that changes from run to run
-    save_file(arrays, str(out), {"description": json.dumps(description)})
-    return EmbeddingScorer(ClassVectors(vectors.tokens, rounded), arrays, description)
+    write(arrays, description, out)
+    return EmbeddingScorer.from_arrays(arrays, description)
 
 
 def label_sentences(images: Sequence[LabelledImage], seed: int) -> Iterator[list[str]]:
@@ -103,71 +116,91 @@ def label_sentences(images: Sequence[LabelledImage], seed: int) -> Iterator[list
         yield tokens
 
 
-def calibration_cases(images: Sequence[LabelledImage], seed: int = 0) -> list[Case]:
-    """Contexts as they come in practice: complete, with 30% of the stuff missed, and of at most five and two classes."""
-    return [
-        *make_cases(images, seed, 2),
-        *make_cases(images, seed + 1, 2, drop_stuff=0.3),
-        *make_cases(images, seed + 2, 2, at_most=5),
-        *make_cases(images, seed + 3, 1, at_most=2),
-    ]
+def write(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], out: Path) -> None:
+    """Write a relation file."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # a single metadata entry: safetensors writes several in an order that changes from run to run
+    save_file(dict(arrays), str(out), {"description": json.dumps(description)})
 
 
-def score_cases(scorer: EmbeddingScorer, cases: Sequence[Case]) -> tuple[Scores, Scores]:
-    """Own and intruder log-odds of all cases, in blocks."""
-    tokens = scorer.vectors.tokens
-    own, intruder = [], []
-    for start in range(0, len(cases), 2048):
-        block = cases[start : start + 2048]
-        context = np.zeros((len(block), len(tokens)), np.float32)
-        for row, case in enumerate(block):
-            context[row, [scorer.vectors.row(c) for c in case.context]] = 1
-        own.append(scorer.logits(np.array([scorer.vectors.row(c.own) for c in block]), context))
-        intruder.append(scorer.logits(np.array([scorer.vectors.row(c.intruder) for c in block]), context))
-    return np.concatenate(own).astype(np.float64), np.concatenate(intruder).astype(np.float64)
+def caption_lists(captions: Iterable[str], extra: Mapping[str, str]) -> Iterator[LabelledImage]:
+    """The class tokens of each caption as the label list of an image; a caption of fewer than two gives none."""
+    table = {**aliases(), **extra}
+    things = {c.token for c in coco_stuff() if c.is_thing}
+    known = frozenset(class_tokens())
+    for number, caption in enumerate(captions):
+        tokens = sorted(known.intersection(tokenise(caption, table)))
+        if len(tokens) > 1:
+            yield LabelledImage(
+                f"caption {number}",
+                tuple(t for t in tokens if t in things),
+                tuple(t for t in tokens if t not in things),
+            )
 
 
-def calibrate(scorer: EmbeddingScorer, images: Sequence[LabelledImage]) -> dict[str, Any]:
-    """Scale and shift of the log-odds (Platt, 1999) and the cuts for wanted shares of false removal."""
-    neutral: dict[str, Any] = {"calibration": {"scale": 1.0, "shift": 0.0}, "default_cut": 0.1, "cuts": {}}
-    cases = calibration_cases(images)
-    if len(cases) < 100:
-        return neutral  # a cut from a handful of images would be chance
-    own, intruder = score_cases(scorer, cases)
-    x = np.concatenate([own, intruder])
-    y = np.concatenate([np.ones(len(own)), np.zeros(len(intruder))])
-    design = np.stack([x, np.ones(len(x))], 1)
-    theta = np.array([1.0, 0.0])
-    for _ in range(25):  # Newton's steps of a logistic regression with two parameters
-        p = 1 / (1 + np.exp(-design @ theta))
-        theta += np.linalg.solve(design.T @ (design * (p * (1 - p))[:, None]), design.T @ (y - p))
-    scale, shift = (round(float(t), 6) for t in theta)
-    probability = 1 / (1 + np.exp(-(own * scale + shift)))
-    cuts = {f"{share}": round(float(np.quantile(probability, share)), 4) for share in (0.02, 0.03, 0.05, 0.1)}
-    return {"calibration": {"scale": scale, "shift": shift}, "default_cut": cuts[f"{FALSE_REMOVAL}"], "cuts": cuts}
+def choose_unseen(images: Sequence[LabelledImage], count: int, seed: int = 0) -> tuple[str, ...]:
+    """`count` thing classes that at least 40 images show, drawn."""
+    shown: dict[str, int] = {}
+    for image in images:
+        for thing in image.things:
+            shown[thing] = shown.get(thing, 0) + 1
+    often = sorted(t for t, number in shown.items() if number >= 40)
+    return tuple(sorted(random.Random(seed).sample(often, min(count, len(often)))))
 
 
-def evaluate(things: Path, stuff: Path, relations: Path | None, *, rounds: int = 3, progress: Progress = print) -> None:
-    """Print the intruder benchmark on the test part, beside the paper's formula and NPMI on the same cases."""
+def evaluate_unseen(
+    things: Path,
+    stuff: Path,
+    relations: Path | None = None,
+    *,
+    count: int = 16,
+    seed: int = 0,
+    rounds: int = 8,
+    head: HeadConfig | None = None,
+    progress: Progress = print,
+) -> tuple[tuple[str, ...], Figures, Figures]:
+    """How well classes are scored that no label list names: `count` thing classes, left out of a head trained anew.
+
+    Their vectors are those of the relation file, learned from captions. Returns the classes, the figures of own
+    things among them against intruders among them, and against intruders of any class, on the test part.
+    """
     images = read_labels(things, stuff)
+    unseen = choose_unseen(images, count, seed)
+    arrays, description = read_asset(relations)
+    listed = description["listed"]
+    known = [
+        replace(
+            i, things=tuple(t for t in i.things if t not in unseen), stuff=tuple(s for s in i.stuff if s not in unseen)
+        )
+        for i in images
+        if i.part == "train"
+    ]
+    x = arrays["vectors"][: len(listed)].astype(np.float32)
+    fitted = train_head(x, listed, known, head or HeadConfig(**description["recipe"]["head"]), progress)
+    scorer = EmbeddingScorer.from_arrays(arrays | fitted, {**description, **NEUTRAL})
     test = [i for i in images if i.part == "test"]
-    scorer = load_relations("default", relations)
-    paper = load_relations("paper2019", relations)
-    if not isinstance(scorer, EmbeddingScorer):
-        raise TypeError("the default scorer of a relation file is an EmbeddingScorer")
-    npmi = Npmi([i for i in images if i.part == "train" and i.things and i.stuff])
-    settings: dict[str, dict[str, Any]] = {
-        "complete": {},
-        "30% of stuff missed": {"drop_stuff": 0.3},
-        "30% missed, one wrong": {"drop_stuff": 0.3, "add_stuff": 1},
-        **{f"at most {k}": {"at_most": k} for k in (5, 3, 2, 1)},
-    }
-    for name, setting in settings.items():
-        cases = make_cases(test, 7, rounds, **setting)
-        own, intruder = score_cases(scorer, cases)
-        progress(f"{name:22} default    {figures(own, intruder)}")
-        if name == "complete":
-            progress(f"{name:22} paper2019  {figures(*run(paper.relation, cases))}")
-            progress(f"{name:22} NPMI       {figures(*run(npmi, cases))}")
-        removed, found = (float((1 / (1 + np.exp(-s)) < scorer.default_cut).mean()) for s in (own, intruder))
-        progress(f"{'':22} at the default cut {scorer.default_cut}: {removed:.1%} own removed, {found:.1%} found")
+    among, against_all = (
+        figures(*score_cases(scorer, _unseen_cases(test, unseen, pool, rounds)))
+        for pool in (unseen, {t for i in test for t in i.things})
+    )
+    return unseen, among, against_all
+
+
+def _unseen_cases(
+    images: Sequence[LabelledImage], unseen: Sequence[str], pool: Iterable[str], rounds: int
+) -> list[Case]:
+    """As `make_cases`, with own things of `unseen` only and intruders drawn from the things in `pool`."""
+    rng = random.Random(0)
+    allowed = set(pool)
+    things = [t for i in images if len(i.stuff) >= 2 for t in i.things if t in allowed]
+    cases = []
+    for image in (i for _ in range(rounds) for i in images):
+        own = [t for t in image.things if t in unseen]
+        if not own or len(image.stuff) < 2 or set(things) <= set(image.things):
+            continue
+        ours = intruder = rng.choice(own)
+        while intruder in image.things:
+            intruder = rng.choice(things)
+        context = tuple(t for t in (*image.things, *image.stuff) if t not in (ours, intruder))
+        cases.append(Case(ours, intruder, context))
+    return cases

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -31,7 +32,10 @@ TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagge
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How to train; a run ends after `steps`, or after `minutes` where steps is None."""
+    """How to train; a run ends after `steps`, or after `minutes` where steps is None.
+
+    `rate` scales both learning rates (a run from an earlier net wants less); `lovasz` weighs the IoU loss.
+    """
 
     steps: int | None = None
     minutes: float = 75.0
@@ -42,6 +46,8 @@ class TrainConfig:
     weight_decay: float = 1e-3
     warmup: int = 100
     ema: float = 0.998
+    lovasz: float = 0.5
+    rate: float = 1.0
     seed: int = 0
     checkpoint_minutes: float = 4.0
 
@@ -63,6 +69,27 @@ def marginal_loss(logits: Tensor, label: Tensor, none_ok: Tensor, class_weight: 
     weight = torch.where(known, class_weight[torch.where(known, label, 0)], none.float())
     cost = torch.where(known, cost_known, torch.where(none, cost_none, 0.0))
     return (cost * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def lovasz_loss(logits: Tensor, label: Tensor, none_ok: Tensor) -> Tensor:
+    """The Lovász extension of 1 - IoU, averaged over the labelled classes in the batch; 0 where there are none.
+
+    Cross-entropy lets a large class pay for a small one, the mean IoU does not. A NONE pixel counts against a class
+    only where its set labels that class. Shapes as in `marginal_loss`.
+    Source: Berman, Triki, Blaschko, "The Lovász-Softmax loss", CVPR 2018, algorithm 1.
+    """
+    probability = torch.softmax(logits.float(), 1)
+    classes = probability.shape[1] - 1
+    known, none = label < classes, label == NONE
+    costs = []
+    for k in torch.unique(label[known]).tolist():
+        asked = known | (none & ~none_ok[:, k, None, None])
+        truth = (label[asked] == k).float()
+        errors, order = (truth - probability[:, k][asked]).abs().sort(descending=True)
+        truth = truth[order]
+        jaccard = 1 - (truth.sum() - truth.cumsum(0)) / (truth.sum() + (1 - truth).cumsum(0))
+        costs.append((errors * jaccard.diff(prepend=jaccard.new_zeros(1))).sum())
+    return torch.stack(costs).mean() if costs else logits.sum() * 0
 
 
 def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
@@ -131,17 +158,29 @@ def _batches(sampler: Sampler, batch: int, start: int) -> Iterator[list[Sample]]
 class Trainer:
     """A training run that can be stopped at any step and continued from its checkpoint."""
 
-    def __init__(self, space: LabelSpace, photos: list[Photo], config: TrainConfig, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        space: LabelSpace,
+        photos: list[Photo],
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
+        """A run from ImageNet features, or from the state `start` of an exported net of the same label space."""
         torch.manual_seed(config.seed)
         self.space, self.config, self.device = space, config, device
-        self.net = new_net(space).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        net = new_net(space, pretrained=start is None)
+        if start is not None:
+            net.load_state_dict(start, strict=False)  # the norms' counters are not exported
+        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         _freeze(self.net)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.sampler = Sampler(photos, space, crop=config.crop, seed=config.seed)
         self.weight = class_weights(photos, len(space.classes)).to(device)
         tuned = [p for p in self.net.backbone.parameters() if p.requires_grad] + list(self.net.pool.parameters())
         heads = [*self.net.decoder.parameters(), *self.net.tagger.parameters()]
-        self.rates = (config.lr_backbone, config.lr_heads)
+        self.rates = (config.rate * config.lr_backbone, config.rate * config.lr_heads)
         groups = [{"params": tuned}, {"params": heads}]
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr_heads, weight_decay=config.weight_decay)
         self.step, self.elapsed = 0, 0.0
@@ -159,8 +198,11 @@ class Trainer:
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.startswith("cuda")):
             out = self.net(images)
         pixels, image_level = marginal_loss(out.pixels, label, none_ok, self.weight), tag_loss(out.tags, tags)
+        loss = pixels + TAG_WEIGHT * image_level
+        if self.config.lovasz:
+            loss = loss + self.config.lovasz * lovasz_loss(out.pixels, label, none_ok)
         self.optimiser.zero_grad(set_to_none=True)
-        (pixels + TAG_WEIGHT * image_level).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -215,6 +257,15 @@ class Trainer:
         net = StarterNet(len(self.space.classes), len(self.space.tags))
         net.load_state_dict(self.average)
         return net.eval()
+
+
+def exported_state(weights: Path, space: LabelSpace) -> dict[str, Tensor]:
+    """The state of an exported net, to go on from; ValueError where it was trained for another label space."""
+    with safe_open(weights, framework="pt") as opened:
+        meta = json.loads((opened.metadata() or {}).get("occpipe", "{}"))
+        if tuple(meta.get("classes", ())) != space.classes or tuple(meta.get("tags", ())) != space.tags:
+            raise ValueError(f"{weights}: trained for other classes than those of the data")
+        return {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118  # not a dict
 
 
 def export(net: StarterNet, space: LabelSpace, out: Path, **extra: object) -> None:

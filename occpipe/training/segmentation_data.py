@@ -141,13 +141,14 @@ class Sampler:
         k = len(space.classes)
         present = np.array([np.bincount(p.label.ravel(), minlength=256)[:k] > 0 for p in photos])
         share = present.mean(0)
-        rarity = np.where(share > 0, np.sqrt(0.02 / np.maximum(share, 1e-9)), 1.0).clip(1.0, 3.0)
+        rarity = np.where(share > 0, np.sqrt(0.05 / np.maximum(share, 1e-9)), 1.0).clip(1.0, 3.0)
         factor = np.array([rarity[row].max(initial=1.0) for row in present])
         weight = factor * [SET_WEIGHT.get(p.set, 1.0) for p in photos]
         self.weight = weight / weight.sum()
         self.cumulative = np.cumsum(self.weight)
         is_thing = np.array(space.is_thing)
         self.donors = np.flatnonzero((present & is_thing).any(1))
+        self.donor_weight = self.weight[self.donors] / self.weight[self.donors].sum() if len(self.donors) else None
         self.is_thing = np.append(is_thing, np.zeros(256 - k, bool))
 
     def _pick(self, rng: np.random.Generator) -> Photo:
@@ -159,7 +160,7 @@ class Sampler:
         photo = self._pick(rng)
         image, label, covered = random_crop(photo, self.crop, rng)
         if len(self.donors) and rng.random() < 0.3:
-            donor = self.photos[self.donors[int(rng.integers(len(self.donors)))]]
+            donor = self.photos[int(rng.choice(self.donors, p=self.donor_weight))]
             image, label = paste_thing(image, label, donor, self.is_thing, rng)
         tags = photo.tags if covered > 0.5 else np.full_like(photo.tags, -1)
         return Sample(jitter(image, rng), label, photo.none_ok, tags)
