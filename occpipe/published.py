@@ -30,8 +30,9 @@ class Published:
     @property
     def config(self) -> Config:
         """The config of the run; StorageError where another version of occpipe wrote it and this one cannot read it."""
+        settings = {key: value for key, value in self.manifest["config"].items() if key != "digest"}
         try:
-            return Config.model_validate(self.manifest["config"])
+            return Config.model_validate(settings)
         except ValidationError as error:
             raise StorageError(f"{self.uri}: its config is of another version of occpipe") from error
 

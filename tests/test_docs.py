@@ -1,0 +1,53 @@
+"""Every command in docs/ is run as it stands there."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.make_demo import scenes
+from tests.published import publish_rows, scene_row
+from tests.scenes import encoded
+from tests.test_readme import ROOT, bash
+
+DOCS = ROOT / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Captions, lists, aliases, a photo, an earlier run and its verdicts, by the names that the pages use."""
+    rng = random.Random(0)
+    worlds = [("surfboard person boat", "sea sand rock sky-other"), ("cat bed book", "pillow blanket wall-other rug")]
+    captions, things, stuff = ["image\tcaption"], ["image\tclasses"], ["image\tclasses"]
+    for number in range(400):
+        own, around = (part.split() for part in worlds[number % 2])
+        seen, near = rng.sample(own, 2), rng.sample(around, 3)
+        captions.append(
+            f"{number}\tA {seen[0]} and a {seen[1]} and a lorry near the {near[0]} and {near[1].split('-')[0]}."
+        )
+        things.append(f"{number}\t{','.join(seen)}")
+        stuff.append(f"{number}\t{','.join(near)}")
+    for name, rows in (("captions", captions), ("things", things), ("stuff", stuff)):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "aliases.csv").write_text("alias,token\nlorry,truck\n")
+    cars = [scene_row(n, {"car": 0.9, "cat": 0.8}, {"road": 0.9, "tree": 0.6}) for n in range(120)]
+    publish_rows(tmp_path / "cleaned", cars)
+    verdicts = [f"{n}.jpg,{thing},{v}" for n in range(100) for thing, v in (("0", "keep"), ("cat", "remove"))]
+    (tmp_path / "verdicts.csv").write_text("image,object,verdict\n" + "\n".join(verdicts) + "\n")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "palace.jpg").write_bytes(encoded(dict(scenes())["cat_at_the_palace"]))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "script"), [(p.name, b) for p in sorted(DOCS.glob("*.md")) for b in blocks(p.name)])
+def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
+    assert bash(script, folder)
+    for name in re.findall(r"--out (\S+)", script):
+        assert (folder / name).stat().st_size
