@@ -33,15 +33,25 @@ def coco_stuff() -> tuple[ClassName, ...]:
 
 
 def is_thing(name: str) -> bool:
-    """Whether a class of a panoptic segmenter is a thing; a class that COCO-Stuff does not know counts as one.
+    """Whether a class of a panoptic segmenter is a thing; a class that COCO-Stuff does not know counts as one."""
+    known = coco_stuff_class(name)
+    return known.is_thing if known else True
+
+
+def coco_stuff_class(name: str) -> ClassName | None:
+    """The COCO-Stuff class that a segmenter's class name means, or None.
 
     Names are looked up as they are and with the endings that COCO panoptic changed (`tree-merged`, `table-merged`).
     """
-    kinds = {c.name: c.is_thing for c in coco_stuff()}
     name = _normal(name)
     bare = name.removesuffix("-merged")
-    known = [kinds[candidate] for candidate in (name, bare, f"{bare}-other", f"{bare}-stuff") if candidate in kinds]
-    return known[0] if known else True
+    candidates = (name, bare, f"{bare}-other", f"{bare}-stuff")
+    return next((_by_name()[c] for c in candidates if c in _by_name()), None)
+
+
+@cache
+def _by_name() -> dict[str, ClassName]:
+    return {c.name: c for c in coco_stuff()}
 
 
 def _normal(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands around the relation predictor: train it, measure it, calibrate it, and have it explain itself."""
+"""The commands that train, measure and calibrate what decides, and have it explain itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from occpipe.config import load_config
 from occpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,6 +99,47 @@ def evaluate_relations(
         typer.echo(f"without {', '.join(names)} in the lists, by their caption vectors alone:")
         typer.echo(f"{'own and intruder':22} {'of these':10} {among}")
         typer.echo(f"{'own of these':22} {'any other':10} {against_all}")
+
+
+@evaluate_app.command("segmenter")
+def evaluate_segmenter(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="index.jsonl, label_space.json, images/ and labels/.")],
+    model: Annotated[
+        str | None, typer.Option(help="Instead of the config's: starter, maskrcnn-v2, hf:PATH, ...")
+    ] = None,
+    config: Annotated[str, typer.Option("--config", "-c", help="A config by name or path.")] = "local",
+    part: Annotated[str, typer.Option(help="all, or held-out: what the starter was not trained on.")] = "all",
+    limit: Annotated[int | None, typer.Option(min=1, help="An even spread of that many photos.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for a picture of each photo with its segments.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure a segmenter on labelled photos: IoU per class, whether scores can be trusted, and stuff of the image.
+
+    The format of DIR, in which each set of photos may label some of the classes only, stands in docs/segmenters.md.
+    """
+    from occpipe.models import load_segmenter
+    from occpipe.training import evaluation
+    from occpipe.training.segmentation_data import LabelSpace, read_photos
+
+    if part not in ("all", "held-out"):
+        raise typer.BadParameter("use all or held-out", param_hint="--part")
+    segmenter = load_segmenter(load_config(config, [f"segmenter.model={model}"] if model else []))
+    with _one_line():
+        space = LabelSpace.read(data)
+        photos = read_photos(data, space, held_out=True if part == "held-out" else None, limit=limit)
+    result = evaluation.evaluate_segmenter(segmenter, photos, space)
+    if overlays is not None:
+        from occpipe.preview import draw_segments
+
+        overlays.mkdir(parents=True, exist_ok=True)
+        for photo in photos:
+            (seen,) = segmenter([photo.image])
+            draw_segments(photo.image, seen).save(overlays / f"{Path(photo.name).name}.png")
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    else:
+        for line in evaluation.lines(result):
+            typer.echo(line)
 
 
 def calibrate(

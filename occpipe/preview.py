@@ -90,6 +90,19 @@ def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Im
     return sheet
 
 
+def draw_segments(rgb: Image, scene: Segmentation) -> Pil.Image:
+    """A photo, H x W x 3, beside its segments with their labels, and a line with its stuff."""
+    scale = PANEL / max(rgb.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    sheet = Pil.new("RGB", (2 * width + _GAP, height + _LINE), _PAPER)
+    for x, panel in ((0, Pil.fromarray(rgb)), (width + _GAP, _draw_segments(rgb, scene))):
+        sheet.paste(panel.resize((width, height), Pil.Resampling.LANCZOS), (x, 0))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    _draw_labels(pen, scene, (width + _GAP, 0), scale, font)
+    pen.text((0, height + 1), _stuff_line(scene.stuff), _INK, font)
+    return sheet
+
+
 def colour_of(label: str) -> tuple[int, int, int]:
     """A colour for a class, the same in every picture."""
     known = {c.name: c.id for c in coco_stuff()}

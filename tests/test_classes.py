@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from occpipe.classes import coco_stuff, is_thing, token
+from occpipe.classes import coco_stuff, coco_stuff_class, is_thing, token
 
 
 def test_the_table_is_coco_stuff() -> None:
@@ -36,3 +36,12 @@ def test_tokens(name: str, expected: str) -> None:
 )
 def test_things_and_stuff(name: str, thing: bool) -> None:
     assert is_thing(name) is thing
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("grass-merged", "grass"), ("sky-other-merged", "sky-other"), ("Dining_Table", "dining table"), ("unicorn", None)],
+)
+def test_names_of_segmenters_find_their_class(name: str, expected: str | None) -> None:
+    found = coco_stuff_class(name)
+    assert (found.name if found else None) == expected

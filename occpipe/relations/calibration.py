@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from occpipe.config import Policy
 from occpipe.decide import context_of
-from occpipe.relations.benchmark import LabelledImage, make_cases
+from occpipe.relations.benchmark import LabelledImage, as_seen, make_cases
 from occpipe.relations.scorer import Context, EmbeddingScorer
 
 Floats64 = NDArray[np.float64]
@@ -73,12 +73,12 @@ class Calibration:
 def observe_lists(images: Sequence[LabelledImage], seed: int = 0) -> list[Observation]:
     """Own things and intruders of label lists, in contexts as they come in practice.
 
-    Complete, with 30% of the stuff missed, and of at most five and two classes; see `make_cases`.
+    Complete, as a segmenter sees them with its confidences, and of at most five and two classes; see `benchmark`.
     """
     cases = [
         *make_cases(images, seed, 2),
-        *make_cases(images, seed + 1, 2, drop_stuff=0.3),
-        *make_cases(images, seed + 2, 2, at_most=5),
+        *as_seen(make_cases(images, seed + 1, 3), images, seed),
+        *make_cases(images, seed + 2, 1, at_most=5),
         *make_cases(images, seed + 3, 1, at_most=2),
     ]
     return [Observation(t, c.context, own) for c in cases for t, own in ((c.own, True), (c.intruder, False))]

@@ -170,7 +170,10 @@ class StarterSegmenter:
                 side = max(32, round(max(shape) * look))
                 resized = np.stack([resize_image(image, *input_shape(shape, side)) for image in images])
                 out = self.net(normalise(torch.from_numpy(resized).to(self.device)))
-                logits = logits + F.interpolate(out.pixels.float(), size=size, mode="bilinear", align_corners=False)
+                pixels = out.pixels.float()
+                if pixels.shape[-2:] != size:
+                    pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+                logits = logits + pixels
                 tags = tags + torch.sigmoid(out.tags.float()).cpu()
             log_p = torch.log_softmax(logits / (len(self.looks) * self.meta.temperature), 1)
             return log_p, (tags / len(self.looks)).numpy()
@@ -185,7 +188,7 @@ class StarterSegmenter:
         import torch.nn.functional as F
 
         with torch.inference_mode():
-            present = torch.bincount(log_p.argmax(0).ravel()).nonzero()[:, 0]
+            present = torch.bincount(log_p.max(0).indices.ravel()).nonzero()[:, 0]  # argmax is half as fast
             fine = F.interpolate(log_p[present][None], size=shape, mode="bilinear", align_corners=False)[0]
             best, winner = fine.max(0)
             return present[winner].to(torch.uint8).cpu().numpy(), best.exp().cpu().numpy()
@@ -247,9 +250,14 @@ def regions(mask: Mask, smallest: int, *, split: bool) -> list[Mask]:
 
     Connected components each (8 neighbours), or all of them together where `split` is false.
     """
-    mask = _without_specks(mask, smallest)
+    left, top, width, height = cv2.boundingRect(mask)
+    # one more pixel around, where the image has it: what touches that ring is outside, not a hole
+    box = np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
+    part = _without_specks(mask[box], smallest)
+    sides = (top > 0, left > 0, top + height < mask.shape[0], left + width < mask.shape[1])
     # a hole smaller than a speck can hold dropped specks only, so that closing it overlaps no other segment
-    mask = 1 - _without_specks(1 - mask, smallest, connectivity=4)
+    mask = np.zeros_like(mask)
+    mask[box] = _without_holes(part, smallest, sides)
     if not mask.any():
         return []
     if not split:
@@ -258,9 +266,21 @@ def regions(mask: Mask, smallest: int, *, split: bool) -> list[Mask]:
     return [(parts == i).astype(np.uint8) for i in range(1, count)]
 
 
-def _without_specks(mask: Mask, smallest: int, connectivity: int = 8) -> Mask:
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
+def _without_specks(mask: Mask, smallest: int) -> Mask:
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= smallest
     keep[0] = False
     kept: Mask = keep[parts].astype(np.uint8)
     return kept
+
+
+def _without_holes(mask: Mask, smallest: int, outside: Sequence[bool]) -> Mask:
+    """Fill the holes; what reaches a side (top, left, bottom, right) that has more of the image behind it is none."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    hole = stats[:, cv2.CC_STAT_AREA] < smallest
+    for is_open, side in zip(outside, (parts[0], parts[:, 0], parts[-1], parts[:, -1]), strict=True):
+        if is_open:
+            hole[side] = False
+    hole[0] = True  # the mask itself
+    filled: Mask = hole[parts].astype(np.uint8)
+    return filled

@@ -1,13 +1,16 @@
-"""Figures of a segmenter on labelled photos: IoU per class, calibration of its pixels, and Jaccard of its stuff."""
+"""Figures of any segmenter on labelled photos: IoU per class, calibration of its scores, Jaccard of its stuff."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from occpipe.classes import coco_stuff_class
 from occpipe.segmenters.starter import StarterSegmenter, input_shape
 from occpipe.training.segmentation_data import IGNORE, NONE, LabelSpace, Photo
 from occpipe.types import Image, Segmentation
@@ -31,9 +34,17 @@ def paint(segmentation: Segmentation, space: LabelSpace) -> NDArray[np.uint8]:
     """A segmentation as a map of class indices, H x W; K where there is no segment, the surer one where two overlap."""
     labels = np.full((segmentation.height, segmentation.width), len(space.classes), np.uint8)
     for segment in sorted(segmentation.segments, key=lambda s: s.score):
-        if segment.label in space.classes:
-            labels[segment.mask > 0] = space.classes.index(segment.label)
+        number = _class_index(segment.label, space)
+        if number is not None:
+            labels[segment.mask > 0] = number
     return labels
+
+
+def _class_index(label: str, space: LabelSpace) -> int | None:
+    """The index of a segmenter's class among those of the data, also where it writes COCO panoptic's names."""
+    known = coco_stuff_class(label)
+    name = known.name if known else label
+    return space.classes.index(name) if name in space.classes else None
 
 
 def class_iou(predictions: Sequence[NDArray[np.uint8]], photos: Sequence[Photo], space: LabelSpace) -> dict[str, float]:
@@ -126,3 +137,94 @@ def best_cut(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> tupl
     scores = [(jaccard(probability >= cut, truth), float(cut)) for cut in np.arange(0.05, 0.61, 0.025)]
     score, cut = max(scores)
     return cut, score
+
+
+def segment_confidence(
+    segmentations: Sequence[Segmentation], photos: Sequence[Photo], space: LabelSpace
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Per segment of a class that the photo's set labels: its score, the share of its pixels that are right, and whether
+    it is a thing. Segments without a labelled pixel are left out.
+    """
+    rows = []
+    for seen, photo in zip(segmentations, photos, strict=True):
+        for segment in seen.segments:
+            number = _class_index(segment.label, space)
+            if number is None or not space.supervised[photo.set][number]:
+                continue
+            truth = photo.label[(segment.mask > 0) & (photo.label != IGNORE)]
+            if truth.size:
+                rows.append((segment.score, float((truth == number).mean()), space.is_thing[number]))
+    scores, right, things = zip(*rows, strict=True) if rows else ((), (), ())
+    return np.array(scores, np.float32), np.array(right, np.float32), np.array(things, bool)
+
+
+def stuff_truth(segmentations: Sequence[Segmentation], photos: Sequence[Photo], tags: Sequence[str]) -> dict[str, Any]:
+    """Jaccard of the stuff classes seen with those of complete lists, beside base rates; empty without such lists.
+
+    The base-rate predictor names the classes that are frequent in the lists of the other photos, at its best cut.
+    """
+    listed = [i for i, p in enumerate(photos) if (p.tags >= 0).all()]
+    if len(listed) < 2:
+        return {}
+    truth = np.stack([photos[i].tags for i in listed]) == 1
+    column = {name: number for number, name in enumerate(tags)}
+    seen = np.zeros(truth.shape, bool)
+    for row, i in enumerate(listed):
+        for name in segmentations[i].stuff:
+            known = coco_stuff_class(name)
+            if known and known.name in column:
+                seen[row, column[known.name]] = True
+    others = ((truth.sum(0) - truth) / (len(truth) - 1)).astype(np.float32)
+    cut, base = best_cut(others, truth)
+    return {"photos": len(listed), "jaccard": jaccard(seen, truth), "base_rates": base, "base_rate_cut": cut}
+
+
+def evaluate_segmenter(segmenter: Segmenter, photos: Sequence[Photo], space: LabelSpace) -> dict[str, Any]:
+    """All figures of a segmenter as plain values; see `lines`."""
+    ordered: list[Photo] = []
+    seen: list[Segmentation] = []
+    start = time.perf_counter()
+    for group in in_batches(list(photos)):
+        seen += segmenter([p.image for p in group])
+        ordered += group
+    seconds = time.perf_counter() - start
+    iou = class_iou([paint(s, space) for s in seen], ordered, space)
+    shown = {c: sum(int((p.label == i).any()) for p in ordered) for i, c in enumerate(space.classes)}
+    score, right, things = segment_confidence(seen, ordered, space)
+    found = right[things] >= 0.5  # more of the thing than of anything else
+    return {
+        "photos": len(ordered),
+        "photos_per_s": len(ordered) / seconds,
+        "key_mean_iou": key_mean(iou),
+        "mean_iou": float(np.mean(list(iou.values()))) if iou else 0.0,
+        "iou": {c: {"iou": iou[c], "photos": shown[c]} for c in sorted(iou, key=lambda c: -iou[c])},
+        "things": {
+            "segments": len(found),
+            "right": float(found.mean()) if len(found) else None,
+            "mean_score": float(score[things].mean()) if len(found) else None,
+            "calibration_error": calibration_error(score[things], found),
+        },
+        "stuff": stuff_truth(seen, ordered, space.tags),
+    }
+
+
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The result of `evaluate_segmenter` as a table."""
+    for name, row in result["iou"].items():
+        yield f"{name:16} {row['iou']:.3f} {row['photos']:5} photos{' *' if name in KEY_CLASSES else ''}"
+    if all(name in result["iou"] for name in KEY_CLASSES):
+        yield f"mean IoU over the 20 classes marked * {result['key_mean_iou']:.3f}"
+    yield f"mean IoU over {len(result['iou'])} classes with labelled pixels {result['mean_iou']:.3f}"
+    things = result["things"]
+    if things["segments"]:
+        yield (
+            f"things: {things['segments']} segments, {things['right']:.3f} of them right (half their pixels), mean score "
+            f"{things['mean_score']:.3f}, expected calibration error {things['calibration_error']:.3f}"
+        )
+    if result["stuff"]:
+        stuff = result["stuff"]
+        yield (
+            f"stuff of an image: Jaccard {stuff['jaccard']:.3f}; base rates at their best cut {stuff['base_rates']:.3f} "
+            f"({stuff['photos']} photos with complete lists)"
+        )
+    yield f"{result['photos']} photos, {result['photos_per_s']:.1f} a second"

@@ -120,10 +120,19 @@ def _photo(folder: Path, row: dict[str, object], space: LabelSpace) -> Photo:
     return Photo(name, group, np.ascontiguousarray(bgr[:, :, ::-1]), label, none_ok, tags)
 
 
-def read_photos(folder: Path, space: LabelSpace, *, held_out: bool, limit: int | None = None) -> list[Photo]:
-    """The photos of one side of the split, in the order of the index; `limit` takes an even spread of that many."""
+def read_photos(
+    folder: Path, space: LabelSpace, *, held_out: bool | None = None, limit: int | None = None
+) -> list[Photo]:
+    """The photos of one side of the split, or of both, in the order of the index.
+
+    `limit` takes an even spread of that many. Raises ValueError where the index is not as documented.
+    """
     with (folder / "index.jsonl").open() as lines:
-        rows = [row for row in map(json.loads, lines) if is_held_out(row["name"]) == held_out]
+        try:
+            rows = [json.loads(line) for line in lines]
+            rows = [row for row in rows if held_out is None or is_held_out(row["name"]) == held_out]
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder / 'index.jsonl'}: not a line of JSON with a name for each photo") from error
     if limit is not None and limit < len(rows):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
     with ThreadPoolExecutor(2) as pool:
