@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from occpipe.config import load_config
+from occpipe.config import Policy, load_config
 from occpipe.errors import ConfigError
+from occpipe.types import Reason, Verdict
 
 if TYPE_CHECKING:
+    from occpipe.published import Published
     from occpipe.relations.calibration import Observation
+    from occpipe.relations.scorer import EmbeddingScorer
 
 evaluate_app = typer.Typer(help="Measure models on labelled data of your own.", no_args_is_help=True)
 
@@ -65,12 +69,13 @@ def evaluate_relations(
     things: Annotated[Path, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")],
     stuff: Annotated[Path, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")],
     relations: _Relations = None,
-    part: Annotated[
-        str, typer.Option(help="test: the 15% of the images that the shipped file was not trained on; or all.")
-    ] = "test",
+    all_images: Annotated[
+        bool, typer.Option("--all", help="Score all images, not only the 15% that training leaves out.")
+    ] = False,
     per_class: Annotated[bool, typer.Option(help="A line for each thing class, too.")] = False,
     unseen: Annotated[
-        int, typer.Option(min=0, help="Leave this many thing classes out of a head trained anew, and score them.")
+        int,
+        typer.Option(min=0, help="Leave this many things out of a head trained anew, and score those (on the 15%)."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -80,11 +85,8 @@ def evaluate_relations(
     """
     from occpipe.relations.evaluation import evaluate, lines
 
-    if part not in ("test", "all"):
-        raise typer.BadParameter("use test or all", param_hint="--part")
-    wanted: Literal["test", "all"] = "all" if part == "all" else "test"
     with _one_line():
-        result = evaluate(things, stuff, relations, part=wanted)
+        result = evaluate(things, stuff, relations, all_images=all_images)
         if unseen:
             from occpipe.training.relations import evaluate_unseen
 
@@ -108,7 +110,9 @@ def evaluate_segmenter(
         str | None, typer.Option(help="Instead of the config's: starter, maskrcnn-v2, hf:PATH, ...")
     ] = None,
     config: Annotated[str, typer.Option("--config", "-c", help="A config by name or path.")] = "local",
-    part: Annotated[str, typer.Option(help="all, or held-out: what the starter was not trained on.")] = "all",
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only photos that the starter was not trained on.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="An even spread of that many photos.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a picture of each photo with its segments.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -121,12 +125,10 @@ def evaluate_segmenter(
     from occpipe.training import evaluation
     from occpipe.training.segmentation_data import LabelSpace, read_photos
 
-    if part not in ("all", "held-out"):
-        raise typer.BadParameter("use all or held-out", param_hint="--part")
     segmenter = load_segmenter(load_config(config, [f"segmenter.model={model}"] if model else []))
     with _one_line():
         space = LabelSpace.read(data)
-        photos = read_photos(data, space, held_out=True if part == "held-out" else None, limit=limit)
+        photos = read_photos(data, space, held_out=True if held_out else None, limit=limit)
     result = evaluation.evaluate_segmenter(segmenter, photos, space)
     if overlays is not None:
         from occpipe.preview import draw_segments
@@ -163,19 +165,26 @@ def calibrate(
     From label lists (--things, --stuff), from an earlier run alone (its things are taken to belong, and the share is
     held within each class), or from an earlier run with human verdicts. Use the file with --set relations.vectors=FILE.
     """
+    from occpipe.published import Published
     from occpipe.relations.calibration import calibrate as fit
     from occpipe.relations.scorer import EmbeddingScorer
-    from occpipe.relations.vectors import read_asset
-    from occpipe.training.relations import write
+    from occpipe.relations.vectors import check_target, read_asset, write_asset
 
     with _one_line():
+        check_target(out)
+        if output_uri is None:
+            observed = _from_lists(verdicts, things, stuff)
+        else:
+            published = Published(output_uri)
+            relations = relations or published.relations
+            observed = _from_output(published, verdicts, things, stuff)
         arrays, description = read_asset(relations)
-        scorer = EmbeddingScorer.from_arrays(arrays, description)
-        observed = list(_observations(output_uri, verdicts, things, stuff))
-        result = fit(scorer, observed, false_removal, per_class=per_class)
-        write(arrays, result.apply(description), out)
-    typer.echo(f"{len(observed)} things, {sum(o.belongs is False for o in observed)} of them judged not to belong")
-    typer.echo(f"log-odds x {result.scale:.3f} {result.shift:+.3f}; cut {result.default_cut} for {false_removal:.1%}")
+        result = fit(EmbeddingScorer.from_arrays(arrays, description), observed, false_removal, per_class=per_class)
+        write_asset(arrays, result.apply(description), out)
+    typer.echo(f"{result.things} things, {result.strange} of them judged not to belong")
+    typer.echo(
+        f"log-odds x {result.scale:.3f} {result.shift:+.3f}; cut {result.default_cut:.4f} for {false_removal:.1%}"
+    )
     moved = sorted(((abs(p), t, p) for t, p in result.priors.items() if abs(p) >= 0.05), reverse=True)
     typer.echo("class priors: " + (", ".join(f"{token} {prior:+.2f}" for _, token, prior in moved[:12]) or "none"))
     typer.echo(f"wrote {out}")
@@ -189,12 +198,11 @@ def explain(
     relations: _Relations = None,
 ) -> None:
     """Print how far a thing belongs to a context, what each context class adds, and the verdict at the default cut."""
-    from occpipe.relations import EmbeddingScorer, load_relations
+    from occpipe.relations.scorer import EmbeddingScorer
+    from occpipe.relations.vectors import read_asset
 
     with _one_line():
-        scorer = load_relations("default", relations)
-        if not isinstance(scorer, EmbeddingScorer):
-            raise TypeError("the default scorer of a relation file is an EmbeddingScorer")
+        scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
         around = _parse_context(context)
         score = scorer.relation(thing, around)
         shares = scorer.shares(thing, around)
@@ -202,36 +210,55 @@ def explain(
         alone = {item.context: item.relation for item in scorer.score(thing, around).evidence}
     table = Table("context", "confidence", "adds (log-odds)", "alone")
     for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-        table.add_row(name, f"{around[name]:g}", f"{share:+.2f}", f"{alone[name]:.2f}")
-    console = Console(highlight=False)
-    console.print(table)
-    if ignored := [name for name in around if name not in shares]:
-        console.print(f"not heard (unknown, repeated, or the thing itself): {', '.join(ignored)}")
-    verdict = "remove, unrelated" if score < scorer.default_cut else "keep, related"
-    console.print(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; cut {scorer.default_cut}: {verdict}")
+        table.add_row(escape(name), f"{around[name]:g}", f"{share:+.2f}", f"{alone[name]:.2f}")
+    Console().print(table)
+    for name in around:
+        if name not in shares:
+            typer.echo(f"not heard: {name} ({_why_unheard(scorer, thing, name, around)})")
+    if len(shares) < Policy().min_context:
+        verdict, reason = Verdict.KEEP, Reason.NO_CONTEXT
+    elif score < scorer.default_cut:
+        verdict, reason = Verdict.REMOVE, Reason.UNRELATED
+    else:
+        verdict, reason = Verdict.KEEP, Reason.RELATED
+    cut = f"cut {scorer.default_cut:.4f}"
+    typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; {cut}: {verdict}, {reason}")
 
 
-def _observations(
-    output_uri: str | None, verdicts: Path | None, things: Path | None, stuff: Path | None
-) -> Iterator[Observation]:
-    from occpipe.published import Published
-    from occpipe.relations import calibration
+def _why_unheard(scorer: EmbeddingScorer, thing: str, name: str, around: dict[str, float]) -> str:
+    key = scorer.vectors.key(name)
+    if key is None:
+        return "unknown"
+    if key == scorer.vectors.key(thing):
+        return "the thing itself"
+    return f"another name of {key}, counted once" if around[name] else "confidence 0"
+
+
+def _from_lists(verdicts: Path | None, things: Path | None, stuff: Path | None) -> list[Observation]:
     from occpipe.relations.benchmark import read_labels
+    from occpipe.relations.calibration import observe_lists
 
-    if output_uri is None:
-        if verdicts is not None or things is None or stuff is None:
-            raise ConfigError("give OUTPUT, OUTPUT with --verdicts, or --things and --stuff")
-        yield from calibration.observe_lists(read_labels(things, stuff))
-        return
+    if verdicts is not None or things is None or stuff is None:
+        raise ConfigError("give OUTPUT, OUTPUT with --verdicts, or --things and --stuff")
+    return observe_lists(read_labels(things, stuff))
+
+
+def _from_output(
+    published: Published, verdicts: Path | None, things: Path | None, stuff: Path | None
+) -> list[Observation]:
+    from occpipe.observations import ROWS, observe_rows, observe_verdicts, read_verdicts
+
     if things is not None or stuff is not None:
         raise ConfigError("give OUTPUT or label lists, not both")
-    published = Published(output_uri)
-    policy = published.config.policy
+    rows, policy = published.rows(list(ROWS)), published.config.policy
     if verdicts is None:
-        yield from calibration.observe_rows(published.rows(["objects", "stuff"]), policy)
-    else:
-        rows = published.rows(["image_id", "uri", "objects", "stuff"])
-        yield from calibration.observe_verdicts(rows, policy, calibration.read_verdicts(verdicts))
+        return observe_rows(rows, policy)
+    judged, missed = observe_verdicts(rows, policy, read_verdicts(verdicts))
+    if missed:
+        typer.echo(f"{len(missed)} verdicts match no object of {published.uri}, the first: {missed[0]}", err=True)
+    if not judged:
+        raise ConfigError(f"{verdicts}: no verdict matches an object of {published.uri}")
+    return judged
 
 
 def _parse_context(text: str) -> dict[str, float]:
@@ -252,7 +279,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(next(iter(str(error).splitlines()), repr(error))) from error
 
 
 def _say(line: str) -> None:

@@ -49,7 +49,10 @@ def context_of(
     for name, score in things:
         if name != label and score >= policy.min_score:
             context[name] = max(score, context.get(name, 0.0))
-    return context | {name: c for name, c in stuff.items() if c >= policy.min_stuff_confidence and name != label}
+    for name, confidence in stuff.items():
+        if name != label and confidence >= policy.min_stuff_confidence:
+            context[name] = max(confidence, context.get(name, 0.0))
+    return context
 
 
 def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:

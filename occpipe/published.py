@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,12 @@ class Published:
             return Config.model_validate(settings)
         except ValidationError as error:
             raise StorageError(f"{self.uri}: its config is of another version of occpipe") from error
+
+    @property
+    def relations(self) -> Path | None:
+        """The relation file of the run; None = the shipped one."""
+        vectors = self.config.relations.vectors
+        return None if vectors is None else Path(vectors)
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows, or some of their columns, file by file."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.make_demo import scenes
+from occpipe.classes import coco_stuff
+from occpipe.relations.vectors import read_asset
 from tests.published import publish_rows, scene_row
 from tests.scenes import encoded
 from tests.test_readme import ROOT, bash
@@ -18,6 +23,23 @@ DOCS = ROOT / "docs"
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def labelled(folder: Path) -> None:
+    """Two photos whose set labels person and sky: a meadow below the sky, and one without a list of its stuff."""
+    names = [c.name for c in coco_stuff()]
+    sky, grass = names.index("sky-other"), names.index("grass")
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    (folder / "label_space.json").write_text(json.dumps({"classes": names, "supervised": {"mine": [0, sky]}}))
+    rows = []
+    for name in ("a", "b"):
+        rgb, label = np.full((120, 160, 3), (150, 190, 250), np.uint8), np.full((120, 160), sky, np.uint8)
+        rgb[70:], label[70:] = (60, 140, 40), 254
+        Image.fromarray(rgb).save(folder / "images" / f"{name}.jpg")
+        Image.fromarray(label).save(folder / "labels" / f"{name}.png")
+        rows.append(json.dumps({"name": name, "set": "mine", "image_level_stuff": [sky, grass]}))
+    (folder / "index.jsonl").write_text("\n".join(rows) + "\n")
 
 
 @pytest.fixture
@@ -41,6 +63,7 @@ def folder(tmp_path: Path) -> Path:
     publish_rows(tmp_path / "cleaned", cars)
     verdicts = [f"{n}.jpg,{thing},{v}" for n in range(100) for thing, v in (("0", "keep"), ("cat", "remove"))]
     (tmp_path / "verdicts.csv").write_text("image,object,verdict\n" + "\n".join(verdicts) + "\n")
+    labelled(tmp_path / "labelled")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "palace.jpg").write_bytes(encoded(dict(scenes())["cat_at_the_palace"]))
     return tmp_path
@@ -49,5 +72,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("page", "script"), [(p.name, b) for p in sorted(DOCS.glob("*.md")) for b in blocks(p.name)])
 def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
     assert bash(script, folder)
+    for name in re.findall(r"--overlays (\S+)", script):
+        assert {p.name for p in (folder / name).iterdir()} == {"a.png", "b.png"}
     for name in re.findall(r"--out (\S+)", script):
-        assert (folder / name).stat().st_size
+        _, description = read_asset(folder / name)
+        assert description["calibration"]["scale"] > 0
+        assert 0 < description["default_cut"] < 1

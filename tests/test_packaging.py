@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import zipfile
@@ -42,3 +43,15 @@ def test_weights_and_tables_come_along(installed: Path) -> None:
 def test_no_tracked_file_is_too_large() -> None:
     for path in (ROOT / "occpipe" / "assets").iterdir():
         assert path.stat().st_size <= 12_000_000
+
+
+def test_cards_and_readme_speak_of_the_shipped_files() -> None:
+    from occpipe.relations.vectors import read_asset
+
+    assets = ROOT / "occpipe" / "assets"
+    _, description = read_asset()
+    cut = f"{description['default_cut']:.3f}"
+    card = (assets / "starter-relations.md").read_text()
+    assert hashlib.sha256((assets / "starter-relations.safetensors").read_bytes()).hexdigest()[:12] in card
+    assert cut in card
+    assert cut in (ROOT / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from occpipe.classes import coco_stuff
 from occpipe.relations import ClassVectors, Context, EmbeddingScorer, PaperScorer, RelationScorer, load_relations
-from occpipe.relations.benchmark import LabelledImage, Npmi, as_seen, figures, make_cases
+from occpipe.relations.benchmark import LabelledImage, Npmi, as_seen, figures, make_cases, read_labels
 from occpipe.relations.evaluation import evaluate, lines
 from occpipe.relations.vectors import read_aliases, read_asset
 
@@ -295,6 +296,36 @@ def test_a_calibrated_segmenter_is_imitated() -> None:
         assert np.mean(there) == pytest.approx(low + 0.05, abs=0.05)
 
 
+def test_lists_of_one_domain_end(tmp_path: Path) -> None:
+    """No stuff class is absent anywhere, so that no wrong one can be added; a thing is in all images."""
+    images = [LabelledImage(str(i), ("boat", "person")[: 1 + i % 2], ("sea", "sky")) for i in range(4)]
+    cases = make_cases(images, drop_stuff=0.3, add_stuff=2)
+    assert {c.own for c in cases} == {"boat"}
+    assert as_seen(cases, images)
+
+
+def test_lists_name_what_is_wrong_with_them(tmp_path: Path) -> None:
+    table = tmp_path / "things.tsv"
+    table.write_text("image\tclasses\n1\t0,16\n2\t182\n")
+    with pytest.raises(ValueError, match="line 3: class 182 is none of the 182"):
+        read_labels(table, table)
+    (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(b"image\tclasses\n1\t0,16\n")[:-9])
+    with pytest.raises(ValueError, match="damaged"):
+        read_labels(tmp_path / "cut.tsv.gz", table)
+
+
+def test_a_baseline_is_measured_on_what_it_knows(tmp_path: Path) -> None:
+    things = ["image\tclasses"] + [f"{n}\t{('piano', 'boat', 'cat')[n % 3]}" for n in range(300)]
+    stuff = ["image\tclasses"] + [
+        f"{n}\t{('wall-other,carpet', 'sea,sand', 'rug,floor-wood')[n % 3]}" for n in range(300)
+    ]
+    for name, rows in (("things", things), ("stuff", stuff)):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(rows) + "\n")
+    result = evaluate(tmp_path / "things.tsv", tmp_path / "stuff.tsv", all_images=True)["contexts"]["complete"]
+    assert 0 < result["paper2019"]["cases"] < result["default"]["cases"]
+    assert result["default"]["auc"] > 0.8
+
+
 def test_a_users_aliases_lead_to_tokens(vectors: ClassVectors, tmp_path: Path) -> None:
     table = tmp_path / "aliases.csv"
     table.write_text("alias,token\nlilo,surfboard\nBeach Chair,couch\n")
@@ -302,6 +333,7 @@ def test_a_users_aliases_lead_to_tokens(vectors: ClassVectors, tmp_path: Path) -
     assert extended.key("lilo") == "surfboard"
     assert extended.key("beach chair") == "couch"
     assert vectors.key("lilo") is None
-    table.write_text("alias,token\nlilo,\n")
-    with pytest.raises(ValueError, match="line 2"):
-        read_aliases(table)
+    for wrong in ("lilo,", "7up,bottle", "a big red fire engine,truck", "lilo,surf board"):
+        table.write_text(f"alias,token\n{wrong}\n")
+        with pytest.raises(ValueError, match="line 2"):
+            read_aliases(table)

@@ -185,8 +185,11 @@ def test_the_command_line_trains_measures_calibrates_and_explains(
     explained = occpipe("explain", "surfboard", "--context", "sea=0.9, sand, qwxyz", "--relations", better)
     assert explained.returncode == 0, explained.stderr
     assert re.search(r"sea .*0\.9 .*\+", explained.stdout)
-    assert "not heard (unknown, repeated, or the thing itself): qwxyz" in explained.stdout
+    assert "not heard: qwxyz (unknown)" in explained.stdout
     assert "keep, related" in explained.stdout
+    alone = occpipe("explain", "surfboard", "--context", "sea,surfboard,[/x]", "--relations", better)
+    assert "keep, no_context" in alone.stdout
+    assert "not heard: surfboard (the thing itself)" in alone.stdout
 
 
 @pytest.mark.parametrize(
@@ -194,9 +197,11 @@ def test_the_command_line_trains_measures_calibrates_and_explains(
     [
         (("explain", "qwxyz", "--context", "sea"), "class 'qwxyz' is unknown to the vectors"),
         (("explain", "cat", "--context", "sea=much"), "'much' is no confidence"),
+        (("calibrate", "--out", "x.bin"), "x.bin: a relation file is named *.safetensors"),
+        (("train-embeddings", "--captions", "{here}", "--out", "x.safetensors"), "nothing to train on"),
         (("calibrate",), "give OUTPUT, OUTPUT with --verdicts, or --things and --stuff"),
         (("evaluate", "relations", "--things", "{here}", "--stuff", "{here}"), "no image with a thing"),
-        (("explain", "cat", "--context", "sea", "--relations", "{here}"), "the default scorer needs a relation file"),
+        (("explain", "cat", "--context", "sea", "--relations", "{here}"), "not a relation file of occpipe"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

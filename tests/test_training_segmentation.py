@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,15 @@ import torch
 
 from occpipe.segmenters.starter import StarterSegmenter
 from occpipe.training import evaluation as ev
-from occpipe.training.segmentation import TrainConfig, Trainer, export, marginal_loss, tag_loss
+from occpipe.training.segmentation import (
+    TrainConfig,
+    Trainer,
+    export,
+    exported_state,
+    lovasz_loss,
+    marginal_loss,
+    tag_loss,
+)
 from occpipe.training.segmentation_data import (
     IGNORE,
     NONE,
@@ -22,7 +32,7 @@ from occpipe.training.segmentation_data import (
     read_photos,
 )
 from occpipe.training.stuff_tagger import Prior, fit_tagger
-from occpipe.types import Segment, Segmentation
+from occpipe.types import Image, Segment, Segmentation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "segmentation"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the labelled photos are not beside the repository")
@@ -116,6 +126,19 @@ def test_ignored_pixels_and_unknown_tags_cost_nothing() -> None:
     assert not logits.grad[1].any()
 
 
+def test_the_iou_loss_is_one_minus_the_iou_of_hard_predictions() -> None:
+    """For probabilities of 0 and 1 the Lovász extension is the Jaccard loss itself (Berman et al., 2018)."""
+    label = torch.tensor([[[0, 0, 0, 1], [1, 1, NONE, IGNORE]]])
+    predicted = torch.tensor([[[0, 0, 1, 1], [1, 0, 1, 0]]])
+    logits = torch.nn.functional.one_hot(predicted, 3).permute(0, 3, 1, 2).float() * 100
+    nothing_else = torch.tensor([[False, False, True]])
+    # class 0: 2 of 4 pixels; class 1: 2 of 5, for the set labels it and the NONE pixel is not it
+    assert float(lovasz_loss(logits, label, nothing_else)) == pytest.approx((2 / 4 + 3 / 5) / 2, abs=1e-4)
+    unlabelled = torch.tensor([[False, True, True]])
+    assert float(lovasz_loss(logits, label, unlabelled)) == pytest.approx((2 / 4 + 2 / 4) / 2, abs=1e-4)
+    assert float(lovasz_loss(logits, torch.full_like(label, NONE), unlabelled)) == 0
+
+
 def test_labels_are_read_into_the_classes_that_have_pixels(space: LabelSpace, photos: list[Photo]) -> None:
     assert space.classes == tuple(CLASSES)
     assert space.is_thing == (True, True, False, False)
@@ -194,6 +217,51 @@ def test_what_training_exports_the_runtime_loads(space: LabelSpace, photos: list
     seen = segmenter([photos[0].image])[0]
     assert (seen.height, seen.width) == (120, 160)
     assert 0 <= ev.key_mean(ev.evaluate_iou(segmenter, photos, space)) <= 1
+
+
+def test_a_run_goes_on_from_an_exported_net(space: LabelSpace, photos: list[Photo], tmp_path: Path) -> None:
+    config = TrainConfig(steps=2, batch=2, crop=64)
+    first = Trainer(space, photos, config)
+    first.run(tmp_path / "a.ckpt")
+    export(first.averaged(), space, tmp_path / "a.safetensors")
+    again = Trainer(space, photos, config, start=exported_state(tmp_path / "a.safetensors", space))
+    for name, value in first.averaged().state_dict().items():
+        if value.dtype.is_floating_point:
+            assert torch.allclose(again.net.state_dict()[name], value, rtol=1e-3, atol=1e-4), name
+    other = LabelSpace(space.classes[:-1], space.is_thing[:-1], space.tags, space.lut, space.supervised)
+    with pytest.raises(ValueError, match="other classes"):
+        exported_state(tmp_path / "a.safetensors", other)
+
+
+def test_figures_of_a_segmenter_that_is_right(space: LabelSpace, photos: list[Photo]) -> None:
+    """A perfect segmenter has IoU 1 everywhere, and its scores are calibrated where they are 1."""
+
+    def perfect(images: Sequence[Image]) -> list[Segmentation]:
+        found = []
+        for image in images:
+            photo = next(p for p in photos if p.image is image)
+            parts = [(k, c) for k, c in enumerate(space.classes) if (photo.label == k).any()]
+            segments = tuple(
+                Segment.from_mask(
+                    f"{c}-merged" if c == "grass" else c, space.is_thing[k], 1.0, (photo.label == k).astype(np.uint8)
+                )
+                for k, c in parts
+            )
+            stuff = {t: 1.0 for t, present in zip(space.tags, photo.tags, strict=True) if present == 1}
+            height, width = photo.label.shape
+            found.append(Segmentation(height, width, segments, stuff))
+        return found
+
+    result = ev.evaluate_segmenter(perfect, photos, space)
+    assert {c: row["iou"] for c, row in result["iou"].items()} == dict.fromkeys(CLASSES, 1.0)
+    assert result["things"]["right"] == result["things"]["mean_score"] == 1
+    assert result["things"]["calibration_error"] == 0
+    assert result["stuff"] == {}, "one photo with a list is too few for base rates"
+    assert any(line.startswith("grass") and "6 photos" in line for line in ev.lines(result))
+    listed = [replace(p, tags=np.where(p.tags < 0, 0, p.tags)) for p in photos]
+    assert ev.evaluate_segmenter(perfect, photos, space)["photos"] == 12
+    truth = ev.stuff_truth(perfect([p.image for p in photos]), listed, space.tags)
+    assert truth["jaccard"] == 1 > truth["base_rates"]
 
 
 def test_iou_counts_the_classes_of_a_set_only(space: LabelSpace, photos: list[Photo]) -> None:

@@ -7,8 +7,8 @@ the area under the ROC curve and the share of intruders found at a cut that remo
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import gzip
 import random
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.classes import coco_stuff, token
+from occpipe.config import Policy
 from occpipe.relations.scorer import Context
+from occpipe.tables import open_text
 
 Scores = NDArray[np.float64]
 
 TEST_PERCENT = 15
 CALIBRATION_PERCENT = 10
-SEEN_CONFIDENCE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,23 @@ def read_labels(things: str | Path, stuff: str | Path) -> list[LabelledImage]:
 
 
 def _read_lists(path: str | Path) -> dict[str, tuple[str, ...]]:
-    path = Path(path)
     names = [c.token for c in coco_stuff()]
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+
+    def named(text: str, line: int) -> str:
+        if not text.isdigit():
+            return token(text)
+        if int(text) >= len(names):
+            raise ValueError(f"{path}, line {line}: class {text} is none of the {len(names)} of COCO-Stuff, from 0")
+        return names[int(text)]
+
+    lists = {}
+    with open_text(Path(path)) as stream:
         rows = csv.reader(stream, delimiter="\t")
         next(rows, None)
-        return {
-            row[0]: tuple(sorted({names[int(c)] if c.strip().isdigit() else token(c) for c in row[1].split(",") if c}))
-            for row in rows
-            if len(row) > 1
-        }
+        for line, row in enumerate(rows, 2):
+            if len(row) > 1:
+                lists[row[0]] = tuple(sorted({named(c.strip(), line) for c in row[1].split(",") if c.strip()}))
+    return lists
 
 
 def make_cases(
@@ -95,17 +103,19 @@ def make_cases(
     usable = [i for i in images if i.things and len(i.stuff) >= 2]
     things = [t for i in usable for t in i.things]
     stuff = [s for i in usable for s in i.stuff]
+    kinds, kinds_of_stuff = len(set(things)), frozenset(stuff)
     cases = []
     for image in (i for _ in range(rounds) for i in usable):
         own = intruder = rng.choice(image.things)
-        if set(things) <= set(image.things):
+        if len(image.things) == kinds:  # nothing is strange here
             continue
         while intruder in image.things:
             intruder = rng.choice(things)
         others = [t for t in image.things if t not in (own, intruder)]
         around = [s for s in image.stuff if s not in (own, intruder) and s not in others]
         kept = [s for s in around if not drop_stuff or rng.random() >= drop_stuff]
-        while len(kept) < len(around) + add_stuff and add_stuff and len(set(kept) - set(around)) < add_stuff:
+        absent = len(kinds_of_stuff.difference(image.stuff, (own, intruder)))
+        while len(set(kept) - set(around)) < min(add_stuff, absent):
             wrong = rng.choice(stuff)
             if wrong not in image.stuff and wrong not in (own, intruder):
                 kept.append(wrong)
@@ -121,12 +131,14 @@ def make_cases(
 def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 0) -> list[Case]:
     """The cases as a calibrated segmenter sees them: classes missed, classes imagined, each with a confidence.
 
-    Each class is seen with a confidence c from Beta(1.3, 1.3), or missed below 0.3, as by the policy's default; for each
-    a wrong stuff class is imagined with a confidence drawn alike, and believed with probability (1 - c) / c. So what is
-    seen with a confidence of c (at least 0.5) is there in a share c of the cases.
+    Each class is seen with a confidence c from Beta(1.3, 1.3), wide and without a peak at certainty; for each a wrong
+    stuff class is imagined with a confidence drawn alike, and believed with probability (1 - c) / c. So what is seen with
+    a confidence of c (at least 0.5) is there in a share c of the cases. Below the policy's defaults a class is missed.
     """
     rng = np.random.default_rng(seed)
+    policy = Policy()
     stuff = [s for i in images for s in i.stuff]
+    kinds = {c.token for c in coco_stuff() if c.is_thing}
     seen = []
     for case in cases:
         context: dict[str, float] = {}
@@ -136,7 +148,8 @@ def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 
             other = stuff[int(rng.integers(len(stuff)))]
             if rng.random() * wrong < 1 - wrong and other not in (case.own, case.intruder, *case.context):
                 context[other] = float(wrong)
-        context = {name: confidence for name, confidence in context.items() if confidence >= SEEN_CONFIDENCE}
+        least = {name: policy.min_score if name in kinds else policy.min_stuff_confidence for name in context}
+        context = {name: confidence for name, confidence in context.items() if confidence >= least[name]}
         if context:
             seen.append(Case(case.own, case.intruder, context))
     return seen
@@ -161,19 +174,25 @@ class Figures:
 
 def figures(own: Scores, intruder: Scores) -> Figures:
     """The figures of own scores against intruder scores; ties count half."""
-    order, inverse, counts = np.unique(np.concatenate([own, intruder]), return_inverse=True, return_counts=True)
-    del order
+    recall = [float((intruder < np.quantile(own, share)).mean()) for share in (0.02, 0.05, 0.1)]
+    return Figures(area_under_curve(own, intruder), recall[0], recall[1], recall[2], len(own))
+
+
+def area_under_curve(own: Scores, intruder: Scores) -> float:
+    """The chance that an own thing scores above an intruder, by ranks (Mann and Whitney, 1947); ties count half."""
+    _, inverse, counts = np.unique(np.concatenate([own, intruder]), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n = len(own)
-    auc = (ranks[:n].sum() - n * (n + 1) / 2) / (n * len(intruder))
-    recall = [float((intruder < np.quantile(own, share)).mean()) for share in (0.02, 0.05, 0.1)]
-    return Figures(float(auc), recall[0], recall[1], recall[2], n)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(intruder)))
 
 
 def run(score: Callable[[str, Context], float], cases: Sequence[Case]) -> tuple[Scores, Scores]:
-    """Own and intruder scores of all cases."""
-    own = np.array([score(c.own, c.context) for c in cases])
-    intruder = np.array([score(c.intruder, c.context) for c in cases])
+    """Own and intruder scores of the cases that a scorer knows; one that raises ValueError for either is left out."""
+    scores = []
+    for case in cases:
+        with contextlib.suppress(ValueError):
+            scores.append((score(case.own, case.context), score(case.intruder, case.context)))
+    own, intruder = np.array(scores, np.float64).reshape(-1, 2).T
     return own, intruder
 
 
@@ -193,5 +212,8 @@ class Npmi:
         self.table = np.log(joint / np.outer(single, single)) / -np.log(np.minimum(joint, 1 - 1e-9))
 
     def __call__(self, thing: str, context: Context) -> float:
-        """The mean over the context, in [-1, 1]."""
-        return float(np.mean([self.table[self.rows[thing], self.rows[c]] for c in context]))
+        """The mean over the context, in [-1, 1]; ValueError where the thing or every context class is unknown."""
+        around = [self.rows[c] for c in context if c in self.rows]
+        if thing not in self.rows or not around:
+            raise ValueError(f"no statistics of {thing!r} and its context")
+        return float(self.table[self.rows[thing], around].mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from occpipe.relations.benchmark import (
     LabelledImage,
     Npmi,
     Scores,
+    area_under_curve,
     as_seen,
     figures,
     make_cases,
@@ -23,6 +24,7 @@ from occpipe.relations.benchmark import (
     run,
 )
 from occpipe.relations.scorer import EmbeddingScorer
+from occpipe.relations.vectors import read_asset
 
 SEED = 7
 SEEN = "as a segmenter sees it"
@@ -41,20 +43,19 @@ def evaluate(
     stuff: Path,
     relations: Path | None = None,
     *,
-    part: Literal["test", "all"] = "test",
+    all_images: bool = False,
     rounds: int = 3,
 ) -> dict[str, Any]:
-    """The intruder benchmark as plain values: `contexts` (figures by setting and scorer), `cut`, `classes`.
+    """The intruder benchmark as plain values: `contexts` (figures by setting and scorer), `cut`, `at_cut`, `classes`.
 
-    `part` is `test`, the images that the shipped file was not trained on, or `all` of the user's own lists. The NPMI
-    statistics always come from the training part. Raises ValueError where a file cannot be read or nothing is to score.
+    Scored are the images of the test part, which the shipped file was not trained on, or `all_images`. The NPMI
+    statistics come from the training part; a baseline is measured on the pairs that it knows. Raises ValueError where a
+    file cannot be read or nothing is to score.
     """
-    scorer = load_relations("default", relations)
+    scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
     paper = load_relations("paper2019", relations)
-    if not isinstance(scorer, EmbeddingScorer):
-        raise TypeError("the default scorer of a relation file is an EmbeddingScorer")
     images = read_labels(things, stuff)
-    asked = [i for i in images if part == "all" or i.part == part]
+    asked = [i for i in images if all_images or i.part == "test"]
     npmi = Npmi([i for i in images if i.part == "train" and i.things and i.stuff])
     contexts: dict[str, dict[str, Any]] = {}
     rates: dict[str, dict[str, float]] = {}
@@ -67,10 +68,18 @@ def evaluate(
         cut = np.log(scorer.default_cut / (1 - scorer.default_cut))
         rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
         if name == "complete":
-            contexts[name]["paper2019"] = asdict(figures(*run(paper.relation, cases)))
-            contexts[name]["NPMI"] = asdict(figures(*run(npmi, cases)))
+            for baseline, score in (("paper2019", paper.relation), ("NPMI", npmi)):
+                known = run(score, cases)
+                if len(known[0]):
+                    contexts[name][baseline] = asdict(figures(*known))
             classes = _classes(cases, own, intruder, float(cut))
-    return {"part": part, "contexts": contexts, "cut": scorer.default_cut, "at_cut": rates, "classes": classes}
+    return {
+        "part": "all" if all_images else "test",
+        "contexts": contexts,
+        "cut": scorer.default_cut,
+        "at_cut": rates,
+        "classes": classes,
+    }
 
 
 def _settings(images: Sequence[LabelledImage], rounds: int) -> Iterator[tuple[str, list[Case]]]:
@@ -100,19 +109,12 @@ def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -
                 "thing": str(thing),
                 "own": len(ours),
                 "intruder": len(strange),
-                "auc": _auc(ours, strange),
+                "auc": area_under_curve(ours, strange) if len(ours) and len(strange) else None,
                 "own_removed": float((ours < cut).mean()) if len(ours) else None,
                 "found": float((strange < cut).mean()) if len(strange) else None,
             }
         )
     return rows
-
-
-def _auc(own: Scores, intruder: Scores) -> float | None:
-    if not len(own) or not len(intruder):
-        return None
-    above = (own[:, None] > intruder).mean() + (own[:, None] == intruder).mean() / 2
-    return float(above)
 
 
 def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str]:
@@ -122,7 +124,7 @@ def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str
             yield f"{name:22} {scorer:10} {Figures(**found)}"
         rates = result["at_cut"][name]
         yield (
-            f"{'':22} at the cut of {result['cut']}: {rates['own_removed']:.1%} of the own things removed, "
+            f"{'':22} at the cut of {result['cut']:.4f}: {rates['own_removed']:.1%} of the own things removed, "
             f"{rates['found']:.1%} of the intruders found"
         )
     if per_class:

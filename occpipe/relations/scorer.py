@@ -7,12 +7,13 @@ the paper is in `paper`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, permutations, repeat
+from itertools import chain, repeat
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from occpipe.relations.shapley import shapley
 from occpipe.relations.vectors import ClassVectors
 from occpipe.types import Evidence, Relation
 
@@ -128,24 +129,15 @@ class EmbeddingScorer:
     def shares(self, thing: str, context: Context) -> dict[str, float]:
         """What each context class adds to the log-odds, positive where it speaks for the thing.
 
-        Shapley values: the mean, over orders in which the classes could have been seen, of what a class adds to those
-        before it. They sum to logit(relation) - logit(prior). All orders count up to five classes, beyond that 64 drawn
-        ones and their reverses, the same in every call. Raises ValueError where the thing is unknown.
-        Source: Shapley 1953; sampling by Castro, Gomez, Tejada, 2009, in pairs as Mitchell et al., JMLR 2022.
+        Shapley values, which sum to logit(relation) - logit(prior). Raises ValueError where the thing is unknown.
         """
         row, seen = self._row(thing), self._seen(thing, context)
         weights = _weights(seen)
-        keys = list(weights)
-        orders = _orders(len(keys))
-        prefixes = {frozenset(order[:length]) for order in orders for length in range(len(keys) + 1)}
-        contexts = [{keys[i]: weights[keys[i]] for i in sorted(prefix)} for prefix in prefixes]
-        value = dict(zip(prefixes, self._logits(row, contexts), strict=True))
-        shares = dict.fromkeys(keys, 0.0)
-        for order in orders:
-            for place, i in enumerate(order):
-                gain = value[frozenset(order[: place + 1])] - value[frozenset(order[:place])]
-                shares[keys[i]] += gain / len(orders)
-        return {seen[key][0]: shares[key] for key in keys}
+
+        def values(subsets: Sequence[frozenset[str]]) -> list[float]:
+            return self._logits(row, [{key: weights[key] for key in sorted(subset)} for subset in subsets])
+
+        return {seen[key][0]: share for key, share in shapley(list(weights), values).items()}
 
     def log_odds(self, things: Sequence[str], contexts: Sequence[Context]) -> Floats:
         """Calibrated log-odds of many things, each in its own context; ValueError where a thing is unknown.
@@ -260,15 +252,6 @@ def _checked(confidence: Any) -> Floats:
 def _weights(seen: Mapping[str, tuple[str, float]]) -> dict[str, float]:
     """Token to confidence, in alphabetical order, so that no sum depends on the order of the input."""
     return {key: seen[key][1] for key in sorted(seen)}
-
-
-def _orders(count: int) -> list[tuple[int, ...]]:
-    """Orders of `count` items: all of them up to five items, else 64 drawn ones and their reverses."""
-    if count <= 5:
-        return list(permutations(range(count)))
-    rng = np.random.default_rng(0)
-    drawn = [tuple(int(i) for i in rng.permutation(count)) for _ in range(64)]
-    return drawn + [order[::-1] for order in drawn]
 
 
 def _gelu(x: Floats) -> Floats:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.classes import coco_stuff, token
+from occpipe.tables import read_table
 
 Vectors = NDArray[np.float32]
 """float32, tokens x dimensions."""
@@ -43,17 +44,17 @@ def aliases() -> Mapping[str, str]:
 def read_aliases(path: str | Path) -> dict[str, str]:
     """A user's own aliases, CSV with a header and the columns alias, token: `lorry,truck`.
 
-    A token is one of the class tokens, or a caption word for classes that COCO-Stuff has not. Raises ValueError where
-    a column is missing or a row is incomplete.
+    An alias is one to three words of letters, as captions have them; a token one of the class tokens, or a caption word
+    for a class that COCO-Stuff has not. Raises ValueError, naming the line.
     """
-    with Path(path).open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
     table = {}
-    for number, row in enumerate(rows, 2):
-        alias, word = (str(row.get(column) or "").strip().lower() for column in ("alias", "token"))
-        if not alias or not re.fullmatch(r"[a-z0-9]+", word):
-            raise ValueError(f"{path}, line {number}: needs an alias and a token of one word")
-        table[alias] = word
+    for number, (alias, word) in read_table(Path(path), ("alias", "token")):
+        words = re.findall(r"[a-z]+", alias.lower())
+        if " ".join(words) != " ".join(alias.lower().split()) or not 1 <= len(words) <= 3:
+            raise ValueError(f"{path}, line {number}: an alias is one to three words of letters a to z, not {alias!r}")
+        if not re.fullmatch(r"[a-z]+", word.lower()):
+            raise ValueError(f"{path}, line {number}: a token is one word of letters a to z, not {word!r}")
+        table[" ".join(words)] = word.lower()
     return table
 
 
@@ -170,3 +171,24 @@ def read_asset(path: str | Path | None = None) -> tuple[dict[str, NDArray[Any]],
     except SafetensorError as error:
         raise ValueError(f"{source}: not a relation file of occpipe: {error}") from error
     return arrays, description
+
+
+def check_target(path: Path) -> None:
+    """Raise ValueError where a relation file cannot be written or could not be loaded, before hours of training."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: a relation file is named *.safetensors")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder")
+
+
+def write_asset(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], path: Path) -> None:
+    """Write a relation file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    # a single metadata entry: safetensors writes several in an order that changes from run to run
+    save_file(dict(arrays), str(partial), {"description": json.dumps(description)})
+    partial.chmod(0o644)
+    partial.replace(path)

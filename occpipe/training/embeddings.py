@@ -7,7 +7,6 @@ memory depends on the vocabulary, not on the number of captions.
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import re
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 
 from occpipe.classes import coco_stuff
 from occpipe.relations.vectors import ClassVectors, aliases, singular
+from occpipe.tables import open_text
 
 STOP_WORDS = frozenset(
     re.findall(
@@ -67,7 +67,7 @@ def read_captions(path: str | Path) -> Iterator[str]:
     """
     path = Path(path)
     kind = [s for s in path.suffixes if s != ".gz"][-1:]
-    with _open(path) as stream:
+    with open_text(path) as stream:
         if kind == [".json"]:
             yield from _coco_captions(stream, path)
         elif kind == [".tsv"]:
@@ -79,12 +79,6 @@ def read_captions(path: str | Path) -> Iterator[str]:
                     yield row[column]
         else:
             yield from (line.rstrip("\n") for line in stream if line.strip())
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
 
 
 def _coco_captions(stream: IO[str], path: Path) -> Iterator[str]:

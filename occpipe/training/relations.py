@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from occpipe.classes import coco_stuff
 from occpipe.relations.benchmark import Case, Figures, LabelledImage, figures, read_labels
 from occpipe.relations.calibration import FALSE_REMOVAL, calibrate, observe_lists
 from occpipe.relations.evaluation import score_cases
 from occpipe.relations.scorer import EmbeddingScorer
-from occpipe.relations.vectors import FORMAT, aliases, read_aliases, read_asset
+from occpipe.relations.vectors import FORMAT, aliases, check_target, read_aliases, read_asset, write_asset
 from occpipe.training.embeddings import (
     PAPER_RECIPE,
     EmbeddingConfig,
@@ -30,6 +28,9 @@ from occpipe.training.embeddings import (
 from occpipe.training.relation_head import HeadConfig, train_head
 
 Progress = Callable[[str], None]
+
+MOST_LISTS = 200_000
+"""Captions that stand for label lists: the head takes 1.3 kB for each."""
 
 NEUTRAL: Mapping[str, Any] = {
     "calibration": {"scale": 1.0, "shift": 0.0},
@@ -50,7 +51,7 @@ def train(
     alias_file: Path | None = None,
     lists_in_vectors: bool = False,
     embedding: EmbeddingConfig | None = None,
-    paper: EmbeddingConfig = PAPER_RECIPE,
+    paper: EmbeddingConfig | None = None,
     head: HeadConfig | None = None,
     progress: Progress = print,
 ) -> EmbeddingScorer:
@@ -60,11 +61,13 @@ def train(
     captions, and with `lists_in_vectors` from the lists as well, which changes nothing for listed classes and costs
     those that no list names 0.02 AUC. No image of the test part is trained on with its
     labels. The same inputs and seed give the same bytes on the same machine and library versions. Raises ValueError for
-    unreadable inputs and where only one kind of list is given.
+    unreadable or empty inputs and where only one kind of list is given.
     """
     if (things is None) != (stuff is None):
         raise ValueError("label lists of things and of stuff go together: give both, or neither")
+    check_target(out)
     embedding = embedding or EmbeddingConfig(seed=seed)
+    paper = paper or replace(PAPER_RECIPE, seed=seed)
     head = head or HeadConfig(seed=seed)
     extra = {} if alias_file is None else read_aliases(alias_file)
 
@@ -72,8 +75,10 @@ def train(
         for path in captions:
             yield from read_captions(path)
 
-    images = read_labels(things, stuff) if things and stuff else list(caption_lists(stream(), extra))
+    images = read_labels(things, stuff) if things and stuff else caption_lists(stream(), extra)
     training = [i for i in images if i.part == "train"]
+    if not any(i.things and i.stuff for i in training):
+        raise ValueError("nothing to train on: no image, or no caption, with both a thing and stuff")
     progress(f"{len(images)} label lists, {len(training)} for training")
     sentences = label_sentences(training, seed) if lists_in_vectors else ()
     vectors = train_vectors(stream(), sentences, embedding, extra=extra, progress=progress)
@@ -103,7 +108,7 @@ def train(
     if sum(o.belongs is True for o in observed) * FALSE_REMOVAL >= 1:
         description = calibrate(EmbeddingScorer.from_arrays(arrays, description), observed).apply(description)
     progress(f"calibration {description['calibration']}, cuts {description['cuts']}")
-    write(arrays, description, out)
+    write_asset(arrays, description, out)
     return EmbeddingScorer.from_arrays(arrays, description)
 
 
@@ -116,15 +121,22 @@ def label_sentences(images: Sequence[LabelledImage], seed: int) -> Iterator[list
         yield tokens
 
 
-def write(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], out: Path) -> None:
-    """Write a relation file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # a single metadata entry: safetensors writes several in an order that changes from run to run
-    save_file(dict(arrays), str(out), {"description": json.dumps(description)})
+def caption_lists(captions: Iterable[str], extra: Mapping[str, str], most: int = MOST_LISTS) -> list[LabelledImage]:
+    """The class tokens of each caption as the label list of an image; a caption of fewer than two gives none.
+
+    At most `most`, drawn evenly.
+    """
+    rng = random.Random(0)
+    lists: list[LabelledImage] = []
+    for number, one in enumerate(_caption_lists(captions, extra)):
+        if number < most:
+            lists.append(one)
+        elif (place := rng.randrange(number + 1)) < most:
+            lists[place] = one
+    return lists
 
 
-def caption_lists(captions: Iterable[str], extra: Mapping[str, str]) -> Iterator[LabelledImage]:
-    """The class tokens of each caption as the label list of an image; a caption of fewer than two gives none."""
+def _caption_lists(captions: Iterable[str], extra: Mapping[str, str]) -> Iterator[LabelledImage]:
     table = {**aliases(), **extra}
     things = {c.token for c in coco_stuff() if c.is_thing}
     known = frozenset(class_tokens())
@@ -166,6 +178,8 @@ def evaluate_unseen(
     """
     images = read_labels(things, stuff)
     unseen = choose_unseen(images, count, seed)
+    if len(unseen) < 2:
+        raise ValueError("fewer than two thing classes are in 40 images or more: none can be left out")
     arrays, description = read_asset(relations)
     listed = description["listed"]
     known = [
@@ -193,10 +207,11 @@ def _unseen_cases(
     rng = random.Random(0)
     allowed = set(pool)
     things = [t for i in images if len(i.stuff) >= 2 for t in i.things if t in allowed]
+    kinds = frozenset(things)
     cases = []
     for image in (i for _ in range(rounds) for i in images):
         own = [t for t in image.things if t in unseen]
-        if not own or len(image.stuff) < 2 or set(things) <= set(image.things):
+        if not own or len(image.stuff) < 2 or kinds.issubset(image.things):
             continue
         ours = intruder = rng.choice(own)
         while intruder in image.things:

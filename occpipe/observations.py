@@ -1,0 +1,92 @@
+"""What earlier runs and people say of things: from published rows, and from a table of human verdicts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from occpipe.config import Policy
+from occpipe.decide import context_of
+from occpipe.relations.calibration import Observation
+from occpipe.tables import read_table
+from occpipe.types import Reason
+
+ROWS = ("image_id", "uri", "objects", "stuff")
+"""The columns of published rows that are read."""
+
+MOST = 200_000
+"""Things of an earlier run that are looked at, drawn evenly: some 200 MB, and more would not change a calibration."""
+
+Verdicts = dict[str, list[tuple[str, bool]]]
+
+
+def observe_rows(rows: Iterable[Mapping[str, Any]], policy: Policy, most: int = MOST) -> list[Observation]:
+    """The things of published rows that were decided by their relation; nobody has judged them.
+
+    Things that policy, size or doubt decide are left out: no cut changes them. At most `most`, drawn evenly.
+    """
+    rng = random.Random(0)  # noqa: S311 - a sample, not a secret
+    drawn: list[Observation] = []
+    for number, seen in enumerate(_decided(rows, policy)):
+        if number < most:
+            drawn.append(seen)
+        elif (place := rng.randrange(number + 1)) < most:
+            drawn[place] = seen
+    return drawn
+
+
+def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy) -> Iterator[Observation]:
+    for row in rows:
+        for item in row["objects"] or ():
+            if item["reason"] in (Reason.RELATED, Reason.UNRELATED):
+                yield Observation(item["label"], _context(row, item, policy), None)
+
+
+def observe_verdicts(
+    rows: Iterable[Mapping[str, Any]], policy: Policy, verdicts: Verdicts
+) -> tuple[list[Observation], list[str]]:
+    """The judged things of published rows, and the verdicts (`image, object`) that match none; see `read_verdicts`.
+
+    A thing judged more than once counts once, as most say; where as many say keep as remove, it is left out.
+    """
+    judged: list[Observation] = []
+    matched: set[tuple[str, str]] = set()
+    for row in rows:
+        votes: dict[int, list[bool]] = {}
+        for key in {str(row["uri"]), str(row["image_id"])} & verdicts.keys():
+            for wanted, belongs in verdicts[key]:
+                for number, item in enumerate(row["objects"] or ()):
+                    if wanted.lower() in (str(number), item["label"]):
+                        votes.setdefault(number, []).append(belongs)
+                        matched.add((key, wanted))
+        for number, ballots in sorted(votes.items()):
+            if 2 * sum(ballots) != len(ballots):
+                item = row["objects"][number]
+                keep = 2 * sum(ballots) > len(ballots)
+                judged.append(Observation(item["label"], _context(row, item, policy), keep))
+    missed = [
+        f"{key}, {wanted}" for key, said_of in verdicts.items() for wanted, _ in said_of if (key, wanted) not in matched
+    ]
+    return judged, list(dict.fromkeys(missed))
+
+
+def read_verdicts(path: Path) -> Verdicts:
+    """Human verdicts by image, from CSV with the columns image, object, verdict.
+
+    An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
+    name, which stands for all of that class; a verdict is keep or remove. Raises ValueError, naming the line.
+    """
+    found: Verdicts = {}
+    for number, (image, thing, verdict) in read_table(path, ("image", "object", "verdict")):
+        if not image or not thing or verdict.lower() not in ("keep", "remove"):
+            raise ValueError(f"{path}, line {number}: needs image, object, and a verdict keep or remove")
+        found.setdefault(image, []).append((thing, verdict.lower() == "keep"))
+    return found
+
+
+def _context(row: Mapping[str, Any], item: Mapping[str, Any], policy: Policy) -> dict[str, float]:
+    things = [(o["label"], o["score"]) for o in row["objects"]]
+    stuff = {s["label"]: s["confidence"] for s in row["stuff"] or ()}
+    return context_of(item["label"], things, stuff, policy)

@@ -1,0 +1,36 @@
+"""Text tables from users: CSV by column name, and text that may be gzipped, with errors that name the file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A text file, unpacked where its name ends in `.gz`. Raises ValueError where it is damaged or no UTF-8."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: damaged, or no UTF-8 text: {error}") from error
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The stripped values of some columns of a CSV, with the number of the line; ValueError where one is missing."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
+        reader = csv.DictReader(stream)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            found = ", ".join(reader.fieldnames or ()) or "an empty file"
+            raise ValueError(f"{path}: no column {missing[0]}, separated by commas; found {found}")
+        try:
+            for number, row in enumerate(reader, 2):
+                yield number, [(row[name] or "").strip() for name in columns]
+        except csv.Error as error:
+            raise ValueError(f"{path}: {error}") from error
