@@ -99,8 +99,8 @@ def evaluate_relations(
         typer.echo(line)
     if unseen:
         typer.echo(f"without {', '.join(names)} in the lists, by their caption vectors alone:")
-        typer.echo(f"{'own and intruder':22} {'of these':10} {among}")
-        typer.echo(f"{'own of these':22} {'any other':10} {against_all}")
+        typer.echo(f"{'own and intruder':27} {'of these':10} {among}")
+        typer.echo(f"{'own of these':27} {'any other':10} {against_all}")
 
 
 @evaluate_app.command("segmenter")
@@ -172,14 +172,14 @@ def calibrate(
 
     with _one_line():
         check_target(out)
-        if output_uri is None:
-            observed = _from_lists(verdicts, things, stuff)
+        published = None if output_uri is None else Published(output_uri)
+        arrays, description = read_asset(relations or (published.relations if published else None))
+        scorer = EmbeddingScorer.from_arrays(arrays, description)
+        if published is None:
+            observed = _from_lists(scorer, verdicts, things, stuff)
         else:
-            published = Published(output_uri)
-            relations = relations or published.relations
-            observed = _from_output(published, verdicts, things, stuff)
-        arrays, description = read_asset(relations)
-        result = fit(EmbeddingScorer.from_arrays(arrays, description), observed, false_removal, per_class=per_class)
+            observed = _from_output(scorer, published, verdicts, things, stuff)
+        result = fit(scorer, observed, false_removal, per_class=per_class)
         write_asset(arrays, result.apply(description), out)
     typer.echo(f"{result.things} things, {result.strange} of them judged not to belong")
     typer.echo(
@@ -234,17 +234,19 @@ def _why_unheard(scorer: EmbeddingScorer, thing: str, name: str, around: dict[st
     return f"another name of {key}, counted once" if around[name] else "confidence 0"
 
 
-def _from_lists(verdicts: Path | None, things: Path | None, stuff: Path | None) -> list[Observation]:
+def _from_lists(
+    scorer: EmbeddingScorer, verdicts: Path | None, things: Path | None, stuff: Path | None
+) -> list[Observation]:
     from occpipe.relations.benchmark import read_labels
     from occpipe.relations.calibration import observe_lists
 
     if verdicts is not None or things is None or stuff is None:
         raise ConfigError("give OUTPUT, OUTPUT with --verdicts, or --things and --stuff")
-    return observe_lists(read_labels(things, stuff))
+    return observe_lists(read_labels(things, stuff), scorer)
 
 
 def _from_output(
-    published: Published, verdicts: Path | None, things: Path | None, stuff: Path | None
+    scorer: EmbeddingScorer, published: Published, verdicts: Path | None, things: Path | None, stuff: Path | None
 ) -> list[Observation]:
     from occpipe.observations import ROWS, observe_rows, observe_verdicts, read_verdicts
 
@@ -252,8 +254,8 @@ def _from_output(
         raise ConfigError("give OUTPUT or label lists, not both")
     rows, policy = published.rows(list(ROWS)), published.config.policy
     if verdicts is None:
-        return observe_rows(rows, policy)
-    judged, missed = observe_verdicts(rows, policy, read_verdicts(verdicts))
+        return observe_rows(rows, policy, scorer)
+    judged, missed = observe_verdicts(rows, policy, scorer, read_verdicts(verdicts))
     if missed:
         typer.echo(f"{len(missed)} verdicts match no object of {published.uri}, the first: {missed[0]}", err=True)
     if not judged:

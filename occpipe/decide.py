@@ -14,23 +14,24 @@ from occpipe.classes import token
 from occpipe.config import Inpainter, Policy
 from occpipe.inpainters import MaskGrowth, grow_mask
 from occpipe.masks import rle_decode, union
-from occpipe.relations import RelationScorer
+from occpipe.relations import RelationScorer, SceneContext, scene_context
 from occpipe.types import Mask, Reason, Relation, SceneObject, Segment, Segmentation, Verdict
 
 
 def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple[SceneObject, ...]:
     """A verdict for each thing of a scene, in the order of its segments.
 
-    Instances of one class share their relation (as in the paper: relations hold between classes).
+    Instances of one class share their relation (as in the paper: relations hold between classes), and are no context for
+    each other.
     """
     things = [(s.label, s.score) for s in scene.things]
+    context = context_of(things, scene.stuff, policy, scorer)
     areas = _areas(scene.things, policy.area_scope)
     relations: dict[str, Relation] = {}
     objects = []
     for segment in scene.things:
         if segment.label not in relations:
-            context = context_of(segment.label, things, scene.stuff, policy)
-            relations[segment.label] = scorer.score(segment.label, context)
+            relations[segment.label] = scorer.score(segment.label, context.around(segment.label))
         relation = relations[segment.label]
         area = areas[id(segment)] / (scene.height * scene.width)
         verdict, reason = _judge(segment, relation, area, policy, scorer.default_cut)
@@ -39,20 +40,23 @@ def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple
 
 
 def context_of(
-    label: str, things: Iterable[tuple[str, float]], stuff: Mapping[str, float], policy: Policy
-) -> dict[str, float]:
-    """The context of a thing: every other thing class (label, score) and stuff class seen with enough confidence.
+    things: Iterable[tuple[str, float]], stuff: Mapping[str, float], policy: Policy, scorer: RelationScorer
+) -> SceneContext:
+    """The context in a scene: its things (label, score) and stuff that were seen with enough confidence.
 
-    Each comes with its confidence, by which it counts in the score; instances of the thing's own class are no context.
+    Classes that the policy keeps or protects stay in the photo, and so vouch fully for others.
     """
-    context: dict[str, float] = {}
+    seen: dict[str, float] = {}
     for name, score in things:
-        if name != label and score >= policy.min_score:
-            context[name] = max(score, context.get(name, 0.0))
-    for name, confidence in stuff.items():
-        if name != label and confidence >= policy.min_stuff_confidence:
-            context[name] = max(confidence, context.get(name, 0.0))
-    return context
+        if score >= policy.min_score:
+            seen[name] = max(score, seen.get(name, 0.0))
+    kept = _tokens((*policy.keep, *policy.protect))
+    return scene_context(
+        scorer,
+        seen,
+        {name: confidence for name, confidence in stuff.items() if confidence >= policy.min_stuff_confidence},
+        [name for name in seen if token(name) in kept],
+    )
 
 
 def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from occpipe.config import Policy
 from occpipe.decide import context_of
+from occpipe.relations import RelationScorer, SceneContext
 from occpipe.relations.calibration import Observation
 from occpipe.tables import read_table
 from occpipe.types import Reason
@@ -22,14 +23,16 @@ MOST = 200_000
 Verdicts = dict[str, list[tuple[str, bool]]]
 
 
-def observe_rows(rows: Iterable[Mapping[str, Any]], policy: Policy, most: int = MOST) -> list[Observation]:
+def observe_rows(
+    rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer, most: int = MOST
+) -> list[Observation]:
     """The things of published rows that were decided by their relation; nobody has judged them.
 
     Things that policy, size or doubt decide are left out: no cut changes them. At most `most`, drawn evenly.
     """
     rng = random.Random(0)  # noqa: S311 - a sample, not a secret
     drawn: list[Observation] = []
-    for number, seen in enumerate(_decided(rows, policy)):
+    for number, seen in enumerate(_decided(rows, policy, scorer)):
         if number < most:
             drawn.append(seen)
         elif (place := rng.randrange(number + 1)) < most:
@@ -37,15 +40,17 @@ def observe_rows(rows: Iterable[Mapping[str, Any]], policy: Policy, most: int = 
     return drawn
 
 
-def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy) -> Iterator[Observation]:
+def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer) -> Iterator[Observation]:
     for row in rows:
-        for item in row["objects"] or ():
-            if item["reason"] in (Reason.RELATED, Reason.UNRELATED):
-                yield Observation(item["label"], _context(row, item, policy), None)
+        decided = [o for o in row["objects"] or () if o["reason"] in (Reason.RELATED, Reason.UNRELATED)]
+        if decided:
+            context = _context(row, policy, scorer)
+            for item in decided:
+                yield Observation(item["label"], context.around(item["label"]), None)
 
 
 def observe_verdicts(
-    rows: Iterable[Mapping[str, Any]], policy: Policy, verdicts: Verdicts
+    rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer, verdicts: Verdicts
 ) -> tuple[list[Observation], list[str]]:
     """The judged things of published rows, and the verdicts (`image, object`) that match none; see `read_verdicts`.
 
@@ -61,15 +66,14 @@ def observe_verdicts(
                     if wanted.lower() in (str(number), item["label"]):
                         votes.setdefault(number, []).append(belongs)
                         matched.add((key, wanted))
+        if votes:
+            context = _context(row, policy, scorer)
         for number, ballots in sorted(votes.items()):
             if 2 * sum(ballots) != len(ballots):
-                item = row["objects"][number]
-                keep = 2 * sum(ballots) > len(ballots)
-                judged.append(Observation(item["label"], _context(row, item, policy), keep))
-    missed = [
-        f"{key}, {wanted}" for key, said_of in verdicts.items() for wanted, _ in said_of if (key, wanted) not in matched
-    ]
-    return judged, list(dict.fromkeys(missed))
+                label = row["objects"][number]["label"]
+                judged.append(Observation(label, context.around(label), 2 * sum(ballots) > len(ballots)))
+    asked = dict.fromkeys((key, wanted) for key, said in verdicts.items() for wanted, _ in said)
+    return judged, [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
 
 
 def read_verdicts(path: Path) -> Verdicts:
@@ -86,7 +90,7 @@ def read_verdicts(path: Path) -> Verdicts:
     return found
 
 
-def _context(row: Mapping[str, Any], item: Mapping[str, Any], policy: Policy) -> dict[str, float]:
+def _context(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:
     things = [(o["label"], o["score"]) for o in row["objects"]]
     stuff = {s["label"]: s["confidence"] for s in row["stuff"] or ()}
-    return context_of(item["label"], things, stuff, policy)
+    return context_of(things, stuff, policy, scorer)

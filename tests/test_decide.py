@@ -69,9 +69,14 @@ def test_context_is_other_classes_and_confident_stuff() -> None:
     table = Table(TABLE.relations)
     dogs = square("dog", 0, 0, 20), square("dog", 50, 50, 20)
     objects = decide(scene(*dogs, square("toilet", 30, 0, 20), square("cup", 0, 70, 9, 0.1)), table, Policy())
-    assert table.asked[0] == ("dog", ("toilet", "sky-other", "grass"))
+    alone = ("sky-other", "grass")
+    assert table.asked[:2] == [("dog", alone), ("toilet", alone)], "who vouches is asked with the stuff first"
+    assert table.asked[2:] == [
+        ("dog", ("toilet", *alone)),
+        ("toilet", ("dog", *alone)),
+        ("cup", ("dog", "toilet", *alone)),
+    ]
     assert [o.label for o in objects] == ["dog", "dog", "toilet", "cup"]
-    assert len(table.asked) == 3, "one question for each class"
 
 
 def test_nothing_is_removed_without_context() -> None:
@@ -83,7 +88,20 @@ def test_nothing_is_removed_without_context() -> None:
 def test_context_comes_with_its_confidence_and_without_the_things_own_class() -> None:
     things = [("dog", 0.9), ("cat", 0.6), ("cat", 0.8), ("boat", 0.2)]
     stuff = {"sea": 0.5, "fog": 0.1, "dog": 0.9}
-    assert context_of("dog", things, stuff, Policy()) == {"cat": 0.8, "sea": 0.5}
+    context = context_of(things, stuff, Policy(), Table({}))
+    assert context.around("dog") == {"cat": 0.8, "sea": 0.5}
+    assert context.around("cat") == {"dog": 0.9, "sea": 0.5}
+
+
+def test_things_vouch_for_each_other_as_far_as_they_belong() -> None:
+    """Two strange things do not excuse each other; what the policy keeps stays in the photo, and so vouches fully."""
+    table = Table({"toilet": 0.1, "dog": 0.8, "person": 0.1})
+    context = context_of([("toilet", 0.9), ("dog", 0.9), ("person", 0.9)], {"grass": 0.7}, Policy(), table)
+    assert context.around("cat") == pytest.approx({"toilet": 0.09, "dog": 0.72, "person": 0.9, "grass": 0.7})
+    assert ("toilet", ("grass",)) in table.asked, "asked with the stuff alone"
+    assert context_of([("toilet", 0.9)], {"grass": 0.7}, Policy(), table).around("dog")["toilet"] == 0.9
+    without_stuff = context_of([("toilet", 0.9), ("dog", 0.8)], {}, Policy(), table)
+    assert without_stuff.around("cat") == {"toilet": 0.9, "dog": 0.8}
 
 
 def test_class_areas_sum_over_instances() -> None:

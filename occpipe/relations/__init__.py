@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from occpipe.relations.paper import PAPER_COS_MAX, PAPER_COS_MIN, PAPER_CUT, PaperScorer
+from occpipe.relations.scene import SceneContext, scene_context
 from occpipe.relations.scorer import Context, EmbeddingScorer, RelationScorer
 from occpipe.relations.vectors import ClassVectors, aliases, read_asset
 
@@ -18,8 +19,10 @@ __all__ = [
     "EmbeddingScorer",
     "PaperScorer",
     "RelationScorer",
+    "SceneContext",
     "aliases",
     "load_relations",
+    "scene_context",
 ]
 
 

@@ -11,7 +11,7 @@ import contextlib
 import csv
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +153,43 @@ def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 
         if context:
             seen.append(Case(case.own, case.intruder, context))
     return seen
+
+
+def split_context(context: Context) -> tuple[dict[str, float], dict[str, float]]:
+    """The things and the stuff of a context of tokens, with their confidences (1 where none is given)."""
+    kinds = {c.token for c in coco_stuff() if c.is_thing}
+    weights = dict(context) if isinstance(context, Mapping) else dict.fromkeys(context, 1.0)
+    things = {name: weight for name, weight in weights.items() if name in kinds}
+    return things, {name: weight for name, weight in weights.items() if name not in kinds}
+
+
+@dataclass(frozen=True, slots=True)
+class Intrusion:
+    """A scene into which things of another image have come: `own` belongs, `intruder` is one of those that came."""
+
+    things: tuple[str, ...]
+    stuff: tuple[str, ...]
+    own: str
+    intruder: str
+
+
+def make_intrusions(
+    images: Sequence[LabelledImage], seed: int = 0, rounds: int = 1, *, intruders: int = 1
+) -> list[Intrusion]:
+    """Scenes with `intruders` things of one other image among their own, `rounds` per image.
+
+    Unlike in `make_cases`, the own thing is scored with the intruders around it, and they with each other.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a benchmark, not a secret
+    usable = [i for i in images if i.things and len(i.stuff) >= 2]
+    scenes = []
+    for image in (i for _ in range(rounds) for i in usable):
+        own, other = rng.choice(image.things), rng.choice(usable)
+        strange = [t for t in other.things if t not in image.things]
+        if len(strange) >= intruders:
+            came = rng.sample(strange, intruders)
+            scenes.append(Intrusion((*image.things, *came), image.stuff, own, came[0]))
+    return scenes
 
 
 @dataclass(frozen=True, slots=True)

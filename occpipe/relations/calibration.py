@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.relations.benchmark import LabelledImage, as_seen, make_cases
+from occpipe.relations.benchmark import LabelledImage, as_seen, make_cases, split_context
+from occpipe.relations.scene import scene_context
 from occpipe.relations.scorer import Context, EmbeddingScorer
 
 Floats64 = NDArray[np.float64]
@@ -23,7 +24,8 @@ SHARES = (0.01, 0.02, 0.03, 0.05, 0.1)
 SCALE_SPREAD, SHIFT_SPREAD, PRIOR_SPREAD = 0.5, 3.0, 0.15
 """Standard deviations of what a calibration may change, in log-odds: few verdicts move little, thousands what they say.
 
-The last one by two-fold validation within the calibration part of our lists: 0.15 gave the best likelihood, 0.7 cost 0.002 AUC.
+The last one by two-fold validation within the calibration part of our lists: 0.15 gave the best likelihood, 0.7 cost
+0.002 AUC.
 """
 
 SMALLEST = 1e-6
@@ -73,10 +75,11 @@ class Calibration:
         }
 
 
-def observe_lists(images: Sequence[LabelledImage], seed: int = 0) -> list[Observation]:
+def observe_lists(images: Sequence[LabelledImage], scorer: EmbeddingScorer, seed: int = 0) -> list[Observation]:
     """Own things and intruders of label lists, in contexts as they come in practice.
 
-    Complete, as a segmenter sees them with its confidences, and of at most five and two classes; see `benchmark`.
+    Complete, as a segmenter sees them with its confidences, and of at most five and two classes (see `benchmark`); things
+    of the context count as far as they belong (see `scene`).
     """
     cases = [
         *make_cases(images, seed, 2),
@@ -84,7 +87,11 @@ def observe_lists(images: Sequence[LabelledImage], seed: int = 0) -> list[Observ
         *make_cases(images, seed + 2, 1, at_most=5),
         *make_cases(images, seed + 3, 1, at_most=2),
     ]
-    return [Observation(t, c.context, own) for c in cases for t, own in ((c.own, True), (c.intruder, False))]
+    observed = []
+    for case in cases:
+        context = scene_context(scorer, *split_context(case.context)).around(case.own)
+        observed += [Observation(case.own, context, True), Observation(case.intruder, context, False)]
+    return observed
 
 
 def calibrate(

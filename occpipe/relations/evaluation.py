@@ -20,9 +20,11 @@ from occpipe.relations.benchmark import (
     as_seen,
     figures,
     make_cases,
+    make_intrusions,
     read_labels,
     run,
 )
+from occpipe.relations.scene import SceneContext, scene_context
 from occpipe.relations.scorer import EmbeddingScorer
 from occpipe.relations.vectors import read_asset
 
@@ -73,6 +75,9 @@ def evaluate(
                 if len(known[0]):
                     contexts[name][baseline] = asdict(figures(*known))
             classes = _classes(cases, own, intruder, float(cut))
+    for name, (own, intruder) in _intrusions(scorer, asked, rounds):
+        contexts[name] = {"default": asdict(figures(own, intruder))}
+        rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
     return {
         "part": "all" if all_images else "test",
         "contexts": contexts,
@@ -98,6 +103,24 @@ def score_cases(scorer: EmbeddingScorer, cases: Sequence[Case]) -> tuple[Scores,
     return own.astype(np.float64), intruder.astype(np.float64)
 
 
+def _intrusions(
+    scorer: EmbeddingScorer, images: Sequence[LabelledImage], rounds: int
+) -> Iterator[tuple[str, tuple[Scores, Scores]]]:
+    """Scenes with one and with two intruders: with things that vouch as far as they belong, and fully."""
+    for count in (1, 2):
+        scenes = make_intrusions(images, SEED, rounds, intruders=count)
+        for vouching in (True, False) if scenes else ():
+            contexts = []
+            for scene in scenes:
+                things, stuff = dict.fromkeys(scene.things, 1.0), dict.fromkeys(scene.stuff, 1.0)
+                seen = scene_context(scorer, things, stuff) if vouching else SceneContext(things, stuff)
+                contexts.append((seen.around(scene.own), seen.around(scene.intruder)))
+            own = scorer.log_odds([s.own for s in scenes], [c for c, _ in contexts])
+            intruder = scorer.log_odds([s.intruder for s in scenes], [c for _, c in contexts])
+            name = f"{count} intruder{'s' * (count > 1)} there" + ("" if vouching else ", trusted")
+            yield name, (own.astype(np.float64), intruder.astype(np.float64))
+
+
 def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -> list[dict[str, Any]]:
     """Per thing class: how often it is the own thing and the intruder, and what happens to it at the cut."""
     own_names, intruder_names = np.array([c.own for c in cases]), np.array([c.intruder for c in cases])
@@ -121,10 +144,10 @@ def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str
     """The result of `evaluate` as a table."""
     for name, scorers in result["contexts"].items():
         for scorer, found in scorers.items():
-            yield f"{name:22} {scorer:10} {Figures(**found)}"
+            yield f"{name:27} {scorer:10} {Figures(**found)}"
         rates = result["at_cut"][name]
         yield (
-            f"{'':22} at the cut of {result['cut']:.4f}: {rates['own_removed']:.1%} of the own things removed, "
+            f"{'':27} at the cut of {result['cut']:.4f}: {rates['own_removed']:.1%} of the own things removed, "
             f"{rates['found']:.1%} of the intruders found"
         )
     if per_class:

@@ -104,9 +104,10 @@ def train(
             "head": asdict(head),
         },
     }
-    observed = observe_lists([i for i in images if i.part == "calibration"])
+    scorer = EmbeddingScorer.from_arrays(arrays, description)
+    observed = observe_lists([i for i in images if i.part == "calibration"], scorer)
     if sum(o.belongs is True for o in observed) * FALSE_REMOVAL >= 1:
-        description = calibrate(EmbeddingScorer.from_arrays(arrays, description), observed).apply(description)
+        description = calibrate(scorer, observed).apply(description)
     progress(f"calibration {description['calibration']}, cuts {description['cuts']}")
     write_asset(arrays, description, out)
     return EmbeddingScorer.from_arrays(arrays, description)
