@@ -12,7 +12,7 @@ DEMO := demo
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
 	$(BIN)/python jobs/make_demo.py $(DEMO)/input
 	rm -rf $(DEMO)/output
-	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local
+	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local --set policy.cut=0.24
 	$(BIN)/occpipe report $(DEMO)/output --page $(DEMO)/report.html
 
 test: $(STAMP)  ## all tests but the slow ones

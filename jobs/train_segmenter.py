@@ -18,15 +18,17 @@ from occpipe.segmenters.starter import StarterSegmenter, input_shape
 from occpipe.training import evaluation as ev
 from occpipe.training.segmentation import TrainConfig, Trainer, export, exported_state
 from occpipe.training.segmentation_data import LabelSpace, Photo, read_photos
-from occpipe.training.stuff_tagger import Prior, fit_tagger, read_prior
+from occpipe.training.stuff_tagger import fit_tagger, read_prior, read_together
 
 TEMPERATURES = (0.7, 0.85, 1.0, 1.2, 1.4, 1.7)
 
 
-def finish(trainer: Trainer, photos: list[Photo], held_out: list[Photo], prior: Prior, out: Path) -> None:
-    """Fit the tagger and the temperature of the averaged net and write it."""
+def finish(trainer: Trainer, photos: list[Photo], held_out: list[Photo], lists: Path, out: Path) -> None:
+    """Fit the tagger and the temperature of the averaged net and write it; held-out photos are left out of the lists."""
     net = trainer.averaged().to(trainer.device)
-    tagger = fit_tagger(net, photos, prior, device=trainer.device)
+    own = {p.name.removeprefix("coco_") for p in held_out}
+    prior = read_prior(lists, trainer.space, leave_out=own)
+    tagger = fit_tagger(net, photos, prior, read_together(lists, trainer.space, leave_out=own), device=trainer.device)
     export(net, trainer.space, out, **tagger, steps=trainer.step)
     segmenter = StarterSegmenter(out, trainer.device)
     temperature = ev.fit_temperature(segmenter, held_out[::4], trainer.space, TEMPERATURES)
@@ -72,6 +74,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 75.0,
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 12,
+    crop: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of 32.")] = 256,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of torch; 1 on a machine whose cores are shared.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint beside --out.")] = False,
@@ -88,16 +91,14 @@ def main(
         return
     if out is None:
         return
-    own = {p.name.removeprefix("coco_") for p in held_out}
-    prior = read_prior(lists or data.parent / "labels", space, leave_out=own)
-    config = TrainConfig(steps=steps, minutes=minutes, batch=batch, rate=rate)
+    config = TrainConfig(steps=steps, minutes=minutes, batch=batch, crop=crop, rate=rate)
     begin = None if start is None else exported_state(start, space)
     trainer = Trainer(space, photos, config, device=device, start=begin)
     checkpoint = out.with_suffix(".ckpt")
     if resume:
         trainer.resume(checkpoint)
     trainer.run(checkpoint)
-    finish(trainer, photos, held_out, prior, out)
+    finish(trainer, photos, held_out, lists or data.parent / "labels", out)
     evaluate(out, held_out, photos, space, device)
 
 

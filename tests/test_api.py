@@ -10,6 +10,7 @@ import pytest
 import occpipe
 import occpipe.storage.open
 from jobs.make_demo import scenes
+from occpipe.config import load_config
 from occpipe.types import Box, Image, Reason, Verdict
 
 
@@ -48,7 +49,7 @@ def test_load_inpainter(rgb: Image) -> None:
 
 
 def test_clean_image(rgb: Image) -> None:
-    result = occpipe.clean_image(rgb)
+    result = occpipe.clean_image(rgb, load_config("local", ["policy.cut=0.24"]))
     (cat,) = (item for item in result.objects if item.label == "cat")
     assert (cat.verdict, cat.reason) == (Verdict.REMOVE, Reason.UNRELATED)
     assert cat.relation is not None

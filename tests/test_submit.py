@@ -74,4 +74,4 @@ def test_a_submitted_job_publishes(head: str, s3: Path) -> None:  # noqa: F811 -
             if "No available agent" not in str(error):
                 raise
             time.sleep(2)
-    assert rows_of("s3://my-bucket/out")["palace.jpg"]["status"] == "cleaned"
+    assert rows_of("s3://my-bucket/out")["palace.jpg"]["status"] in ("cleaned", "unchanged")

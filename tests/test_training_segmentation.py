@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from occpipe.segmenters.starter import StarterSegmenter
+from occpipe.segmenters.starter_net import Together
 from occpipe.training import evaluation as ev
 from occpipe.training.segmentation import (
     TrainConfig,
@@ -31,7 +33,7 @@ from occpipe.training.segmentation_data import (
     paste_thing,
     read_photos,
 )
-from occpipe.training.stuff_tagger import Prior, fit_tagger
+from occpipe.training.stuff_tagger import Prior, fit_tagger, read_together
 from occpipe.types import Image, Segment, Segmentation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "segmentation"
@@ -203,7 +205,7 @@ def test_what_training_exports_the_runtime_loads(space: LabelSpace, photos: list
     trainer.run(tmp_path / "net.ckpt")
     net = trainer.averaged()
     prior = Prior(torch.zeros(len(space.tags), len(CLASSES) + 1), torch.zeros(len(space.tags)))
-    tagger = fit_tagger(net, photos, prior)
+    tagger = fit_tagger(net, photos, prior, Together(len(space.tags)))
     export(net, space, tmp_path / "net.safetensors", **tagger, temperature=1.5)
     segmenter = StarterSegmenter(tmp_path / "net.safetensors", max_side=96, min_score=0.0)
     assert segmenter.classes == tuple(CLASSES)
@@ -304,3 +306,18 @@ def test_the_shipped_weights_are_right_on_held_out_photos() -> None:
     iou = ev.evaluate_iou(StarterSegmenter(), held_out, label_space)
     assert iou["person"] > 0.5
     assert iou["sky-other"] > 0.5
+
+
+def test_lists_correct_tags_by_each_other(space: LabelSpace, tmp_path: Path) -> None:
+    """Sea and sand always come together, sea and carpet never: a sure sea lifts a doubtful sand and sinks the carpet."""
+    sea, sand, carpet = (space.tags.index(name) for name in ("class 155", "class 154", "class 101"))
+    rows = ["image\tclasses"]
+    rows += [f"{n}\t{f'{sea + 91},{sand + 91}' if n % 2 else carpet + 91}" for n in range(400)]
+    with gzip.open(tmp_path / "stuff_train2017.tsv.gz", "wt") as out:
+        out.write("\n".join(rows) + "\n")
+    together = read_together(tmp_path, space, leave_out={"1"})
+    tags = torch.full((1, len(space.tags)), 0.01)
+    tags[0, [sea, sand, carpet]] = torch.tensor([0.97, 0.4, 0.4])
+    seen = together(tags)[0]
+    assert seen[sand] > 0.5 > 0.3 > seen[carpet]
+    assert torch.equal(Together(len(space.tags))(tags), tags), "without weights nothing changes"

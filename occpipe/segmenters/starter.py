@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from occpipe.segmenters.starter_net import StarterNet
 
-FORMAT = 1
+FORMAT = 2
 DOUBTFUL = 0.6
 FAMILIES = (  # the COCO supercategories within which the net mixes up parts of one thing
     ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
@@ -176,7 +176,7 @@ class StarterSegmenter:
                 logits = logits + pixels
                 tags = tags + torch.sigmoid(out.tags.float()).cpu()
             log_p = torch.log_softmax(logits / (len(self.looks) * self.meta.temperature), 1)
-            return log_p, (tags / len(self.looks)).numpy()
+            return log_p, self.net.together((tags / len(self.looks)).to(self.device)).cpu().numpy()
 
     def label_map(self, log_p: Tensor, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The class of each pixel of a photo at the net's input size, K = "other", and its probability.

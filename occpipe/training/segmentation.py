@@ -22,10 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from occpipe.segmenters.starter import FORMAT
 from occpipe.segmenters.starter_net import PIXEL_MEAN, PIXEL_STD, StarterNet, from_published, normalise
 from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, Sampler
 
-FORMAT = 1
 FROZEN_BLOCKS = 3
 TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagger is fitted again at the end
 

@@ -1,8 +1,8 @@
 """The last step of training: fit the image-level stuff tagger on the finished net, from few photos and many lists.
 
-A few hundred photos with complete stuff lists are too few for 91 classes, so which stuff goes with which things is
-learnt first from the lists of 9,358 COCO photos without pixels (`things_train10k.tsv.gz`, `stuff_train2017.tsv.gz`).
-The fit on photos starts there: tag logit = tagger(pooled features) + scene(presence of each pixel class).
+A few hundred photos with complete stuff lists are too few for 91 classes, so lists without photos say what goes together:
+which stuff with which things (9,000 COCO images), and which stuff with which stuff (115,000). What was tried on the way
+stands in DECISIONS.md.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from occpipe.segmenters.starter import input_shape, resize_image
-from occpipe.segmenters.starter_net import StarterNet, normalise, presence
+from occpipe.segmenters.starter_net import StarterNet, Together, normalise, presence
 from occpipe.training.evaluation import best_cut
 from occpipe.training.segmentation_data import THINGS, LabelSpace, Photo
 
 VIEWS = (416, 288)  # longer sides in pixels; the smaller one is mirrored
 FOLDS = 4
-RIDGES = (3e-2, 1e-1, 3e-1)
-SCENE_RIDGE = 0.1  # of the ridge on the pooled features: what the lists say of things may move more freely
+RIDGE = 0.3
+# Pixels of training photos are too sure of themselves to learn from them what things say of stuff, so what the lists say is
+# taken as it is, at half its weight.
+PRIOR_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +65,60 @@ def read_prior(lists: Path, space: LabelSpace, *, leave_out: set[str]) -> Prior:
     for row, name in enumerate(ids):
         x[row, [int(column[i]) for i in things[name] if i in column]] = 1
         y[row, [i - THINGS for i in stuff[name]]] = 1
-    weight, bias = _fit([x], y, [torch.zeros(y.shape[1], x.shape[1])], [1e-4], steps=300)
-    return Prior(weight[0], bias)
+    return Prior(*_fit(x, y, 1e-4, steps=300))
 
 
-def _fit(
-    inputs: list[Tensor], tags: Tensor, start: list[Tensor], ridges: list[float], steps: int = 200
-) -> tuple[list[Tensor], Tensor]:
-    """Multi-label logistic regression; each weight T x D is drawn to its start. Tags N x T, -1 = unknown."""
-    known = tags >= 0
-    rate = ((tags * known).sum(0) + 0.5) / (known.sum(0) + 10.0)
-    weights = [w.clone().requires_grad_() for w in start]
-    bias = torch.logit(rate).requires_grad_()
-    optimiser = torch.optim.Adam([*weights, bias], lr=0.02)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
-        logits = bias + sum((x @ w.T for x, w in zip(inputs, weights, strict=True)), torch.zeros(()))
-        cost = F.binary_cross_entropy_with_logits(logits, tags.clamp(min=0).float(), reduction="none")
-        loss = (cost * known).sum() / known.sum()
-        for w, s, ridge in zip(weights, start, ridges, strict=True):
-            loss = loss + ridge * ((w - s) ** 2).sum() / w.shape[0]
+def read_together(lists: Path, space: LabelSpace, *, leave_out: set[str]) -> Together:
+    """Which stuff goes with which: a pairwise model of the stuff lists but for `leave_out`.
+
+    Fitted by pseudo-likelihood (Besag, 1975): each class is predicted from the others of its list.
+    """
+    stuff = _lists(lists / "stuff_train2017.tsv.gz")
+    ids = sorted(stuff.keys() - leave_out)
+    y = torch.zeros(len(ids), len(space.tags), dtype=torch.uint8)
+    for row, name in enumerate(ids):
+        y[row, [i - THINGS for i in stuff[name]]] = 1
+    rate = torch.logit(y.float().mean(0).clamp(1e-4, 1 - 1e-4))
+    weight, bias = torch.zeros(y.shape[1], y.shape[1], requires_grad=True), rate.clone().requires_grad_()
+    optimiser = torch.optim.Adam([weight, bias], lr=0.02)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(400):
+        optimiser.param_groups[0]["lr"] = 0.02 * (1 - step / 400)
+        batch = y[torch.randint(len(y), (4096,), generator=generator)].float()
+        pairs = _symmetric(weight)
+        loss = F.binary_cross_entropy_with_logits(bias + batch @ pairs, batch) + 1e-4 * (pairs**2).sum() / len(pairs)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         optimiser.step()
-    return [w.detach() for w in weights], bias.detach()
+    together = Together(len(rate))
+    for parameter, value in zip(together.parameters(), (_symmetric(weight), bias, rate), strict=True):
+        parameter.data = value.detach().clone()
+    return together
+
+
+def _symmetric(weight: Tensor) -> Tensor:
+    pairs = (weight + weight.T) / 2
+    return pairs - torch.diag(torch.diag(pairs))
+
+
+def _fit(
+    x: Tensor, tags: Tensor, ridge: float, offset: Tensor | None = None, steps: int = 200
+) -> tuple[Tensor, Tensor]:
+    """Multi-label logistic regression beside a known `offset`: weight T x D, bias T. Tags N x T, -1 = unknown."""
+    known = tags >= 0
+    rate = ((tags * known).sum(0) + 0.5) / (known.sum(0) + 10.0)
+    weight = torch.zeros(tags.shape[1], x.shape[1], requires_grad=True)
+    bias = torch.logit(rate).requires_grad_()
+    optimiser = torch.optim.Adam([weight, bias], lr=0.02)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
+        logits = bias + x @ weight.T + (0 if offset is None else offset)
+        cost = F.binary_cross_entropy_with_logits(logits, tags.clamp(min=0).float(), reduction="none")
+        loss = (cost * known).sum() / known.sum() + ridge * (weight**2).sum() / weight.shape[0]
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        optimiser.step()
+    return weight.detach(), bias.detach()
 
 
 @torch.inference_mode()
@@ -107,31 +139,30 @@ def features(net: StarterNet, photos: list[Photo], views: tuple[int, ...] = VIEW
     return Features(torch.stack(pooled), torch.stack(seen), torch.stack(tags), np.array(photo))
 
 
-def fit_tagger(net: StarterNet, photos: list[Photo], prior: Prior, device: str = "cpu") -> dict[str, float]:
-    """Set `tagger` and `scene` of a net; ridge and cut are chosen by cross-validation over photos with full lists.
+def fit_tagger(
+    net: StarterNet, photos: list[Photo], prior: Prior, together: Together, device: str = "cpu"
+) -> dict[str, float]:
+    """Set `tagger`, `scene` and `together` of a net; the cut is chosen by cross-validation over photos with full lists.
 
-    Returns the cut, and the cross-validated Jaccard at it.
+    Returns the cut, and the cross-validated Jaccard at it, which is too good: the features have seen these photos.
     """
     f = features(net, photos, device=device)
     mean, std = f.pooled.mean(0), f.pooled.std(0) + 1e-3
-    x = ((f.pooled - mean) / std).clone()
+    x, scene = ((f.pooled - mean) / std).clone(), PRIOR_SHARE * prior.weight
+    offset = f.presence.clone() @ scene.T
     full = (f.tags >= 0).all(1).numpy()
     fold = f.photo % FOLDS
-    start = [torch.zeros(f.tags.shape[1], x.shape[1]), prior.weight]
-    best = (-1.0, 0.0, 0.0)
-    for ridge in RIDGES:
-        probability = torch.zeros(f.tags.shape)
-        for i in range(FOLDS):
-            fit, held = fold != i, fold == i
-            w, b = _fit([x[fit], f.presence[fit].clone()], f.tags[fit], start, [ridge, SCENE_RIDGE * ridge])
-            probability[held] = torch.sigmoid(b + x[held] @ w[0].T + f.presence[held] @ w[1].T)
-        cut, score = best_cut(probability.numpy()[full], f.tags.numpy()[full] == 1)
-        print(f"tagger: ridge {ridge:g} cut {cut:.3f} cross-validated Jaccard {score:.3f}", flush=True)
-        best = max(best, (score, ridge, cut))
-    score, ridge, cut = best
-    w, b = _fit([x, f.presence.clone()], f.tags, start, [ridge, SCENE_RIDGE * ridge])
+    probability = torch.zeros(f.tags.shape)
+    for i in range(FOLDS):
+        fit, held = torch.from_numpy(fold != i), torch.from_numpy(fold == i)
+        w, b = _fit(x[fit], f.tags[fit], RIDGE, offset[fit])
+        probability[held] = together(torch.sigmoid(b + x[held] @ w.T + offset[held])).detach()
+    cut, score = best_cut(probability.numpy()[full], f.tags.numpy()[full] == 1)
+    print(f"tagger: cut {cut:.3f}, cross-validated Jaccard {score:.3f}", flush=True)
+    w, b = _fit(x, f.tags, RIDGE, offset)
     with torch.no_grad():
-        net.tagger.weight.copy_(w[0] / std)
-        net.tagger.bias.copy_(b - (w[0] / std) @ mean)
-        net.scene.weight.copy_(w[1])
-    return {"tag_cut": cut, "cross_validated_jaccard": score}
+        net.tagger.weight.copy_(w / std)
+        net.tagger.bias.copy_(b - (w / std) @ mean)
+        net.scene.weight.copy_(scene)
+        net.together.load_state_dict(together.state_dict())
+    return {"tag_cut": cut, "tag_jaccard_cv": score}
