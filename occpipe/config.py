@@ -73,7 +73,7 @@ class Policy(_Section):
     min_area: Fraction = 0.002
     max_area: Fraction = 0.2
     area_scope: Literal["instance", "class"] = "instance"
-    min_score: Fraction = 0.5
+    min_score: Fraction = 0.6
     min_context: int = Field(default=2, ge=1)
     min_stuff_confidence: Fraction = 0.3
 
