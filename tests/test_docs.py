@@ -78,3 +78,14 @@ def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
         _, description = read_asset(folder / name)
         assert description["calibration"]["scale"] > 0
         assert 0 < description["default_cut"] < 1
+
+
+def test_pictures_of_the_pages_can_be_drawn_again(tmp_path: Path) -> None:
+    bash(f"python jobs/class_map.py --out {tmp_path}/map.svg", ROOT)
+    drawn, shown = (
+        (folder / name).read_text("utf-8") for folder, name in ((tmp_path, "map.svg"), (DOCS, "class-map.svg"))
+    )
+    assert re.findall(r">(\w+)</text>", drawn) == re.findall(r">(\w+)</text>", shown)  # places differ by processor
+    bash(f"python jobs/segment_sheet.py --out {tmp_path}/sheet.jpg", ROOT)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.size[0] == 1240

@@ -253,6 +253,7 @@ def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[Path, Summary]) -> None:
     shutil.copytree(demo, s3 / "bucket" / "corpus")
     command = [sys.executable, "jobs/clean_corpus.py", "s3://bucket/corpus", "s3://bucket/out", "--config", "local"]
+    command += ["--set", "policy.cut=0.24"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[1], check=False
     )
@@ -274,7 +275,7 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     from occpipe.ledger import Done
     from occpipe.stages.discover import ManifestSource, discover, open_corpus
 
-    config, output = load_config(), open_store(str(tmp_path / "out"))
+    config, output = BOLD, open_store(str(tmp_path / "out"))
     nothing = Done(np.empty(0, np.int64), np.empty(0, np.int64))
     found = discover(*open_corpus(f"{demo}/cat_at_the_palace.jpg", config.corpus), output, nothing, 1)
     (task,) = ManifestSource(output.uri, found).get_read_tasks(1)
