@@ -31,9 +31,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The weights that occpipe can load.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-app.add_typer(cli_learning.evaluate_app, name="evaluate")
-for _command in (cli_learning.train_embeddings, cli_learning.calibrate, cli_learning.explain):
-    app.command()(_command)
 
 _ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A config by name (local, gpu, paper2019) or the path of a .yaml.")
@@ -175,6 +172,11 @@ def models_verify(names: _NamesArgument = None, config: _ConfigOption = "local",
         identity = weights.identity(weight, weights.locate(weight, settings.weights))
         against = "matches its publisher's checksum" if weight.has_checksum else "no published checksum to compare"
         typer.echo(f"{weight.name}: sha256 {identity['sha256']}, {identity['licence']}; {against}")
+
+
+for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
+    app.command()(_command)  # after the others, as the help lists them
+app.add_typer(cli_learning.evaluate_app, name="evaluate")
 
 
 @app.callback(invoke_without_command=True)
