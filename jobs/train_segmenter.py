@@ -70,6 +70,7 @@ def main(
     evaluate_file: Annotated[Path | None, typer.Option("--evaluate", help="Weights to evaluate instead.")] = None,
     lists: Annotated[Path | None, typer.Option(help="Folder of the COCO lists [default: DATA/../labels].")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to go on from, instead of ImageNet features.")] = None,
+    variant: Annotated[str, typer.Option(help="Backbone: lite0 or lite2.")] = "lite2",
     rate: Annotated[float, typer.Option(help="Factor on the learning rates.")] = 1.0,
     minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 75.0,
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
@@ -91,8 +92,8 @@ def main(
         return
     if out is None:
         return
-    config = TrainConfig(steps=steps, minutes=minutes, batch=batch, crop=crop, rate=rate)
-    begin = None if start is None else exported_state(start, space)
+    config = TrainConfig(variant, steps, minutes=minutes, batch=batch, crop=crop, rate=rate)
+    begin = None if start is None else exported_state(start, space, variant)
     trainer = Trainer(space, photos, config, device=device, start=begin)
     checkpoint = out.with_suffix(".ckpt")
     if resume:

@@ -136,7 +136,7 @@ def identities(config: Config) -> list[dict[str, str | None]]:
     return found
 
 
-_WITHOUT_WEIGHTS = {"starter", "telea"}
+_WITHOUT_WEIGHTS = {"starter", "telea", "navier-stokes", "pypatchmatch"}
 _RELATIONS = "starter-relations"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -206,10 +206,14 @@ def _starter_segmenter(config: Config, device: str) -> Segmenter:
 def _crop_inpainter(config: Config) -> CropInpainter:
     device = pick_device(config.inpainter.device)
     name = config.inpainter.model
-    if name == "telea":
-        from occpipe.inpainters.opencv import TeleaInpainter
+    if name in ("telea", "navier-stokes"):
+        from occpipe.inpainters.opencv import OpenCvInpainter
 
-        return TeleaInpainter()
+        return OpenCvInpainter(name)
+    if name == "pypatchmatch":
+        from occpipe.inpainters.pypatchmatch import PyPatchMatchInpainter
+
+        return PyPatchMatchInpainter()
     if name == "starter":
         from occpipe.inpainters.starter import StarterInpainter
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from occpipe.inpainters import Inpainter, MaskGrowth, check_fill, grow_mask
-from occpipe.inpainters.opencv import TeleaInpainter
+from occpipe.inpainters.opencv import OpenCvInpainter
 from occpipe.types import Image, Mask
 
 
@@ -57,9 +57,9 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), Recorder(1), TeleaInpainter()], ids=str)
+@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), Recorder(1), OpenCvInpainter()], ids=str)
 @pytest.mark.parametrize("name", HOLES)
-def test_only_the_mask_changes(name: str, model: Recorder | TeleaInpainter) -> None:
+def test_only_the_mask_changes(name: str, model: Recorder | OpenCvInpainter) -> None:
     image, mask = noise(120, 160), HOLES[name]
     before, given = image.copy(), mask.copy()
     filled = Inpainter(model)(image, mask)
@@ -95,8 +95,8 @@ def test_what_cannot_be_filled_is_refused_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 2), (3, 3), (2, 700)])
-@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), TeleaInpainter()], ids=str)
-def test_tiny_images(size: tuple[int, int], model: Recorder | TeleaInpainter) -> None:
+@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), OpenCvInpainter()], ids=str)
+def test_tiny_images(size: tuple[int, int], model: Recorder | OpenCvInpainter) -> None:
     image = np.full((*size, 3), 90, np.uint8)
     mask = np.zeros(size, np.uint8)
     mask[-1, -1] = 1

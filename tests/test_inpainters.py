@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from occpipe.inpainters import Inpainter
-from occpipe.inpainters.opencv import TeleaInpainter
+from occpipe.inpainters.opencv import OpenCvInpainter
 from occpipe.inpainters.starter import StarterInpainter
 from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 from occpipe.types import Image, Mask
@@ -47,9 +47,9 @@ def spoilt(image: Image, mask: Mask) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("model", "limit"), [(TeleaInpainter(), 4.0), (StarterInpainter(), 4.0)], ids=["telea", "starter"]
+    ("model", "limit"), [(OpenCvInpainter(), 4.0), (StarterInpainter(), 4.0)], ids=["telea", "starter"]
 )
-def test_a_gradient_is_continued(model: TeleaInpainter | StarterInpainter, limit: float) -> None:
+def test_a_gradient_is_continued(model: OpenCvInpainter | StarterInpainter, limit: float) -> None:
     truth, mask = gradient(120, 160), disc(120, 160, 60, 80, 18)
     filled = Inpainter(model, feather=0)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < limit
@@ -59,7 +59,7 @@ def test_the_starter_restores_a_pattern_that_telea_cannot() -> None:
     truth, mask = tiles(144, 180), disc(144, 180, 70, 90, 22)
     given = spoilt(truth, mask)
     assert error(Inpainter(StarterInpainter(), feather=0)(given, mask), truth, mask) < 3
-    assert error(Inpainter(TeleaInpainter(), feather=0)(given, mask), truth, mask) > 20
+    assert error(Inpainter(OpenCvInpainter(), feather=0)(given, mask), truth, mask) > 20
 
 
 def test_the_starter_copies_texture_at_full_size_when_it_solves_at_less() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from occpipe.segmenters.starter_net import StarterNet
 
-FORMAT = 2
+FORMAT = 3
 DOUBTFUL = 0.6
 FAMILIES = (  # the COCO supercategories within which the net mixes up parts of one thing
     ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
@@ -71,7 +71,7 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Starter
     if header.get("format") != FORMAT:
         raise WeightsError(f"{path}: format {header.get('format')!r} of the weights, this version reads {FORMAT}")
     with torch.device("meta"):
-        net = StarterNet(len(header["classes"]), len(header["tags"]))
+        net = StarterNet(len(header["classes"]), len(header["tags"]), header["variant"])
     # the norms' counters matter in training only and are not stored
     counters = {n: torch.zeros((), dtype=torch.long) for n in net.state_dict() if n.endswith("num_batches_tracked")}
     try:

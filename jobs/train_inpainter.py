@@ -1,0 +1,48 @@
+"""Train the structure net of the starter inpainter.
+
+python jobs/train_inpainter.py --photos DIR --labelled DIR --out FILE --minutes 120      (2 CPU cores)
+python jobs/train_inpainter.py --photos DIR --labelled DIR --out FILE --steps 40000 --batch 32 --crop 192 --device cuda
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from occpipe.training.holes import read_cutouts
+from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export, read_scenes
+
+
+def main(
+    photos: Annotated[Path, typer.Option(help="Folder of photos, *.jpg.")],
+    out: Annotated[Path, typer.Option(help="Weights to write; a checkpoint stands beside them.")],
+    labelled: Annotated[
+        Path | None, typer.Option(help="Labelled photo folder: more photos, and outlines of things.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 90.0,
+    steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
+    batch: Annotated[int, typer.Option(help="Crops per step.")] = 16,
+    crop: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of 16.")] = 128,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of torch; 1 on a machine whose cores are shared.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint beside --out.")] = False,
+) -> None:
+    """Train for --minutes or --steps and write --out. Held-out photos are never read."""
+    torch.set_num_threads(threads)
+    scenes = read_scenes(photos, labelled, crop=crop)
+    outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
+    print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
+    trainer = InpaintTrainer(scenes, outlines, InpaintConfig(steps, minutes, batch, crop), device=device)
+    checkpoint = out.with_suffix(".ckpt")
+    if resume:
+        trainer.resume(checkpoint)
+    trainer.run(checkpoint)
+    export(trainer.average, out)
+    print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
