@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image as Pil
 
+from occpipe.efficientnet import normalise
 from occpipe.segmenters.starter import StarterSegmenter, input_shape, resize_image
-from occpipe.segmenters.starter_net import normalise
 from occpipe.types import Image
 
 ROUNDS = 5

@@ -13,7 +13,15 @@ import torch
 import typer
 
 from occpipe.training.holes import read_cutouts
-from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export, read_scenes
+from occpipe.training.inpainting import (
+    FillSampler,
+    HoleSampler,
+    InpaintConfig,
+    InpaintTrainer,
+    export,
+    make_fills,
+    read_scenes,
+)
 
 
 def main(
@@ -22,6 +30,7 @@ def main(
     labelled: Annotated[
         Path | None, typer.Option(help="Labelled photo folder: more photos, and outlines of things.")
     ] = None,
+    fills: Annotated[int, typer.Option(help="Crops filled with patches first, in a folder beside --out.")] = 4096,
     minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 90.0,
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 16,
@@ -32,10 +41,12 @@ def main(
 ) -> None:
     """Train for --minutes or --steps and write --out. Held-out photos are never read."""
     torch.set_num_threads(threads)
-    scenes = read_scenes(photos, labelled, crop=crop)
+    config = InpaintConfig(steps, minutes, batch, crop)
+    scenes = read_scenes(photos, labelled, crop=config.stored)
     outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
     print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
-    trainer = InpaintTrainer(scenes, outlines, InpaintConfig(steps, minutes, batch, crop), device=device)
+    make_fills(HoleSampler(scenes, outlines, config.stored, config.seed), fills, out.with_suffix(".fills"))
+    trainer = InpaintTrainer(FillSampler(out.with_suffix(".fills"), crop, config.seed), config, device=device)
     checkpoint = out.with_suffix(".ckpt")
     if resume:
         trainer.resume(checkpoint)

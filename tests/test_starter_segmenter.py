@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from occpipe.efficientnet import fold_norms, normalise
 from occpipe.errors import WeightsError
 from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful, regions
-from occpipe.segmenters.starter_net import StarterNet, fold_norms, normalise
+from occpipe.segmenters.starter_net import StarterNet
 from occpipe.types import Image, Segmentation
 
 skimage_data = pytest.importorskip("skimage.data", reason="the demo extra has the photos")
@@ -37,7 +38,7 @@ def astronaut(segmenter: StarterSegmenter) -> Segmentation:
 
 def random_net(classes: int = 5, tags: int = 7) -> StarterNet:
     torch.manual_seed(0)
-    return StarterNet(classes, tags).eval()
+    return StarterNet(classes, tags, "lite0").eval()
 
 
 def test_the_net_gives_logits_at_stride_4_and_tags() -> None:
@@ -102,7 +103,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
     assert asset.stat().st_size <= 12_000_000
     with safe_open(asset, framework="pt") as weights:
         meta = json.loads(weights.metadata()["occpipe"])
-    assert meta["format"] == 2
+    assert meta["format"] == 3
     assert len(meta["classes"]) == len(meta["is_thing"]) == 90
     assert sum(meta["is_thing"]) == 80
     assert len(meta["tags"]) == 91
@@ -118,7 +119,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "future", {"occpipe": json.dumps({"format": 99})})
     with pytest.raises(WeightsError, match="format 99"):
         load_weights(tmp_path / "future")
-    header = {"format": 2, "classes": ["a"], "is_thing": [True], "tags": ["b"]}
+    header = {"format": 3, "variant": "lite0", "classes": ["a"], "is_thing": [True], "tags": ["b"]}
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign", {"occpipe": json.dumps(header)})
     with pytest.raises(WeightsError, match="not those of the starter"):
         load_weights(tmp_path / "foreign")

@@ -86,7 +86,7 @@ def photos(folder: Path, space: LabelSpace) -> list[Photo]:
 
 
 def config(**changes: int) -> TrainConfig:
-    return TrainConfig(**({"steps": 2, "batch": 2, "crop": 64, "warmup": 1} | changes))
+    return TrainConfig("lite0", **({"steps": 2, "batch": 2, "crop": 64, "warmup": 1} | changes))
 
 
 def gradient(label: int, none_ok: list[bool]) -> torch.Tensor:
@@ -222,17 +222,19 @@ def test_what_training_exports_the_runtime_loads(space: LabelSpace, photos: list
 
 
 def test_a_run_goes_on_from_an_exported_net(space: LabelSpace, photos: list[Photo], tmp_path: Path) -> None:
-    config = TrainConfig(steps=2, batch=2, crop=64)
+    config = TrainConfig("lite0", steps=2, batch=2, crop=64)
     first = Trainer(space, photos, config)
     first.run(tmp_path / "a.ckpt")
     export(first.averaged(), space, tmp_path / "a.safetensors")
-    again = Trainer(space, photos, config, start=exported_state(tmp_path / "a.safetensors", space))
+    again = Trainer(space, photos, config, start=exported_state(tmp_path / "a.safetensors", space, "lite0"))
     for name, value in first.averaged().state_dict().items():
         if value.dtype.is_floating_point:
             assert torch.allclose(again.net.state_dict()[name], value, rtol=1e-3, atol=1e-4), name
     other = LabelSpace(space.classes[:-1], space.is_thing[:-1], space.tags, space.lut, space.supervised)
     with pytest.raises(ValueError, match="other classes"):
-        exported_state(tmp_path / "a.safetensors", other)
+        exported_state(tmp_path / "a.safetensors", other, "lite0")
+    with pytest.raises(ValueError, match="backbone is lite0, not lite2"):
+        exported_state(tmp_path / "a.safetensors", space, "lite2")
 
 
 def test_figures_of_a_segmenter_that_is_right(space: LabelSpace, photos: list[Photo]) -> None:

@@ -57,7 +57,8 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Starter
     import torch
     from safetensors import SafetensorError, safe_open
 
-    from occpipe.segmenters.starter_net import StarterNet, fold_norms
+    from occpipe.efficientnet import fold_norms
+    from occpipe.segmenters.starter_net import StarterNet
 
     if path is None:
         with as_file(files("occpipe").joinpath(ASSET)) as shipped:
@@ -161,7 +162,7 @@ class StarterSegmenter:
         import torch
         import torch.nn.functional as F
 
-        from occpipe.segmenters.starter_net import normalise
+        from occpipe.efficientnet import normalise
 
         with torch.inference_mode():
             size = (shape[0] // 4, shape[1] // 4)

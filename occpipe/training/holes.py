@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pil
 
+from occpipe.training.segmentation_data import THINGS, is_held_out
 from occpipe.types import Image, Mask
-
-HELD_OUT = 75
-"""Photos in a thousand, by the checksum of their name, that no starter model is trained on."""
 
 _LEAST_SIDE = 24
 _LEAST_FILL = 0.3  # of its box; less is a net or a frame, or a thing behind others
-
-
-def is_held_out(name: str) -> bool:
-    """Whether a photo, by its file name without extension, is kept for measuring."""
-    return zlib.crc32(name.encode()) % 1000 < HELD_OUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +38,14 @@ def read_cutouts(folder: Path, *, held_out: bool, limit: int | None = None) -> l
         if is_held_out(name) != held_out:
             continue
         label = np.asarray(Pil.open(folder / "labels" / f"{name}.png"))
-        kinds = [k for k in np.unique(label) if k < 91 and _whole_thing(label == k) is not None]
-        if not kinds:
+        outlines = {int(k): _whole_thing(label == k) for k in np.unique(label) if k < THINGS}
+        if not any(outline is not None for outline in outlines.values()):
             continue
         with Pil.open(folder / "images" / f"{name}.jpg") as photo:
             image = np.asarray(photo.convert("RGB"))
-        for k in kinds:
-            mask = _whole_thing(label == k)
-            assert mask is not None
+        for k, mask in outlines.items():
+            if mask is None:
+                continue
             x, y, w, h = cv2.boundingRect(mask)
             box = np.s_[y : y + h, x : x + w]
             found.append(Cutout(names[k], image[box].copy(), mask[box].copy()))
@@ -80,7 +72,7 @@ def _whole_thing(inside: NDArray[np.bool_]) -> Mask | None:
 def thing_hole(rng: np.random.Generator, shape: tuple[int, int], area: float, outlines: Sequence[Mask] = ()) -> Mask:
     """A hole in the shape of a thing, `area` its share of the image, H x W; made up of ellipses without `outlines`."""
     height, width = shape
-    outline = outlines[rng.integers(len(outlines))] if len(outlines) else _made_up(rng)
+    outline = outlines[int(rng.integers(len(outlines)))] if len(outlines) else _made_up(rng)
     if rng.random() < 0.5:
         outline = outline[:, ::-1]
     h, w = outline.shape

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from torch import Tensor
 
+from occpipe.efficientnet import VARIANTS, Backbone, normalise
 from occpipe.inpainters import Inpainter, MaskGrowth, grow_mask
 from occpipe.segmenters import Segmenter
-from occpipe.segmenters.starter_net import VARIANTS, Backbone, normalise
 from occpipe.training.holes import Cutout, thing_hole
 from occpipe.training.segmentation import pretrained_state
 from occpipe.types import Image, Mask
@@ -47,8 +47,8 @@ class Case:
 
 def read_photo(path: Path) -> Image:
     """A photo, shrunk to at most 768 pixels; never enlarged, for that would blur what sharpness is compared with."""
-    with Pil.open(path) as photo:
-        photo = photo.convert("RGB")
+    with Pil.open(path) as opened:
+        photo = opened.convert("RGB")
         photo.thumbnail((MAX_SIDE, MAX_SIDE), Pil.Resampling.LANCZOS)
         return np.asarray(photo).copy()
 
@@ -79,14 +79,14 @@ def hole_cases(paths: Sequence[Path], count: int, outlines: Sequence[Mask], seed
 def composed_cases(
     paths: Sequence[Path], count: int, cutouts: Sequence[Cutout], segmenter: Segmenter, seed: int = 1
 ) -> list[Case]:
-    """Photos with a thing pasted in that the segmenter finds there, and did not find before; the hole is the thing, grown."""
+    """Photos with a thing pasted in that the segmenter finds, and did not find before; the hole is the thing, grown."""
     rng = np.random.default_rng(seed)
     cases: list[Case] = []
     for path in spread(paths, 2 * count):
         photo = read_photo(path)
         if min(photo.shape[:2]) < MIN_SIDE:
             continue
-        cutout = cutouts[rng.integers(len(cutouts))]
+        cutout = cutouts[int(rng.integers(len(cutouts)))]
         given, mask = paste(photo, cutout, float(rng.uniform(*AREA)), rng)
         if _covered(segmenter, photo, mask, cutout.label) or _covered(segmenter, given, mask, cutout.label) < 0.5:
             continue

@@ -1,4 +1,4 @@
-"""Training of the starter inpainter's structure net on photos with holes cut into them.
+"""Training of the starter inpainter's net, on crops whose holes patches have filled.
 
 The loss is the absolute error inside the hole, and the distance of the features of an ImageNet net, which blur does not
 please. The features are those of EfficientNet-Lite2, not of the Lite0 that the figures are taken with. Holes lie where no
@@ -23,31 +23,38 @@ from PIL import Image as Pil
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from occpipe.inpainters.structure_net import StructureNet
-from occpipe.segmenters.starter_net import PIXEL_MEAN, PIXEL_STD
-from occpipe.training.holes import box_hole, brush_hole, is_held_out, thing_hole
+from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD
+from occpipe.inpainters.refiner_net import RefinerNet
+from occpipe.inpainters.starter import StarterInpainter as PatchFill
+from occpipe.training.holes import box_hole, brush_hole, thing_hole
 from occpipe.training.inpaint_evaluation import Perceptual
 from occpipe.training.segmentation import pretrained_state
+from occpipe.training.segmentation_data import THINGS, is_held_out
 from occpipe.types import Image, Mask
 
 STORED_SIDE = 512
 THING_SHARE = 0.2  # of a hole that may lie on things
 TRIES = 6
+_PER_FILE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class InpaintConfig:
-    """How to train; a run ends after `steps`, or after `minutes` where steps is None."""
+    """How to train; a run ends after `steps`, or after `minutes` where steps is None.
+
+    `stored` is the side of the crops that are filled with patches, `crop` of those taken out of them; in pixels.
+    """
 
     steps: int | None = None
-    minutes: float = 90.0
+    minutes: float = 80.0
     batch: int = 16
     crop: int = 128
+    stored: int = 144
     lr: float = 1e-3
     lr_backbone: float = 2e-4
     weight_decay: float = 1e-3
     warmup: int = 200
-    perceptual: float = 0.25
+    perceptual: float = 0.5
     ema: float = 0.998
     seed: int = 0
     checkpoint_minutes: float = 4.0
@@ -80,7 +87,7 @@ def read_scenes(photos: Path, labelled: Path | None, *, crop: int) -> list[Scene
         image = plain(path).image
         label = np.asarray(Pil.open(path.parents[1] / "labels" / f"{path.stem}.png"))
         size = image.shape[1], image.shape[0]
-        things = cv2.resize((label < 91).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        things = cv2.resize((label < THINGS).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         return Scene(image, np.asarray(things, np.uint8))
 
     with ThreadPoolExecutor(2) as pool:
@@ -102,7 +109,7 @@ class HoleSampler:
         rng = np.random.default_rng((self.seed, step, index))
         hole = self._hole(rng)
         for _ in range(TRIES):
-            scene = self.scenes[rng.integers(len(self.scenes))]
+            scene = self.scenes[int(rng.integers(len(self.scenes)))]
             height, width = scene.image.shape[:2]
             side = int(np.exp(rng.uniform(np.log(self.crop), np.log(min(height, width)))))
             y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -110,7 +117,7 @@ class HoleSampler:
             if scene.things is None:
                 break
             things = cv2.resize(scene.things[box], (self.crop, self.crop), interpolation=cv2.INTER_NEAREST)
-            if (things & hole).sum() <= THING_SHARE * hole.sum():
+            if (things * hole).sum() <= THING_SHARE * hole.sum():
                 break
         image = cv2.resize(scene.image[box], (self.crop, self.crop), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
@@ -131,9 +138,50 @@ class HoleSampler:
                 return box_hole(rng, shape, area)
 
 
-def new_net() -> StructureNet:
+def make_fills(sampler: HoleSampler, count: int, folder: Path) -> None:
+    """Fill `count` crops with patches and keep them, 128 to a file; files that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    patches = PatchFill()
+    for start in range(0, count, _PER_FILE):
+        path = folder / f"{start:06}.npz"
+        if path.exists():
+            continue
+        pairs = [sampler(0, start + i) for i in range(min(_PER_FILE, count - start))]
+        images, holes = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+        partial = folder / "partial.npz"
+        np.savez(partial, images=images, holes=holes, fills=patches.fill(images, holes))
+        partial.replace(path)
+        print(f"filled {start + len(pairs)} of {count}", flush=True)
+
+
+class FillSampler:
+    """Crops of S x S out of those that `make_fills` has filled, at random mirrored and of another brightness."""
+
+    def __init__(self, folder: Path, crop: int, seed: int) -> None:
+        files = sorted(folder.glob("0*.npz"))
+        parts = [np.load(f) for f in files]
+        self.images, self.holes, self.fills = (
+            np.concatenate([p[name] for p in parts]) for name in ("images", "holes", "fills")
+        )
+        self.crop, self.seed = crop, seed
+
+    def __call__(self, step: int, index: int) -> tuple[Image, Mask, Image]:
+        """The true crop, S x S x 3, the hole, S x S, and the crop as filled by patches."""
+        rng = np.random.default_rng((self.seed, step, index))
+        i = int(rng.integers(len(self.images)))
+        y, x = rng.integers(self.images.shape[1] - self.crop + 1), rng.integers(self.images.shape[2] - self.crop + 1)
+        box = np.s_[i, y : y + self.crop, x : x + self.crop]
+        image, hole, fill = self.images[box], self.holes[box], self.fills[box]
+        if rng.random() < 0.5:
+            image, hole, fill = image[:, ::-1], hole[:, ::-1], fill[:, ::-1]
+        gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
+        image, fill = (np.clip(x * gain + offset, 0, 255).astype(np.uint8) for x in (image, fill))
+        return image, np.ascontiguousarray(hole), fill
+
+
+def new_net() -> RefinerNet:
     """A net on ImageNet features."""
-    net = StructureNet()
+    net = RefinerNet()
     state = {k.removeprefix("backbone."): v for k, v in pretrained_state("lite0").items()}
     known = net.state_dict()
     net.load_state_dict({k: v for k, v in state.items() if k in known}, strict=False)
@@ -143,9 +191,7 @@ def new_net() -> StructureNet:
 class InpaintTrainer:
     """A training run that can be stopped at any step and continued from its checkpoint."""
 
-    def __init__(
-        self, scenes: Sequence[Scene], outlines: Sequence[Mask], config: InpaintConfig, *, device: str = "cpu"
-    ) -> None:
+    def __init__(self, sampler: FillSampler, config: InpaintConfig, *, device: str = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
         self.net = new_net().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
@@ -155,7 +201,7 @@ class InpaintTrainer:
         self.net.train()
         for part in frozen:
             part.eval().requires_grad_(False)
-        self.sampler = HoleSampler(scenes, outlines, config.crop, config.seed)
+        self.sampler = sampler
         backbone = [p for p in self.net.blocks.parameters() if p.requires_grad]
         ids = {id(p) for p in backbone}
         heads = [p for p in self.net.parameters() if p.requires_grad and id(p) not in ids]
@@ -170,20 +216,23 @@ class InpaintTrainer:
             return self.step / self.config.steps
         return self.elapsed / (60 * self.config.minutes)
 
-    def _learn(self, images: NDArray[np.uint8], holes: NDArray[np.uint8]) -> tuple[float, float]:
+    def _learn(
+        self, images: NDArray[np.uint8], holes: NDArray[np.uint8], fills: NDArray[np.uint8]
+    ) -> tuple[float, float]:
         image = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
         hole = torch.from_numpy(holes).to(self.device)[:, None].float()
+        fill = torch.from_numpy(fills).to(self.device).permute(0, 3, 1, 2).float()
         factor = max(0.0, 1 - self._progress()) ** 0.9 * min(1.0, (self.step + 1) / self.config.warmup)
         rates = self.config.lr_backbone, self.config.lr
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.startswith("cuda")):
-            filled = self.net(image, hole).float()
-        error = ((filled - image).abs() * hole).sum() / (3 * PIXEL_STD * hole.sum())
+            filled = fill + self.net(fill, hole).float()
+        error = ((filled - image).abs() * hole).sum() / (3 * PIXEL_STD * hole.sum().clamp(min=1))
         distance = self._distance(filled, image, hole)
         loss = error + self.config.perceptual * distance
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -200,13 +249,13 @@ class InpaintTrainer:
         costs = []
         for a, b in zip(seen, wanted, strict=True):
             weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
-            costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum())
+            costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1))
         return torch.stack(costs).mean()
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-        def make(step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-            pairs = [self.sampler(step, i) for i in range(self.config.batch)]
-            return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+    def _batches(self) -> Iterator[list[NDArray[np.uint8]]]:
+        def make(step: int) -> list[NDArray[np.uint8]]:
+            samples = [self.sampler(step, i) for i in range(self.config.batch)]
+            return [np.stack(part) for part in zip(*samples, strict=True)]
 
         with ThreadPoolExecutor(1) as pool:
             step = self.step
@@ -221,10 +270,10 @@ class InpaintTrainer:
         """Train to the end (or to the step `stop_at`), with a checkpoint every few minutes and at the end."""
         saved = last = time.monotonic()
         recent: list[tuple[float, float]] = []
-        for images, holes in self._batches():
+        for images, holes, fills in self._batches():
             if self._progress() >= 1 or self.step == stop_at:
                 break
-            recent.append(self._learn(images, holes))
+            recent.append(self._learn(images, holes, fills))
             self.step += 1
             now = time.monotonic()
             self.elapsed, last = self.elapsed + now - last, now

@@ -23,8 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, from_published, normalise
 from occpipe.segmenters.starter import FORMAT
-from occpipe.segmenters.starter_net import PIXEL_MEAN, PIXEL_STD, StarterNet, from_published, normalise
+from occpipe.segmenters.starter_net import StarterNet
 from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, Sampler
 
 TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagger is fitted again at the end
@@ -34,7 +35,8 @@ TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagge
 class TrainConfig:
     """How to train; a run ends after `steps`, or after `minutes` where steps is None.
 
-    `variant` is the EfficientNet-Lite of the backbone; `rate` scales both learning rates (a run from an earlier net wants less); `lovasz` weighs the IoU loss.
+    `variant` is the EfficientNet-Lite of the backbone.
+    `rate` scales both learning rates (a run from an earlier net wants less); `lovasz` weighs the IoU loss.
     """
 
     variant: str = "lite2"
