@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from occpipe.errors import ConfigError
+from occpipe.provenance import SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -104,10 +105,14 @@ class Inpainter(_Section):
 
 
 class Output(_Section):
-    """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again."""
+    """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again.
+
+    `mark` is the IPTC digital source type that an edited file carries in its XMP; `none` for no mark.
+    """
 
     unchanged: Literal["copy", "skip"] = "copy"
     retry: Literal["none", "errors", "all"] = "none"
+    mark: SourceType = SourceType.COMPOSITE_WITH_TRAINED
 
 
 class Weights(_Section):

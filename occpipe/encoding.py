@@ -11,7 +11,9 @@ import struct
 from numbers import Rational
 from typing import Any
 
-from PIL import ExifTags, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import ExifTags, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from occpipe.provenance import SourceType, mark
 
 # TIFF 6.0, section 8 and the index of tags: ImageDescription, Make, Model, Software, DateTime, Artist, Copyright.
 _TIFF_TEXTS = (270, 271, 272, 305, 306, 315, 33432)
@@ -25,16 +27,26 @@ _WEBP_QUALITY = 92  # the same
 _EXIF_POINTERS = frozenset({ExifTags.IFD.MakerNote, ExifTags.IFD.Interop})  # offsets that end when the file changes
 
 
-def save_options(original: ImageFile.ImageFile, source: bytes, mode: str) -> list[dict[str, Any]]:
+def save_options(
+    original: ImageFile.ImageFile, source: bytes, mode: str, kind: SourceType = SourceType.NONE
+) -> list[dict[str, Any]]:
     """Options for `save`, best first: where one set fails, the next holds the same picture.
 
-    `original` is the decoded source, `source` its bytes and `mode` the Pillow mode of the picture to be saved.
+    `original` is the decoded source, `source` its bytes and `mode` the Pillow mode of the picture to be saved; `kind` is
+    the mark that says it was edited, which a BMP cannot carry.
     """
-    keep = {key: original.info[key] for key in ("icc_profile", "dpi", "xmp") if original.info.get(key)}
-    if isinstance(original, TiffImagePlugin.TiffImageFile):
-        return _tiff_options(original, mode)
+    keep: dict[str, Any] = {key: original.info[key] for key in ("icc_profile", "dpi") if original.info.get(key)}
     if original.format == "BMP":
         return [{key: value for key, value in keep.items() if key == "dpi"}]
+    found = original.info.get("xmp")
+    xmp = mark(found if isinstance(found, bytes) else b"", kind)
+    if isinstance(original, TiffImagePlugin.TiffImageFile):
+        return _tiff_options(original, mode, xmp)
+    if xmp and original.format == "PNG":
+        keep["pnginfo"] = PngImagePlugin.PngInfo()
+        keep["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    elif xmp:
+        keep["xmp"] = xmp
     exif = original.info.get("exif")
     if exif is None and original.format == "PNG" and len(original.getexif()):
         exif = original.getexif().tobytes()
@@ -50,7 +62,7 @@ def save_options(original: ImageFile.ImageFile, source: bytes, mode: str) -> lis
     return [keep]
 
 
-def _tiff_options(original: TiffImagePlugin.TiffImageFile, mode: str) -> list[dict[str, Any]]:
+def _tiff_options(original: TiffImagePlugin.TiffImageFile, mode: str, xmp: bytes) -> list[dict[str, Any]]:
     """An allow-list of tags, and the compression where it holds this mode; otherwise deflate, which holds all."""
     source = original.tag_v2
     tags: dict[int, Any] = {ExifTags.Base.Orientation: 1}  # explicit, or an orientation in the XMP would count again
@@ -63,7 +75,7 @@ def _tiff_options(original: TiffImagePlugin.TiffImageFile, mode: str) -> list[di
             tags[tag] = float(value)
     if source.get(TiffImagePlugin.RESOLUTION_UNIT) in (1, 2, 3):
         tags[TiffImagePlugin.RESOLUTION_UNIT] = source[TiffImagePlugin.RESOLUTION_UNIT]
-    if isinstance(xmp := original.info.get("xmp"), bytes) and xmp:
+    if xmp:
         tags[TiffImagePlugin.XMP] = xmp
     plain: dict[str, Any] = {"compression": _TIFF_FALLBACK, "tiffinfo": tags}
     if isinstance(profile := original.info.get("icc_profile"), bytes):

@@ -20,6 +20,7 @@ from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from occpipe.encoding import save_options
 from occpipe.encoding import without_thumbnail as without_thumbnail  # the public name stays here
+from occpipe.provenance import SourceType
 from occpipe.types import Image
 
 Pil.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before decoding
@@ -128,11 +129,12 @@ def decode(data: bytes, limits: Limits, max_side: int | None = None) -> Image:
         return np.array(rgb, dtype=np.uint8)
 
 
-def encode_like(rgb: Image, source: bytes, limits: Limits) -> bytes:
+def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = SourceType.NONE) -> bytes:
     """Encode upright RGB, H x W x 3, as the source was: format, quantisation, alpha, EXIF, ICC, XMP and orientation.
 
     A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is stored almost as it was.
-    A rotated TIFF is stored upright. The EXIF thumbnail is blanked: it would still show what was removed.
+    With a `kind` the file is marked as edited by software. A rotated TIFF is stored upright. The EXIF thumbnail is blanked:
+    it would still show what was removed.
 
     Raises ImageError (stage_failed) where nothing could be written, or the header of it says something else.
     """
@@ -143,7 +145,7 @@ def encode_like(rgb: Image, source: bytes, limits: Limits) -> bytes:
             picture = picture.transpose(_UPRIGHT[orientation][1])
         picture = _like_mode(picture, original)
         format_ = _saved_format(original)
-        result = _saved(picture, format_, save_options(original, source, picture.mode))
+        result = _saved(picture, format_, save_options(original, source, picture.mode, kind))
         _check_written(result, format_, original.size, limits)
         return result
 

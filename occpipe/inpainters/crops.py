@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.inpainters.base import CropInpainter
+from occpipe.inpainters.compose import paste
 from occpipe.types import Box, Image, Mask
 
 # Crops of this many pixels count as one in a batch; larger ones count as more, so that memory stays bounded.
@@ -103,8 +104,9 @@ class Inpainter:
     `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px); 0.75 makes
     the window 2.5 times as long and over 6 times as large as the hole. `feather` is the width of the blend at the mask's
     edge as a share of sqrt(height * width), inside the mask only; it belongs to a grown mask, since it lets the original
-    shine through: keep it below the growth. `batch_size` counts crops of 512 x 512. `bucket` rounds the sides of crops
-    up, in pixels, so that more of them share a batch (only for models with a `multiple` above 1).
+    shine through: keep it below the growth. `match_seam` shifts the tone of a fill to meet the photo's. `batch_size`
+    counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels, so that more of them share a batch (only
+    for models with a `multiple` above 1).
     """
 
     def __init__(
@@ -113,12 +115,14 @@ class Inpainter:
         *,
         context: float = 0.75,
         feather: float = 0.004,
+        match_seam: bool = True,
         batch_size: int = 8,
         bucket: int = 64,
     ) -> None:
         self.model = model
         self.context = context
         self.feather = feather
+        self.match_seam = match_seam
         self.batch_size = batch_size
         self._step = model.multiple if model.multiple == 1 else _round_up(bucket, model.multiple)
 
@@ -142,8 +146,8 @@ class Inpainter:
                 pixels, holes = np.stack([i for i, _ in inputs]), np.stack([m for _, m in inputs])
                 # Known pixels are put back before a crop is scaled up, or what the model made of them would bleed in.
                 filled = np.where(holes[..., None] == 1, self.model.fill(pixels, holes), pixels)
-                for crop, new in zip(batch, filled, strict=True):
-                    self._paste(results[crop.index], masks[crop.index], crop, new)
+                for crop, new, hole in zip(batch, filled, holes, strict=True):
+                    self._paste(results[crop.index], images[crop.index], masks[crop.index], crop, (new, hole))
         return results
 
     def plan(self, mask: Mask, index: int = 0) -> list[Crop]:
@@ -169,28 +173,22 @@ class Inpainter:
             padded = (min(limit, _round_up(size[0], self._step)), min(limit, _round_up(size[1], self._step)))
         return Crop(index, hole, window, size, padded)
 
-    def _paste(self, result: Image, mask: Mask, crop: Crop, pixels: NDArray[np.uint8]) -> None:
-        """Blend the filled pixels of a crop into `result`, in place, only where its own hole is."""
+    def _paste(
+        self, result: Image, image: Image, mask: Mask, crop: Crop, filled: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    ) -> None:
+        """Blend a filled crop (its pixels and its hole) into `result`, in place, only where its own hole is."""
         w, h = crop.window, crop.hole
-        pixels = pixels[: crop.size[0], : crop.size[1]]
+        pixels, small = (part[: crop.size[0], : crop.size[1]] for part in filled)
         if crop.size != (w.height, w.width):
-            pixels = cv2.resize(pixels, (w.width, w.height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+            from occpipe.inpainters.detail import restore_detail
+
+            window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
+            pixels = restore_detail(
+                image[window], mask[window], np.ascontiguousarray(pixels), np.ascontiguousarray(small)
+            )
         new = pixels[h.y - w.y : h.y - w.y + h.height, h.x - w.x : h.x - w.x + h.width]
-        rows, cols = slice(h.y, h.y + h.height), slice(h.x, h.x + h.width)
-        inside = mask[rows, cols].astype(bool)
-        old = result[rows, cols]
         reach = self.feather * (mask.shape[0] * mask.shape[1]) ** 0.5
-        if reach < 0.5:
-            old[inside] = new[inside]
-            return
-        # A border of zeros would count as an edge; the true neighbours outside the hole's box do, the image's edge not.
-        y0, x0 = max(0, h.y - 1), max(0, h.x - 1)
-        around = np.ascontiguousarray(mask[y0 : h.y + h.height + 1, x0 : h.x + h.width + 1])
-        depth = cv2.distanceTransform(around, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        depth = depth[h.y - y0 : h.y - y0 + h.height, h.x - x0 : h.x - x0 + h.width]
-        alpha = np.minimum(depth[inside] / np.float32(reach + 1), 1)[:, None]
-        blend = alpha * new[inside] + (1 - alpha) * old[inside]
-        old[inside] = np.rint(blend).astype(np.uint8)
+        paste(result, new, mask, h, reach=reach, match_seam=self.match_seam)
 
 
 def _margin(hole: Box, context: float) -> int:

@@ -28,6 +28,7 @@ class InpaintStage:
         set_threads(config.placement.inpaint.threads)
         self._inpainter = inpainter or load_inpainter(config)
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
+        self._mark = config.output.mark
         self._codecs = ThreadPoolExecutor(4)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -46,7 +47,7 @@ class InpaintStage:
 
         def close_row(index: int) -> None:
             with rows.attempt(index):
-                data[index] = encode_like(filled[index], data[index], self._limits)
+                data[index] = encode_like(filled[index], data[index], self._limits, self._mark)
                 rows.finish(index, Status.CLEANED)
 
         list(self._codecs.map(open_row, rows.open()))

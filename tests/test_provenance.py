@@ -1,0 +1,103 @@
+"""The mark of an edited file: there in every format that can carry it, and nothing else of the metadata lost."""
+
+from __future__ import annotations
+
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image as Pil
+from PIL import PngImagePlugin
+
+from occpipe.images import Limits, encode_like
+from occpipe.provenance import SourceType, mark
+
+LIMITS = Limits()
+KIND = SourceType.COMPOSITE_WITH_TRAINED
+TERM = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+ABOUT = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}about"
+TITLE = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="uuid:1" xmlns:dc="http://purl.org/dc/elements/1.1/" dc:source="archive 7"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+
+
+def parse(packet: bytes) -> list[ElementTree.Element]:
+    """The descriptions of a packet; an error where it is not XML."""
+    return list(ElementTree.fromstring(packet).iter(DESCRIPTION))  # noqa: S314  # our own output
+
+
+def source_types(packet: bytes) -> list[str]:
+    found = parse(packet)
+    return [d.attrib[TYPE] for d in found if TYPE in d.attrib] + [e.text or "" for d in found for e in d.iter(TYPE)]
+
+
+def test_a_new_packet_and_one_that_is_there() -> None:
+    assert source_types(mark(b"", KIND)) == [TERM]
+    marked = mark(TITLE, KIND)
+    assert source_types(marked) == [TERM]
+    assert b'dc:source="archive 7"' in marked
+    assert {d.attrib[ABOUT] for d in parse(marked)} == {"uuid:1"}  # all descriptions of a packet are of one thing
+
+
+def test_an_earlier_mark_is_replaced() -> None:
+    capture = TERM.replace("compositeWithTrainedAlgorithmicMedia", "digitalCapture")
+    as_attribute = mark(TITLE, KIND).replace(TERM.encode(), capture.encode())
+    as_element = TITLE.replace(
+        b"</rdf:RDF>",
+        b'<rdf:Description rdf:about="uuid:1" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+        + f"<Iptc4xmpExt:DigitalSourceType>{capture}</Iptc4xmpExt:DigitalSourceType>".encode()
+        + b"</rdf:Description></rdf:RDF>",
+    )
+    for packet in (as_attribute, as_element):
+        assert source_types(packet) == [capture]
+        assert source_types(mark(packet, KIND)) == [TERM]
+
+
+@pytest.mark.parametrize(
+    "broken", [b"no xml", b"<rdf:RDF>", b"\xff\x00" * 50, TITLE.replace(b"</rdf", b"</" + b"x" * 66_000)]
+)
+def test_what_cannot_be_marked_is_replaced(broken: bytes) -> None:
+    assert source_types(mark(broken, KIND)) == [TERM]
+    assert mark(broken, SourceType.NONE) == broken
+
+
+def test_a_packet_too_long_for_a_jpeg_is_replaced() -> None:
+    long = TITLE.replace(b"archive 7", b"a" * 65_000)
+    assert len(mark(long, KIND)) < 1000
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("packet", [b"", TITLE], ids=["new", "kept"])
+def test_every_format_carries_it(fmt: str, packet: bytes) -> None:
+    pixels = np.full((48, 64, 3), 90, np.uint8)
+    out, options = io.BytesIO(), {}
+    if packet and fmt == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", packet.decode())
+    elif packet and fmt == "TIFF":
+        options["tiffinfo"] = {700: packet}
+    elif packet:
+        options["xmp"] = packet
+    Pil.fromarray(pixels).save(out, fmt, **options)
+    written = Pil.open(io.BytesIO(encode_like(pixels, out.getvalue(), LIMITS, KIND)))
+    written.load()
+    found = written.info["xmp"]
+    assert source_types(found) == [TERM]
+    assert (b"archive 7" in found) == bool(packet)
+    if packet:  # unmarked, it stays as it was
+        plain = Pil.open(io.BytesIO(encode_like(pixels, out.getvalue(), LIMITS)))
+        plain.load()
+        assert plain.info["xmp"] == packet
+
+
+def test_a_bitmap_has_no_place_for_it() -> None:
+    out = io.BytesIO()
+    Pil.fromarray(np.zeros((40, 40, 3), np.uint8)).save(out, "BMP")
+    assert (
+        Pil.open(io.BytesIO(encode_like(np.zeros((40, 40, 3), np.uint8), out.getvalue(), LIMITS, KIND))).format == "BMP"
+    )
