@@ -54,7 +54,8 @@ def seam_shift(filled: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
     outside, inside = _local_mean(filled, known), _local_mean(filled, hole)
     variance = np.maximum(_local_mean(np.square(filled), known) - np.square(outside), 0).mean(2, keepdims=True)
     step = np.clip(outside - inside, -_LARGEST_STEP, _LARGEST_STEP) / (1 + variance / _USUAL_SPREAD**2)
-    weight = edge.astype(np.float32)
+    weight = np.asarray(edge, np.float32)
+    step = np.asarray(step * weight[..., None], np.float32)
     return np.asarray(_spread((step * weight[..., None]).astype(np.float32), weight) * hole[..., None], np.float32)
 
 
