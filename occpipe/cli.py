@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from occpipe import __version__, cli_learning
+from occpipe.cli_evaluate import evaluate_app
 from occpipe.config import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
@@ -176,7 +177,7 @@ def models_verify(names: _NamesArgument = None, config: _ConfigOption = "local",
 
 for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
     app.command()(_command)  # after the others, as the help lists them
-app.add_typer(cli_learning.evaluate_app, name="evaluate")
+app.add_typer(evaluate_app, name="evaluate")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,12 +1,7 @@
-"""The commands that train, measure and calibrate what decides, and have it explain itself."""
+"""The commands that train and calibrate what decides, and have it explain itself."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.config import Policy, load_config
+from occpipe.cli_common import RelationFile, StuffLists, ThingLists, one_line, say
+from occpipe.config import Policy
 from occpipe.errors import ConfigError
 from occpipe.types import Reason, Verdict
 
@@ -24,20 +20,12 @@ if TYPE_CHECKING:
     from occpipe.relations.calibration import Observation
     from occpipe.relations.scorer import EmbeddingScorer
 
-evaluate_app = typer.Typer(help="Measure models on labelled data of your own.", no_args_is_help=True)
-
-_Relations = Annotated[
-    Path | None, typer.Option("--relations", help="A relation file (.safetensors); without it, the shipped one.")
-]
-_Things = Annotated[Path | None, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")]
-_Stuff = Annotated[Path | None, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")]
-
 
 def train_embeddings(
     captions: Annotated[list[Path], typer.Option(help="Captions: TSV(.gz), COCO JSON or text; repeatable.")],
     out: Annotated[Path, typer.Option(help="Relation file to write, .safetensors.")],
-    things: _Things = None,
-    stuff: _Stuff = None,
+    things: ThingLists = None,
+    stuff: StuffLists = None,
     aliases: Annotated[
         Path | None, typer.Option(help="Your own aliases beside the shipped ones, CSV: alias, token.")
     ] = None,
@@ -51,7 +39,7 @@ def train_embeddings(
     """
     from occpipe.training.relations import train
 
-    with _one_line():
+    with one_line():
         train(
             captions,
             things,
@@ -60,88 +48,8 @@ def train_embeddings(
             seed=seed,
             alias_file=aliases,
             lists_in_vectors=lists_in_vectors,
-            progress=_say,
+            progress=say,
         )
-
-
-@evaluate_app.command("relations")
-def evaluate_relations(
-    things: Annotated[Path, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")],
-    stuff: Annotated[Path, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")],
-    relations: _Relations = None,
-    all_images: Annotated[
-        bool, typer.Option("--all", help="Score all images, not only the 15% that training leaves out.")
-    ] = False,
-    per_class: Annotated[bool, typer.Option(help="A line for each thing class, too.")] = False,
-    unseen: Annotated[
-        int,
-        typer.Option(min=0, help="Leave this many things out of a head trained anew, and score those (on the 15%)."),
-    ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """The intruder benchmark: own things of images against things that were never there, in the same context.
-
-    Beside the scorer: the paper's formula on vectors of its recipe, and NPMI statistics of the training part.
-    """
-    from occpipe.relations.evaluation import evaluate, lines
-
-    with _one_line():
-        result = evaluate(things, stuff, relations, all_images=all_images)
-        if unseen:
-            from occpipe.training.relations import evaluate_unseen
-
-            names, among, against_all = evaluate_unseen(things, stuff, relations, count=unseen, progress=_quiet)
-            result["unseen"] = {"things": names, "among": asdict(among), "against_all": asdict(against_all)}
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
-        return
-    for line in lines(result, per_class=per_class):
-        typer.echo(line)
-    if unseen:
-        typer.echo(f"without {', '.join(names)} in the lists, by their caption vectors alone:")
-        typer.echo(f"{'own and intruder':27} {'of these':10} {among}")
-        typer.echo(f"{'own of these':27} {'any other':10} {against_all}")
-
-
-@evaluate_app.command("segmenter")
-def evaluate_segmenter(
-    data: Annotated[Path, typer.Argument(metavar="DIR", help="index.jsonl, label_space.json, images/ and labels/.")],
-    model: Annotated[
-        str | None, typer.Option(help="Instead of the config's: starter, maskrcnn-v2, hf:PATH, ...")
-    ] = None,
-    config: Annotated[str, typer.Option("--config", "-c", help="A config by name or path.")] = "local",
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Only photos that the starter was not trained on.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="An even spread of that many photos.")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="Folder for a picture of each photo with its segments.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Measure a segmenter on labelled photos: IoU per class, whether scores can be trusted, and stuff of the image.
-
-    The format of DIR, in which each set of photos may label some of the classes only, stands in docs/segmenters.md.
-    """
-    from occpipe.models import load_segmenter
-    from occpipe.training import evaluation
-    from occpipe.training.segmentation_data import LabelSpace, read_photos
-
-    segmenter = load_segmenter(load_config(config, [f"segmenter.model={model}"] if model else []))
-    with _one_line():
-        space = LabelSpace.read(data)
-        photos = read_photos(data, space, held_out=True if held_out else None, limit=limit)
-    result = evaluation.evaluate_segmenter(segmenter, photos, space)
-    if overlays is not None:
-        from occpipe.preview import draw_segments
-
-        overlays.mkdir(parents=True, exist_ok=True)
-        for photo in photos:
-            (seen,) = segmenter([photo.image])
-            draw_segments(photo.image, seen).save(overlays / f"{Path(photo.name).name}.png")
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=1) + "\n")
-    else:
-        for line in evaluation.lines(result):
-            typer.echo(line)
 
 
 def calibrate(
@@ -152,9 +60,9 @@ def calibrate(
     verdicts: Annotated[
         Path | None, typer.Option(help="Human verdicts on OUTPUT, CSV: image, object, verdict (keep or remove).")
     ] = None,
-    things: _Things = None,
-    stuff: _Stuff = None,
-    relations: _Relations = None,
+    things: ThingLists = None,
+    stuff: StuffLists = None,
+    relations: RelationFile = None,
     false_removal: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Share of the things that belong that may be removed.")
     ] = 0.02,
@@ -170,7 +78,7 @@ def calibrate(
     from occpipe.relations.scorer import EmbeddingScorer
     from occpipe.relations.vectors import check_target, read_asset, write_asset
 
-    with _one_line():
+    with one_line():
         check_target(out)
         published = None if output_uri is None else Published(output_uri)
         arrays, description = read_asset(relations or (published.relations if published else None))
@@ -195,13 +103,13 @@ def explain(
     context: Annotated[
         str, typer.Option(help="The other classes of the photo: a,b,c, or with confidences: a=0.9,b=0.4")
     ],
-    relations: _Relations = None,
+    relations: RelationFile = None,
 ) -> None:
     """Print how far a thing belongs to a context, what each context class adds, and the verdict at the default cut."""
     from occpipe.relations.scorer import EmbeddingScorer
     from occpipe.relations.vectors import read_asset
 
-    with _one_line():
+    with one_line():
         scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
         around = _parse_context(context)
         score = scorer.relation(thing, around)
@@ -273,22 +181,3 @@ def _parse_context(text: str) -> dict[str, float]:
         except ValueError:
             raise ConfigError(f"--context: {confidence!r} is no confidence") from None
     return context
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """What is wrong with the user's files and values, as one line and exit code 2."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(next(iter(str(error).splitlines()), repr(error))) from error
-
-
-def _say(line: str) -> None:
-    """A progress line, at once also where the output is a file."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _quiet(_: str) -> None:
-    """Progress that nobody asked for."""

@@ -54,8 +54,7 @@ def seam_shift(filled: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
     outside, inside = _local_mean(filled, known), _local_mean(filled, hole)
     variance = np.maximum(_local_mean(np.square(filled), known) - np.square(outside), 0).mean(2, keepdims=True)
     step = np.clip(outside - inside, -_LARGEST_STEP, _LARGEST_STEP) / (1 + variance / _USUAL_SPREAD**2)
-    weight = np.asarray(edge, np.float32)
-    step = np.asarray(step * weight[..., None], np.float32)
+    weight = edge.astype(np.float32)
     return np.asarray(_spread((step * weight[..., None]).astype(np.float32), weight) * hole[..., None], np.float32)
 
 
@@ -78,7 +77,8 @@ def _spread(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray
     half = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
     full = np.minimum(total * 4, 1)
     scaled = half * (full / np.maximum(total, 1e-6))[..., None]
-    coarse = cv2.resize(_spread(scaled, full), (width, height), interpolation=cv2.INTER_LINEAR)
+    spread = _spread(np.asarray(scaled, np.float32), full)
+    coarse = cv2.resize(spread, (width, height), interpolation=cv2.INTER_LINEAR)
     smooth = cv2.GaussianBlur(weight, (5, 5), 0)
     own = cv2.GaussianBlur(values, (5, 5), 0) / np.maximum(smooth, 1e-6)[..., None]
     share = np.minimum(smooth * 2, 1)[..., None]

@@ -20,11 +20,13 @@ from PIL import Image as Pil
 from torch import Tensor
 
 from occpipe.efficientnet import VARIANTS, Backbone, normalise
-from occpipe.inpainters import Inpainter, MaskGrowth, grow_mask
+from occpipe.inpainters import MaskGrowth, grow_mask
 from occpipe.segmenters import Segmenter
 from occpipe.training.holes import Cutout, thing_hole
 from occpipe.training.segmentation import pretrained_state
 from occpipe.types import Image, Mask
+
+Fill = Callable[[Image, Mask], Image]
 
 MIN_SIDE, MAX_SIDE = 256, 768
 AREA = (0.02, 0.15)
@@ -208,7 +210,7 @@ def seam(result: Image, truth: Image, mask: Mask) -> float:
 
 
 def evaluate_holes(
-    inpainters: Mapping[str, Inpainter],
+    inpainters: Mapping[str, Fill],
     cases: Sequence[Case],
     distance: Perceptual | None = None,
     shown: Callable[[str, Case, Image], None] | None = None,
@@ -237,7 +239,7 @@ def evaluate_holes(
 
 
 def evaluate_composed(
-    inpainters: Mapping[str, Inpainter], cases: Sequence[Case], segmenter: Segmenter, distance: Perceptual | None = None
+    inpainters: Mapping[str, Fill], cases: Sequence[Case], segmenter: Segmenter, distance: Perceptual | None = None
 ) -> dict[str, dict[str, Any]]:
     """Per inpainter, the share of pasted things that the segmenter sees again after their removal, and the fill's error."""
     table: dict[str, dict[str, Any]] = {}

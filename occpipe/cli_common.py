@@ -1,0 +1,38 @@
+"""What the modules of the command line share: options, progress, and errors as one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from occpipe.errors import ConfigError
+
+RelationFile = Annotated[
+    Path | None, typer.Option("--relations", help="A relation file (.safetensors); without it, the shipped one.")
+]
+ThingLists = Annotated[Path | None, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")]
+StuffLists = Annotated[Path | None, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")]
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """What is wrong with the user's files and values, as one line and exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(next(iter(str(error).splitlines()), repr(error))) from error
+
+
+def say(line: str) -> None:
+    """A progress line, at once also where the output is a file."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def quiet(_: str) -> None:
+    """Progress that nobody asked for."""
