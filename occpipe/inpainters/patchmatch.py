@@ -1,6 +1,6 @@
 """Nearest patches for the pixels of a hole, and the picture that those patches vote for, as whole-tensor operations.
 
-One scale of the scheme in `starter.py`. Words: a *target* is a pixel whose patch touches the hole, a *source* one whose
+One scale of the scheme in `patches.py`. Words: a *target* is a pixel whose patch touches the hole, a *source* one whose
 patch is known throughout; the *field* gives each target the flat index (row * width + column) of its source. Time goes
 into reading patches at random, so sources lie in one uint8 table: four times fewer bytes than float32.
 

@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD
+from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.refiner_net import RefinerNet
-from occpipe.inpainters.starter import StarterInpainter as PatchFill
 from occpipe.training.holes import box_hole, brush_hole, thing_hole
 from occpipe.training.inpaint_evaluation import Perceptual
 from occpipe.training.segmentation import pretrained_state
@@ -141,7 +141,7 @@ class HoleSampler:
 def make_fills(sampler: HoleSampler, count: int, folder: Path) -> None:
     """Fill `count` crops with patches and keep them, 128 to a file; files that are there stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    patches = PatchFill()
+    patches = PatchInpainter()
     for start in range(0, count, _PER_FILE):
         path = folder / f"{start:06}.npz"
         if path.exists():
