@@ -61,7 +61,7 @@ def test_identities_name_the_vectors_of_the_config(tmp_path: Path) -> None:
     vectors = tmp_path / "mine.bin"
     vectors.write_bytes(b"words")
     found = identities(load_config("paper2019", [f"relations.vectors={vectors}"]))
-    assert [model["name"] for model in found] == ["starter-segmenter", "mine.bin"]
+    assert [model["name"] for model in found] == ["starter-segmenter", "starter-inpainter", "mine.bin"]
     digest = hashlib.sha256(b"words").hexdigest()
     assert found[1] == {"name": "mine.bin", "sha256": digest, "licence": None, "source": str(vectors)}
     with pytest.raises(WeightsError, match=r"gone\.bin is not a file"):
@@ -72,7 +72,7 @@ def test_identities_name_the_tagger_of_maskrcnn(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(weights, "verify", lambda weight, path: None)
     (tmp_path / "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth").write_bytes(b"state")
     found = identities(load_config("local", ["segmenter.model=maskrcnn-v2", f"weights.dir={tmp_path}"]))
-    assert [model["name"] for model in found] == ["maskrcnn-v2", "starter-segmenter", "starter-relations"]
+    assert [model["name"] for model in found] == ["maskrcnn-v2", "starter-segmenter", "starter-inpainter", "starter-relations"]
 
 
 def test_identities_of_a_local_folder(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_identities_of_a_local_folder(tmp_path: Path) -> None:
     first, *others = identities(load_config("local", [f"segmenter.model=hf:{folder}"]))
     digest = hashlib.sha256(b"tensors").hexdigest()
     assert first == {"name": f"hf:{folder}", "sha256": digest, "licence": None, "source": str(folder)}
-    assert [model["name"] for model in others] == ["starter-relations"]
+    assert [model["name"] for model in others] == ["starter-inpainter", "starter-relations"]
     folder = hf_folder(tmp_path / "instance", ["person", "cat"])
     found = identities(load_config("local", [f"segmenter.model=hf:{folder}"]))
     assert [model["name"] for model in found] == [f"hf:{folder}", "starter-segmenter", "starter-relations"]
@@ -94,7 +94,7 @@ def test_a_hub_id_needs_the_consent_of_its_entry() -> None:
     accepted = load_config("local", [NON_COMMERCIAL, "weights.accept_licence=[CC-BY-NC-4.0]"])
     first, *others = identities(accepted)
     assert (first["sha256"], first["licence"]) == (None, "CC-BY-NC-4.0")
-    assert [model["name"] for model in others] == ["starter-relations"], "its labels hold stuff"
+    assert [model["name"] for model in others] == ["starter-inpainter", "starter-relations"], "its labels hold stuff"
 
 
 @pytest.mark.parametrize("model", ["hf:/no/such/folder", "hf:./here", "hf:name", "hf:~/nowhere", "hf:", "hf:a/b/c"])

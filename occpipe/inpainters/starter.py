@@ -52,8 +52,7 @@ def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
 class StarterInpainter:
     """Patches found one crop at a time, then corrected by the net in batches.
 
-    `weights` is a safetensors file, by default the shipped one. `rounds` of search and vote are spent per scale (half of it at the finest). A crop with a side above `work_side`
-    pixels is solved at half, a quarter, ... of its size, and the sources found there are copied at full size.
+    `weights` is a safetensors file, by default the shipped one; `rounds` and `work_side` are those of `PatchInpainter`.
     """
 
     multiple = 1
@@ -74,7 +73,7 @@ class StarterInpainter:
             hole = torch.from_numpy(masks).to(self.patches.device)[:, None].float()
             # On a CPU a batch is no faster, and rounds otherwise than one crop: a fill would depend on its neighbours.
             count = 1 if pixels.device.type == "cpu" else len(pixels)
-            parts = zip(pixels.split(count), hole.split(count), strict=True)
+            parts = zip(torch.split(pixels, count), torch.split(hole, count), strict=True)
             pixels = torch.cat([part + self._change(part, holes) for part, holes in parts])
             pixels = pixels.round_().clamp_(0, 255).to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())

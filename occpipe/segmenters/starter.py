@@ -189,7 +189,7 @@ class StarterSegmenter:
         import torch.nn.functional as F
 
         with torch.inference_mode():
-            present = torch.bincount(log_p.max(0).indices.ravel()).nonzero()[:, 0]  # argmax is half as fast
+            present = (log_p == log_p.amax(0)).flatten(1).any(1).nonzero()[:, 0]  # argmax takes five times as long
             fine = F.interpolate(log_p[present][None], size=shape, mode="bilinear", align_corners=False)[0]
             best, winner = fine.max(0)
             return present[winner].to(torch.uint8).cpu().numpy(), best.exp().cpu().numpy()
@@ -198,14 +198,14 @@ class StarterSegmenter:
         self, image: Image, log_p: Tensor, tags: NDArray[np.float32], shape: tuple[int, int]
     ) -> Segmentation:
         labels, probability = self.label_map(log_p, shape)
+        present = set(np.bincount(labels.ravel()).nonzero()[0].tolist())
         for family in self._families:
-            merge_doubtful(labels, probability, family)
+            if len(present.intersection(family)) > 1:
+                merge_doubtful(labels, probability, family)
         height, width = image.shape[:2]
         smallest = max(1, round(self.min_area_fraction * labels.size))
         segments: list[Segment] = []
-        for k in np.unique(labels):
-            if k == len(self.meta.classes):
-                continue
+        for k in sorted(present - {len(self.meta.classes)}):
             name, is_thing = self.meta.classes[k], self.meta.is_thing[k]
             for mask in regions((labels == k).astype(np.uint8), smallest, split=is_thing):
                 score = float(probability[mask > 0].mean())

@@ -111,6 +111,6 @@ class StarterNet(nn.Module):
 
 
 def presence(pixels: Tensor) -> Tensor:
-    """How surely each class is somewhere in the image, B x (K + 1): the best mean probability of a 16-pixel square."""
-    probability = torch.softmax(pixels.detach().float(), 1)
-    return F.avg_pool2d(probability, min(4, *pixels.shape[-2:])).amax((2, 3))
+    """How surely each class is somewhere in the image, B x (K + 1): the best probability of a 16-pixel square."""
+    squares = F.avg_pool2d(pixels.detach().float(), min(4, *pixels.shape[-2:]))  # before the softmax: a sixteenth of it
+    return torch.softmax(squares, 1).amax((2, 3))
