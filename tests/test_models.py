@@ -72,7 +72,12 @@ def test_identities_name_the_tagger_of_maskrcnn(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(weights, "verify", lambda weight, path: None)
     (tmp_path / "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth").write_bytes(b"state")
     found = identities(load_config("local", ["segmenter.model=maskrcnn-v2", f"weights.dir={tmp_path}"]))
-    assert [model["name"] for model in found] == ["maskrcnn-v2", "starter-segmenter", "starter-inpainter", "starter-relations"]
+    assert [model["name"] for model in found] == [
+        "maskrcnn-v2",
+        "starter-segmenter",
+        "starter-inpainter",
+        "starter-relations",
+    ]
 
 
 def test_identities_of_a_local_folder(tmp_path: Path) -> None:
