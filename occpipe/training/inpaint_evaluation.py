@@ -141,18 +141,14 @@ class Perceptual:
         repeats = [row[0] for row in VARIANTS[variant]]
         self.depths = {sum(repeats[: stage + 1]) - 1 for stage in (0, 1, 2, 4, 6)}
 
-    def features(self, x: Tensor, deepest: int = 32) -> list[Tensor]:
-        """Features of the depths up to a stride, normalised over channels; `x` is normalised, B x 3 x H x W."""
-        stride = 2
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Features of five depths, normalised over channels; `x` is normalised, B x 3 x H x W."""
         x = self.net.stem(x)
         found = []
         for i, block in enumerate(self.net.blocks):
             x = block(x)
             if i in self.depths:
                 found.append(torch.nn.functional.normalize(x, dim=1, eps=1e-6))
-                if stride == deepest:
-                    break
-                stride *= 2
         return found
 
     def __call__(self, result: Image, truth: Image, mask: Mask) -> float:

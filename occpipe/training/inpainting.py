@@ -54,7 +54,7 @@ class InpaintConfig:
     lr_backbone: float = 2e-4
     weight_decay: float = 1e-3
     warmup: int = 200
-    perceptual: float = 0.5
+    perceptual: float = 2.0
     ema: float = 0.998
     seed: int = 0
     checkpoint_minutes: float = 4.0
@@ -242,10 +242,10 @@ class InpaintTrainer:
         return float(error.detach()), float(distance.detach())
 
     def _distance(self, filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:
-        """The mean feature distance in the hole over strides 2 to 16."""
-        seen = self.judge.features((filled - PIXEL_MEAN) / PIXEL_STD, deepest=16)
+        """The mean feature distance in the hole."""
+        seen = self.judge.features((filled - PIXEL_MEAN) / PIXEL_STD)
         with torch.no_grad():
-            wanted = self.judge.features((image - PIXEL_MEAN) / PIXEL_STD, deepest=16)
+            wanted = self.judge.features((image - PIXEL_MEAN) / PIXEL_STD)
         costs = []
         for a, b in zip(seen, wanted, strict=True):
             weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
