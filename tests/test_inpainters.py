@@ -237,3 +237,13 @@ def test_starter_gives_equal_bits_every_time() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_the_peer_restores_a_pattern() -> None:
+    pytest.importorskip("patchmatch", reason="the peers extra has pypatchmatch")
+    from occpipe.inpainters.pypatchmatch import PyPatchMatchInpainter
+
+    truth, mask = tiles(144, 180), disc(144, 180, 70, 90, 22)
+    filled = Inpainter(PyPatchMatchInpainter(), feather=0, match_seam=False)(spoilt(truth, mask), mask)
+    assert error(filled, truth, mask) < 20
+    assert (filled[mask == 0] == truth[mask == 0]).all()
