@@ -57,7 +57,8 @@ def stripes(height: int, width: int) -> Image:
     yy, xx = np.mgrid[:height, :width]
     fine = np.random.default_rng(0).normal(0, 25, (height, width))
     coarse = 120 + 50 * np.sin(xx / 40) + 30 * np.sin(yy / 55)
-    return np.clip((coarse + fine)[..., None] * np.array([1, 0.9, 0.8]), 0, 255).astype(np.uint8)
+    grey = np.clip(coarse + fine, 0, 255)[..., None]
+    return np.asarray(grey * np.array([1, 0.9, 0.8]), np.uint8)
 
 
 def small(image: Image, mask: Mask, factor: int) -> tuple[Image, Mask]:

@@ -239,3 +239,31 @@ def test_growth_of_nothing_and_by_nothing() -> None:
     assert not grow_mask(empty, MaskGrowth(pixels=3)).any()
     assert (grow_mask(mask, MaskGrowth(fraction=0)) == mask).all()
     assert (grow_mask(mask, MaskGrowth(pixels=0)) == mask).all()
+
+
+class Copier(Recorder):
+    """Records which things it must not copy from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: list[Mask] = []
+
+    def fill_beside(
+        self, images: NDArray[np.uint8], masks: NDArray[np.uint8], things: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        self.things.extend(things)
+        return self.fill(images, masks)
+
+
+def test_things_beside_a_hole_are_barred_and_those_around_it_are_not() -> None:
+    image, hole = noise(200, 200), box(200, 200, 80, 80, 40, 40)
+    beside, around = box(200, 200, 80, 120, 40, 30), box(200, 200, 40, 40, 120, 120)
+    model = Copier()
+    engine = Inpainter(model)
+    engine(image, hole, beside)
+    engine(image, hole, around)
+    engine(image, hole)
+    first, second, third = (int(thing.sum()) for thing in model.things)
+    assert first == beside.sum()
+    assert second == third == 0
+    assert (engine(image, hole, beside) == Inpainter(Recorder())(image, hole, beside)).all()  # others are not asked

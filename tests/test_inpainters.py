@@ -247,3 +247,17 @@ def test_the_peer_restores_a_pattern() -> None:
     filled = Inpainter(PyPatchMatchInpainter(), feather=0, match_seam=False)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < 20
     assert (filled[mask == 0] == truth[mask == 0]).all()
+
+
+def test_nothing_is_copied_from_a_thing() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(90, 110, (140, 180, 3), np.uint8)
+    image[40:100, 100:150] = (220, 40, 40)
+    thing = np.zeros((140, 180), np.uint8)
+    thing[40:100, 100:150] = 1
+    mask = disc(140, 180, 70, 80, 26) & (1 - thing)
+    engine = Inpainter(PatchInpainter(), feather=0, match_seam=False)
+    free, barred = engine(spoilt(image, mask), mask), engine(spoilt(image, mask), mask, thing)
+    inside = mask == 1
+    assert barred[inside].max() < 115
+    assert free[inside].max() > 200  # without being told, it lets the thing grow into the hole

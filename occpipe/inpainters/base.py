@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,5 +25,19 @@ class CropInpainter(Protocol):
 
         `images` is RGB uint8, B x H x W x 3; `masks` is uint8, B x H x W in {0, 1}, 1 = hole. Returns B x H x W x 3.
         Pixels outside the hole need not be kept: the engine takes only the hole from the result.
+        """
+        ...
+
+
+@runtime_checkable
+class ThingAware(CropInpainter, Protocol):
+    """A model that copies, and can be told what not to copy."""
+
+    def fill_beside(
+        self, images: NDArray[np.uint8], masks: NDArray[np.uint8], things: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """As `fill`, taking nothing from `things`, B x H x W in {0, 1}: the things that stay.
+
+        What was behind a removed thing is background, not a part of the thing beside it.
         """
         ...

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.inpainters.base import CropInpainter
+from occpipe.inpainters.base import CropInpainter, ThingAware
 from occpipe.inpainters.compose import paste
 from occpipe.types import Box, Image, Mask
 
@@ -23,6 +23,8 @@ from occpipe.types import Box, Image, Mask
 _UNIT_PIXELS = 512 * 512
 # A window's margin is never smaller than this, in pixels: a 10 px hole still needs something to copy from.
 _MIN_MARGIN = 48
+# A thing that makes up more than this share of a hole's edge is what the hole lies in.
+_AROUND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,18 @@ class Inpainter:
         self.batch_size = batch_size
         self._step = model.multiple if model.multiple == 1 else _round_up(bucket, model.multiple)
 
-    def __call__(self, image: Image, mask: Mask) -> Image:
-        """The image, H x W x 3, with the pixels of the mask, H x W, filled; an empty mask returns an equal image."""
-        return self.fill_many([image], [mask])[0]
+    def __call__(self, image: Image, mask: Mask, things: Mask | None = None) -> Image:
+        """The image, H x W x 3, with the pixels of the mask, H x W, filled; an empty mask returns an equal image.
 
-    def fill_many(self, images: Sequence[Image], masks: Sequence[Mask]) -> list[Image]:
+        `things`, H x W, is 1 where things are that stay, so that none of them is copied into the hole.
+        """
+        return self.fill_many([image], [mask], [things])[0]
+
+    def fill_many(
+        self, images: Sequence[Image], masks: Sequence[Mask], things: Sequence[Mask | None] | None = None
+    ) -> list[Image]:
         """Fill several images of any sizes; their crops share batches. ValueError as in `check_fill`."""
+        kept = things or [None] * len(images)
         buckets: dict[tuple[int, int], list[Crop]] = defaultdict(list)
         for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
             check_fill(image, mask)
@@ -142,10 +150,14 @@ class Inpainter:
             count = max(1, self.batch_size * _UNIT_PIXELS // max(height * width, _UNIT_PIXELS))
             for start in range(0, len(crops), count):
                 batch = crops[start : start + count]
-                inputs = [_cut(images[c.index], masks[c.index], c) for c in batch]
-                pixels, holes = np.stack([i for i, _ in inputs]), np.stack([m for _, m in inputs])
+                inputs = [_cut(images[c.index], masks[c.index], kept[c.index], c) for c in batch]
+                pixels, holes, barred = (np.stack(part) for part in zip(*inputs, strict=True))
                 # Known pixels are put back before a crop is scaled up, or what the model made of them would bleed in.
-                filled = np.where(holes[..., None] == 1, self.model.fill(pixels, holes), pixels)
+                if isinstance(self.model, ThingAware):
+                    made = self.model.fill_beside(pixels, holes, barred)
+                else:
+                    made = self.model.fill(pixels, holes)
+                filled = np.where(holes[..., None] == 1, made, pixels)
                 for crop, new, hole in zip(batch, filled, holes, strict=True):
                     self._paste(results[crop.index], images[crop.index], masks[crop.index], crop, (new, hole))
         return results
@@ -239,17 +251,28 @@ def _group_holes(mask: Mask, context: float) -> list[Box]:
     return holes
 
 
+def _beside(hole: Mask, things: Mask) -> Mask:
+    """The things that lie beside a hole, not around it: what is on a shirt is filled with shirt. All masks are h x w."""
+    ring = (cv2.dilate(hole, np.ones((5, 5), np.uint8)) == 1) & (hole == 0)
+    count, parts = cv2.connectedComponents(things, connectivity=8)
+    touched = np.bincount(parts[ring], minlength=count)
+    around = touched > _AROUND * max(1, int(ring.sum()))
+    around[0] = True  # what is no thing
+    return np.asarray(~around[parts], np.uint8)
+
+
 def _bound(boxes: Sequence[Box]) -> Box:
     x0, y0 = min(b.x for b in boxes), min(b.y for b in boxes)
     x1, y1 = max(b.x + b.width for b in boxes), max(b.y + b.height for b in boxes)
     return Box(x0, y0, x1 - x0, y1 - y0)
 
 
-def _cut(image: Image, mask: Mask, crop: Crop) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Pixels and hole of a crop as the model takes them. Every mask pixel in the window is a hole, its own or not."""
+def _cut(image: Image, mask: Mask, things: Mask | None, crop: Crop) -> tuple[Image, Mask, Mask]:
+    """Pixels, hole and things of a crop as the model takes them. All mask pixels in the window are hole, its own or not."""
     w = crop.window
-    pixels = image[w.y : w.y + w.height, w.x : w.x + w.width]
-    hole = mask[w.y : w.y + w.height, w.x : w.x + w.width]
+    window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
+    pixels, hole = image[window], mask[window]
+    thing = np.zeros_like(hole) if things is None else _beside(hole, things[window] & (1 - hole))
     height, width = crop.size
     if (height, width) != hole.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
@@ -257,5 +280,7 @@ def _cut(image: Image, mask: Mask, crop: Crop) -> tuple[NDArray[np.uint8], NDArr
         # pixel has a share, those with the least must serve.
         share = cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         hole = (share > share.min()).astype(np.uint8)
+        thing = (cv2.resize(thing, (width, height), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     pad = ((0, crop.padded[0] - height), (0, crop.padded[1] - width))
-    return np.pad(pixels, (*pad, (0, 0)), mode="symmetric"), np.pad(hole, pad, mode="symmetric")
+    padded = np.pad(pixels, (*pad, (0, 0)), mode="symmetric")
+    return padded, np.pad(hole, pad, mode="symmetric"), np.pad(thing, pad, mode="symmetric")

@@ -49,44 +49,56 @@ class PatchInpainter:
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1."""
-        with torch.inference_mode():
-            return np.stack([self._fill(i, m) for i, m in zip(images, masks, strict=True)])
+        return self.fill_beside(images, masks, np.zeros_like(masks))
 
-    def _fill(self, pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def fill_beside(
+        self, images: NDArray[np.uint8], masks: NDArray[np.uint8], things: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """As `fill`, with nothing copied from where things, B x H x W, are 1."""
+        with torch.inference_mode():
+            return np.stack([self._fill(i, m, t) for i, m, t in zip(images, masks, things, strict=True)])
+
+    def _fill(self, pixels: NDArray[np.uint8], mask: NDArray[np.uint8], thing: NDArray[np.uint8]) -> NDArray[np.uint8]:
         hole = torch.from_numpy(mask).to(self.device) == 1
         if not hole.any():
             return pixels
-        sizes = [(torch.from_numpy(pixels).to(self.device).float(), hole)]
+        barred = torch.from_numpy(thing).to(self.device) == 1
+        sizes = [(torch.from_numpy(pixels).to(self.device).float(), hole, barred)]
         while max(sizes[-1][1].shape) > self.work_side:
             sizes.append(_halve(*sizes[-1], least=0.6))
-        base, base_hole = sizes.pop()
+        base, base_hole, base_barred = sizes.pop()
         if not base_hole.any() or not source_map(near_hole(base_hole)).any():
             # A speck that vanished, or no patch to copy from: smooth is all that can be had.
             return cv2.inpaint(pixels, mask, 3, cv2.INPAINT_TELEA).astype(np.uint8)
-        level, field, weight = self._solve(base, base_hole)
+        if int(source_map(near_hole(base_hole | base_barred)).sum()) < _LEAST_SOURCES:
+            base_barred = torch.zeros_like(base_barred)  # too little beside the things: better they than nothing
+            sizes = [(image, image_hole, torch.zeros_like(image_hole)) for image, image_hole, _ in sizes]
+        level, field, weight = self._solve(base, base_hole, base_barred)
         filled, row_of_target = level.image[..., :3], level.row_of_target
-        for image, image_hole in reversed(sizes):
+        for image, image_hole, image_barred in reversed(sizes):
             targets = near_hole(image_hole).flatten().nonzero()[:, 0]
-            field, weight = _lift(targets, image_hole, filled.shape[1], row_of_target, field, weight)
+            sources = source_map(near_hole(image_hole | image_barred))
+            field, weight = _lift(targets, sources, filled.shape[1], row_of_target, field, weight)
             row_of_target = row_map(targets, image_hole.numel())
             filled = image.clone()
             vote(filled, image_hole.flatten().nonzero()[:, 0], row_of_target, field, weight, radius=1)
         return np.ascontiguousarray(filled.round().clamp(0, 255).to(torch.uint8).cpu().numpy())
 
-    def _solve(self, image: Tensor, hole: Tensor) -> tuple[PatchLevel, Tensor, Tensor]:
+    def _solve(self, image: Tensor, hole: Tensor, barred: Tensor) -> tuple[PatchLevel, Tensor, Tensor]:
         """The finest level with its hole filled, its field, N, and the weight of each target, N."""
         generator = torch.Generator().manual_seed(0)
-        pyramid = _pyramid(torch.cat([image, _texture(image, hole)], 2), hole)
-        image, hole = pyramid.pop()
-        level = PatchLevel(image, hole, _PLACE, generator)
+        pyramid = _pyramid(torch.cat([image, _texture(image, hole)], 2), hole, barred)
+        image, hole, barred = pyramid.pop()
+        level = PatchLevel(image, hole, _PLACE, generator, barred)
         _peel(level)
         depth = _depth(hole).flatten()[level.targets]
         field, _ = level.search(None, reach=0)
         field, weight = self._refine(level, depth, field, 3 * self.rounds, reach=max(hole.shape) // 2)
         while pyramid:
-            image, hole = pyramid.pop()
-            coarse, level = level, PatchLevel(image, hole, _PLACE, generator)
-            field, weight = _lift(level.targets, hole, coarse.width, coarse.row_of_target, field, weight)
+            image, hole, barred = pyramid.pop()
+            coarse, level = level, PatchLevel(image, hole, _PLACE, generator, barred)
+            sources = level.row_of_source.view(hole.shape) >= 0
+            field, weight = _lift(level.targets, sources, coarse.width, coarse.row_of_target, field, weight)
             vote(level.image, level.hole_index, level.row_of_target, field, weight)
             depth = _depth(hole).flatten()[level.targets]
             rounds, reach = (self.rounds, 64) if pyramid else (max(1, self.rounds // 2), 16)
@@ -107,28 +119,29 @@ class PatchInpainter:
         return field, weight
 
 
-def _pyramid(image: Tensor, hole: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The image and its hole at full, half, ... size, until the hole is shallow and its first guess cheap."""
-    pyramid = [(image, hole)]
+def _pyramid(image: Tensor, hole: Tensor, barred: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Image, hole and barred pixels at full, half, ... size, until the hole is shallow and its first guess cheap."""
+    pyramid = [(image, hole, barred)]
     while True:
-        image, hole = pyramid[-1]
-        near = near_hole(hole)
-        depth, pairs = float(_depth(hole).max()), int(near.sum()) * int(source_map(near).sum())
+        image, hole, barred = pyramid[-1]
+        sources = int(source_map(near_hole(hole | barred)).sum())
+        depth, pairs = float(_depth(hole).max()), int(near_hole(hole).sum()) * sources
         if depth <= _COARSEST_DEPTH and (depth <= RADIUS or pairs < _PEEL_PAIRS):
             return pyramid
-        image, hole = _halve(image, hole, least=_LEAST_KNOWN)
-        if int(source_map(near_hole(hole)).sum()) < _LEAST_SOURCES or not hole.any():
+        image, hole, barred = _halve(image, hole, barred, least=_LEAST_KNOWN)
+        if int(source_map(near_hole(hole | barred)).sum()) < _LEAST_SOURCES or not hole.any():
             return pyramid
-        pyramid.append((image, hole))
+        pyramid.append((image, hole, barred))
 
 
-def _halve(image: Tensor, hole: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Image and hole at half size; a pixel is the mean of the known ones, a hole where their share is below `least`."""
+def _halve(image: Tensor, hole: Tensor, barred: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """All at half size; a pixel is the mean of the known ones, a hole where their share is below `least`."""
     known = (~hole).float()[None, None]
     share = F.avg_pool2d(known, 2, ceil_mode=True)
     total = F.avg_pool2d(image.permute(2, 0, 1)[None] * known, 2, ceil_mode=True)
     half = (total / share.clamp(min=1e-6))[0].permute(1, 2, 0).contiguous()
-    return half, share[0, 0] < least
+    half_barred = F.max_pool2d(barred.float()[None, None], 2, ceil_mode=True)[0, 0] > 0
+    return half, share[0, 0] < least, half_barred
 
 
 def _depth(hole: Tensor) -> Tensor:
@@ -163,19 +176,19 @@ def _peel(level: PatchLevel) -> None:
 
 
 def _lift(
-    targets: Tensor, hole: Tensor, coarse_width: int, coarse_rows: Tensor, field: Tensor, weight: Tensor
+    targets: Tensor, sources: Tensor, coarse_width: int, coarse_rows: Tensor, field: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The field and weights of a coarser level for the targets of the next finer one, whose hole is `hole`, h x w.
+    """The field and weights of a coarser level for the targets of the next finer one, whose sources are bool, h x w.
 
     A target whose parent's source is no source here takes over from the target before it, with next to no weight.
     """
-    height, width = hole.shape
+    height, width = sources.shape
     y, x = targets // width, targets % width
     row = coarse_rows[y // 2 * coarse_width + x // 2]
     source = field[row.clamp(min=0)]
     sy, sx = source // coarse_width * 2 + y % 2, source % coarse_width * 2 + x % 2
     index = (sy * width + sx).clamp(0, height * width - 1)
-    valid = (row >= 0) & (sy < height) & (sx < width) & source_map(near_hole(hole)).flatten()[index]
-    order = torch.arange(len(targets), device=hole.device)
+    valid = (row >= 0) & (sy < height) & (sx < width) & sources.flatten()[index]
+    order = torch.arange(len(targets), device=targets.device)
     before = torch.where(valid, order, int(valid.int().argmax())).cummax(0).values
     return index[before], torch.where(valid, weight[row.clamp(min=0)], 1e-9)

@@ -31,19 +31,26 @@ class PatchLevel:
     """Targets, sources and the search at one scale.
 
     `image` is float32, h x w x 5: RGB in [0, 255] and two texture channels in the same range; its hole is filled in
-    place. `hole` is bool, h x w. `place` = (vertical, horizontal) weighs how far a source lies from its target: across
-    the whole image it costs as much as these many levels of difference in one channel of one pixel.
+    place. `hole` is bool, h x w; no source touches `barred`, likewise. `place` = (vertical, horizontal) weighs how far a
+    source lies from its target: across the whole image it costs as much as these many levels of difference in one channel
+    of one pixel.
     """
 
-    def __init__(self, image: Tensor, hole: Tensor, place: tuple[float, float], generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        place: tuple[float, float],
+        generator: torch.Generator,
+        barred: Tensor | None = None,
+    ) -> None:
         self.image, self.hole, self.generator = image, hole, generator
         self.height, self.width = hole.shape
         self._place = torch.tensor(place, device=image.device) / max(hole.shape)
         steps = torch.arange(-RADIUS, RADIUS + 1, device=image.device)
         self._dy, self._dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
-        near = near_hole(hole)
-        self.targets = near.flatten().nonzero()[:, 0]
-        self.sources = source_map(near).flatten().nonzero()[:, 0]
+        self.targets = near_hole(hole).flatten().nonzero()[:, 0]
+        self.sources = source_map(near_hole(hole if barred is None else hole | barred)).flatten().nonzero()[:, 0]
         self.hole_index = hole.flatten().nonzero()[:, 0]
         self.row_of_target = row_map(self.targets, hole.numel())
         self.row_of_source = row_map(self.sources, hole.numel())

@@ -67,7 +67,13 @@ class StarterInpainter:
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1."""
-        filled = self.patches.fill(images, masks)
+        return self.fill_beside(images, masks, np.zeros_like(masks))
+
+    def fill_beside(
+        self, images: NDArray[np.uint8], masks: NDArray[np.uint8], things: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """As `fill`, with nothing copied from where things, B x H x W, are 1."""
+        filled = self.patches.fill_beside(images, masks, things)
         with torch.inference_mode():
             pixels = torch.from_numpy(filled).to(self.patches.device).permute(0, 3, 1, 2).float()
             hole = torch.from_numpy(masks).to(self.patches.device)[:, None].float()

@@ -37,17 +37,17 @@ class InpaintStage:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "inpaint")
         data, masks, removed = (batch.column(name).to_pylist() for name in ("data", "mask", "removed"))
-        decoded: dict[int, tuple[Image, Mask]] = {}
+        decoded: dict[int, tuple[Image, Mask, Mask]] = {}
 
         def open_row(index: int) -> None:
             with rows.attempt(index):
                 size = rows.value("height", index), rows.value("width", index)
                 mask = rle_decode(Rle(*size, masks[index].encode("ascii")))
-                image = decode(data[index], self._limits)
+                image, things = decode(data[index], self._limits), _kept(rows.value("objects", index), size)
                 if self._shadow:
-                    mask |= cast_shadow(image, mask) & (1 - _kept(rows.value("objects", index), size))
+                    mask |= cast_shadow(image, mask) & (1 - things)
                     masks[index], removed[index] = Rle.encode(mask).counts.decode("ascii"), float(mask.mean())
-                decoded[index] = image, mask
+                decoded[index] = image, mask, things
 
         def fill(indices: list[int]) -> list[Image]:
             return self._inpainter.fill_many(*zip(*(decoded[index] for index in indices), strict=True))
