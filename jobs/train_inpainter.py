@@ -1,4 +1,4 @@
-"""Train the structure net of the starter inpainter.
+"""Train the net of the starter inpainter, which corrects what patches have filled.
 
 python jobs/train_inpainter.py --photos DIR --labelled DIR --out FILE --minutes 120      (2 CPU cores)
 python jobs/train_inpainter.py --photos DIR --labelled DIR --out FILE --steps 40000 --batch 32 --crop 192 --device cuda
@@ -31,7 +31,7 @@ def main(
         Path | None, typer.Option(help="Labelled photo folder: more photos, and outlines of things.")
     ] = None,
     fills: Annotated[int, typer.Option(help="Crops filled with patches first, in a folder beside --out.")] = 4096,
-    minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 90.0,
+    minutes: Annotated[float, typer.Option(help="Wall time of training.")] = 84.0,
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 16,
     crop: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of 16.")] = 128,

@@ -114,8 +114,8 @@ def evaluate_inpainter(
 ) -> None:
     """Measure inpainters side by side: holes in photos whose content is known, and pasted things that are removed again.
 
-    All see the same holes in one run, and run as in a job; those of a package (`pypatchmatch`, OpenCV's) also bare, on the
-    whole photo. The perceptual distance needs the extra `train`.
+    All see the same holes in one run, and run as in a job; `pypatchmatch` and OpenCV's run bare, on the whole photo. The
+    perceptual distance needs the extra `train`.
     """
     from occpipe.training.inpaint_report import compare, lines
 

@@ -109,12 +109,13 @@ class Inpainter(_Section):
 class Output(_Section):
     """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again.
 
-    `mark` is the IPTC digital source type that an edited file carries in its XMP; `none` for no mark.
+    `mark` is the IPTC digital source type that an edited file carries in its XMP; `auto` goes by the inpainter, and `none`
+    writes no mark.
     """
 
     unchanged: Literal["copy", "skip"] = "copy"
     retry: Literal["none", "errors", "all"] = "none"
-    mark: SourceType = SourceType.COMPOSITE_WITH_TRAINED
+    mark: SourceType = SourceType.AUTO
 
 
 class Weights(_Section):

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import ExifTags, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from occpipe.provenance import SourceType, mark
+from occpipe.provenance import MOST_IN_JPEG, SourceType, mark
 
 # TIFF 6.0, section 8 and the index of tags: ImageDescription, Make, Model, Software, DateTime, Artist, Copyright.
 _TIFF_TEXTS = (270, 271, 272, 305, 306, 315, 33432)
@@ -39,7 +39,8 @@ def save_options(
     if original.format == "BMP":
         return [{key: value for key, value in keep.items() if key == "dpi"}]
     found = original.info.get("xmp")
-    xmp = mark(found if isinstance(found, bytes) else b"", kind)
+    is_jpeg = isinstance(original, JpegImagePlugin.JpegImageFile)  # an MPO is one, too
+    xmp = mark(found if isinstance(found, bytes) else b"", kind, MOST_IN_JPEG if is_jpeg else None)
     if isinstance(original, TiffImagePlugin.TiffImageFile):
         return _tiff_options(original, mode, xmp)
     if xmp and original.format == "PNG":
@@ -52,7 +53,7 @@ def save_options(
         exif = original.getexif().tobytes()
     if exif:
         keep["exif"] = without_thumbnail(exif)
-    if isinstance(original, JpegImagePlugin.JpegImageFile):  # an MPO is one, too
+    if isinstance(original, JpegImagePlugin.JpegImageFile):
         sampling = JpegImagePlugin.get_sampling(original)
         keep |= {"qtables": original.quantization, "subsampling": max(sampling, 0)}
         # libjpeg needs the whole file in one buffer for either, and Pillow's guess of two bytes a pixel can be too low.

@@ -146,7 +146,7 @@ def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = So
         picture = _like_mode(picture, original)
         format_ = _saved_format(original)
         result = _saved(picture, format_, save_options(original, source, picture.mode, kind))
-        _check_written(result, format_, original.size, limits)
+        _check_written(result, format_, original.size, orientation, limits)
         return result
 
 
@@ -163,14 +163,15 @@ def _saved(picture: Pil.Image, format_: str, attempts: list[dict[str, Any]]) -> 
     raise ImageError(ImageReason.STAGE_FAILED, f"encoding as {format_} failed: {'; '.join(failures)}")
 
 
-def _check_written(result: bytes, format_: str, size: tuple[int, int], limits: Limits) -> None:
+def _check_written(result: bytes, format_: str, size: tuple[int, int], orientation: int, limits: Limits) -> None:
     try:
         with _open(result, limits) as written:
-            found = _saved_format(written), written.size
+            found = _saved_format(written), written.size, _orientation(written)
     except ImageError as error:
         raise ImageError(ImageReason.STAGE_FAILED, f"what was written cannot be opened: {error}") from error
-    if found != (format_, size):
-        message = f"wrote {found[0]} of {found[1]} for a source that is {format_} of {size}"
+    if found != (format_, size, orientation):
+        wanted = (format_, size, orientation)
+        message = f"wrote {found} (format, size, orientation) for a source that is {wanted}"
         raise ImageError(ImageReason.STAGE_FAILED, message)
 
 

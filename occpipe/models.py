@@ -13,6 +13,7 @@ from occpipe.classes import is_thing
 from occpipe.config import Config, Relations
 from occpipe.errors import ConfigError, WeightsError
 from occpipe.inpainters import CropInpainter, Inpainter
+from occpipe.provenance import SourceType
 from occpipe.relations import RelationScorer
 from occpipe.segmenters import Segmenter
 
@@ -105,14 +106,24 @@ def needed(config: Config) -> list[weights.Weight]:
 def check_models(config: Config) -> None:
     """Raise WeightsError for what can be known of a config's models without reading or loading weights.
 
-    That is: an unknown name, a licence that is not accepted, transformers missing, a `hf:` folder that is not there.
+    That is: an unknown name, a licence that is not accepted, a package that is missing, a `hf:` folder that is not there.
     """
     if config.segmenter.model.startswith("hf:"):
         _check_hf(config)
+    if config.inpainter.model == "pypatchmatch" and find_spec("patchmatch") is None:
+        raise WeightsError("pypatchmatch is not installed: pip install 'occpipe[peers]'")
     for weight in needed(config):
         weights.check_consent(weight, config.weights)
         if weight.contract == "hf":
             _check_transformers()
+
+
+def source_type(config: Config) -> SourceType:
+    """The mark of an edited file; where the config leaves it open, it says whether a trained model filled the holes."""
+    if config.output.mark is not SourceType.AUTO:
+        return config.output.mark
+    untrained = config.inpainter.model in _WITHOUT_WEIGHTS
+    return SourceType.COMPOSITE if untrained else SourceType.COMPOSITE_WITH_TRAINED
 
 
 def identities(config: Config) -> list[dict[str, str | None]]:

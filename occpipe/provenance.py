@@ -9,52 +9,64 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+MOST_IN_JPEG = 65_502
+"""Bytes of an XMP packet that a JPEG segment holds (XMP specification, part 3, 1.1.3)."""
+
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-_NAMESPACE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-_MOST_IN_JPEG = 65_502  # bytes of a packet that an APP1 segment holds (XMP specification, part 3, 1.1.3)
-_ABOUT = re.compile(rb'rdf:about\s*=\s*("[^"<>]{0,500}"|\'[^\'<>]{0,500}\')')
-_EARLIER = re.compile(
-    rb"<Iptc4xmpExt:DigitalSourceType(?:\s[^<>]{0,500})?(?:/>|>[^<>]{0,500}</Iptc4xmpExt:DigitalSourceType\s*>)"
-    rb'|\sIptc4xmpExt:DigitalSourceType\s*=\s*(?:"[^"<>]{0,500}"|\'[^\'<>]{0,500}\')'
-)
-_END = b"</rdf:RDF>"
+_NAMESPACE = b"http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_PREFIX = rb"xmlns:(\w{1,50})\s*=\s*[\"']%s[\"']"
+_QUOTED = rb"(?:\"[^\"<>]{0,500}\"|'[^'<>]{0,500}')"
 
 
 class SourceType(StrEnum):
     """IPTC's terms for a photo of which a part was made by software; `none` writes no mark."""
 
+    AUTO = "auto"
     COMPOSITE_WITH_TRAINED = "compositeWithTrainedAlgorithmicMedia"
     COMPOSITE = "compositeSynthetic"
     ENHANCED = "algorithmicallyEnhanced"
     NONE = "none"
 
 
-def mark(xmp: bytes, kind: SourceType) -> bytes:
-    """An XMP packet with the mark: the given one (empty for none) with its earlier mark replaced, or a new one.
+def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
+    """An XMP packet (empty for none) with the mark, in place of an earlier one.
 
-    The packet is not parsed, for it comes from strangers: what is no RDF, or would be too long for a JPEG, is replaced.
+    The packet is not parsed, for it comes from strangers. One without RDF, or that would be longer than `most` bytes, comes
+    back as it was: what it says of the photo is worth more than the mark.
     """
     if kind is SourceType.NONE:
         return xmp
-    kept = _EARLIER.sub(b"", xmp)
-    at = kept.rfind(_END)
-    about = _ABOUT.search(kept)
-    description = _description(about[1] if about else b'""', kind)
-    marked = kept[:at] + description + kept[at:]
-    if at >= 0 and len(marked) <= _MOST_IN_JPEG:
-        return marked
+    if not xmp:
+        return _packet(kind)
+    rdf = re.search(_PREFIX % re.escape(_RDF), xmp)
+    if rdf is None:
+        return xmp
+    for match in re.finditer(_PREFIX % re.escape(_NAMESPACE), xmp):
+        name = re.escape(match[1]) + b":DigitalSourceType"
+        element = rb"<%s(?:\s[^<>]{0,500})?(?:/>|>[^<>]{0,500}</%s\s*>)" % (name, name)
+        xmp = re.sub(element + rb"|\s" + name + rb"\s*=\s*" + _QUOTED, b"", xmp)
+    at = xmp.rfind(b"</" + rdf[1] + b":RDF")
+    if at < 0:
+        return xmp
+    about = re.search(re.escape(rdf[1]) + rb":about\s*=\s*(" + _QUOTED + rb")", xmp)
+    marked = xmp[:at] + _description(rdf[1], about[1] if about else b'""', kind) + xmp[at:]
+    return xmp if most is not None and len(marked) > most else marked
+
+
+def _packet(kind: SourceType) -> bytes:
     return (
         b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        + _description(b'""', kind)
-        + _END
-        + b'</x:xmpmeta><?xpacket end="w"?>'
+        b'<rdf:RDF xmlns:rdf="'
+        + _RDF
+        + b'">'
+        + _description(b"rdf", b'""', kind)
+        + b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     )
 
 
-def _description(about: bytes, kind: SourceType) -> bytes:
-    return (
-        b"<rdf:Description rdf:about="
-        + about
-        + f' xmlns:Iptc4xmpExt="{_NAMESPACE}" Iptc4xmpExt:DigitalSourceType="{_VOCABULARY}{kind}"/>'.encode()
+def _description(rdf: bytes, about: bytes, kind: SourceType) -> bytes:
+    return b'<%s:Description %s:about=%s xmlns:Iptc4xmpExt="%s" Iptc4xmpExt:DigitalSourceType="%s"/>' % (
+        *(rdf, rdf, about, _NAMESPACE),
+        f"{_VOCABULARY}{kind}".encode(),
     )

@@ -263,7 +263,19 @@ def test_things_beside_a_hole_are_barred_and_those_around_it_are_not() -> None:
     engine(image, hole, beside)
     engine(image, hole, around)
     engine(image, hole)
-    first, second, third = (int(thing.sum()) for thing in model.things)
+    shirt = box(200, 200, 40, 40, 120, 70)  # around one hole, beside the other
+    engine(image, hole & box(200, 200, 80, 80, 20, 20) | box(200, 200, 80, 112, 40, 40), shirt)
+    first, second, third, fourth = (int(thing.sum()) for thing in model.things)
+    assert fourth == 0
     assert first == beside.sum()
     assert second == third == 0
     assert (engine(image, hole, beside) == Inpainter(Recorder())(image, hole, beside)).all()  # others are not asked
+
+
+def test_a_hole_of_which_every_pixel_has_the_same_share_is_filled() -> None:
+    model, image = Recorder(max_side=100), noise(400, 400)
+    mask = np.zeros((400, 400), np.uint8)
+    mask[::2, ::2] = 1
+    filled = Inpainter(model, feather=0, match_seam=False)(image, mask)
+    assert model.masks[0].mean() > 0.99
+    assert (filled[mask == 0] == image[mask == 0]).all()

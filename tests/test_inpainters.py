@@ -261,3 +261,18 @@ def test_nothing_is_copied_from_a_thing() -> None:
     inside = mask == 1
     assert barred[inside].max() < 115
     assert free[inside].max() > 200  # without being told, it lets the thing grow into the hole
+
+
+@pytest.mark.parametrize("work_side", [800, 200])
+def test_specks_and_lines_beside_a_large_hole_are_filled_with_what_is_beside_them(work_side: int) -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((400, 400, 3), (90, 140, 220), np.uint8)
+    image[200:] = (60, 150, 50)
+    image = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+    mask = disc(400, 400, 90, 200, 70)
+    thin = np.zeros_like(mask)
+    thin[320, 50:350] = 1
+    thin[260:262, 100:102] = 1
+    filled = PatchInpainter(work_side=work_side).fill(image[None], (mask | thin)[None])[0]
+    assert np.abs(filled[thin == 1].astype(int) - (60, 150, 50)).mean() < 8
+    assert np.abs(filled[mask == 1].astype(int) - (90, 140, 220)).mean() < 12

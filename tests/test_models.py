@@ -13,7 +13,8 @@ from occpipe import models, weights
 from occpipe.cli import app
 from occpipe.config import Relations, load_config
 from occpipe.errors import ConfigError, WeightsError
-from occpipe.models import check_models, identities, load_relations, load_segmenter, needed
+from occpipe.models import check_models, identities, load_relations, load_segmenter, needed, source_type
+from occpipe.provenance import SourceType
 
 NON_COMMERCIAL = "segmenter.model=hf:facebook/mask2former-swin-large-coco-panoptic"
 
@@ -63,7 +64,7 @@ def test_identities_name_the_vectors_of_the_config(tmp_path: Path) -> None:
     found = identities(load_config("paper2019", [f"relations.vectors={vectors}"]))
     assert [model["name"] for model in found] == ["starter-segmenter", "starter-inpainter", "mine.bin"]
     digest = hashlib.sha256(b"words").hexdigest()
-    assert found[1] == {"name": "mine.bin", "sha256": digest, "licence": None, "source": str(vectors)}
+    assert found[2] == {"name": "mine.bin", "sha256": digest, "licence": None, "source": str(vectors)}
     with pytest.raises(WeightsError, match=r"gone\.bin is not a file"):
         identities(load_config("paper2019", [f"relations.vectors={tmp_path}/gone.bin"]))
 
@@ -88,7 +89,12 @@ def test_identities_of_a_local_folder(tmp_path: Path) -> None:
     assert [model["name"] for model in others] == ["starter-inpainter", "starter-relations"]
     folder = hf_folder(tmp_path / "instance", ["person", "cat"])
     found = identities(load_config("local", [f"segmenter.model=hf:{folder}"]))
-    assert [model["name"] for model in found] == [f"hf:{folder}", "starter-segmenter", "starter-relations"]
+    assert [model["name"] for model in found] == [
+        f"hf:{folder}",
+        "starter-segmenter",
+        "starter-inpainter",
+        "starter-relations",
+    ]
 
 
 def test_a_hub_id_needs_the_consent_of_its_entry() -> None:
@@ -118,6 +124,19 @@ def test_transformers_missing_is_known_before_the_run(tmp_path: Path, monkeypatc
     check_models(load_config())
 
 
+def test_a_missing_peer_is_known_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"pypatchmatch is not installed: pip install 'occpipe\[peers\]'"):
+        check_models(load_config("local", ["inpainter.model=pypatchmatch"]))
+
+
+def test_the_mark_says_whether_a_trained_model_filled() -> None:
+    trained, plain = SourceType.COMPOSITE_WITH_TRAINED, SourceType.COMPOSITE
+    for model, kind in (("starter", trained), ("big-lama", trained), ("telea", plain), ("pypatchmatch", plain)):
+        assert source_type(load_config("local", [f"inpainter.model={model}"])) is kind
+    assert source_type(load_config("local", ["output.mark=none"])) is SourceType.NONE
+
+
 def test_a_config_that_is_no_json(tmp_path: Path) -> None:
     folder = hf_folder(tmp_path / "model", [])
     (folder / "config.json").write_text("[")
@@ -127,7 +146,8 @@ def test_a_config_that_is_no_json(tmp_path: Path) -> None:
 
 def test_what_a_config_needs() -> None:
     assert [weight.name for weight in needed(load_config("gpu"))] == ["eomt-l-640", "big-lama", "starter-relations"]
-    assert [weight.name for weight in needed(load_config())] == ["starter-segmenter", "starter-relations"]
+    starters = ["starter-segmenter", "starter-inpainter", "starter-relations"]
+    assert [weight.name for weight in needed(load_config())] == starters
 
 
 def test_fetch_without_names_takes_those_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +162,7 @@ def test_fetch_without_names_takes_those_of_the_config(tmp_path: Path, monkeypat
     config.write_text("segmenter: {model: eomt-l-640}\nweights: {dir: s3://bucket/weights}\n")
     done = CliRunner().invoke(app, ["models", "fetch", "--config", str(config)])
     assert done.exit_code == 0, done.output
-    assert asked == [(name, "s3://bucket/weights") for name in ("eomt-l-640", "starter-relations")]
+    assert asked == [(name, "s3://bucket/weights") for name in ("eomt-l-640", "starter-inpainter", "starter-relations")]
     asked.clear()
     CliRunner().invoke(app, ["models", "fetch", "big-lama", "-c", str(config)])
     assert asked == [("big-lama", "s3://bucket/weights")]
@@ -178,4 +198,4 @@ def test_list_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_verify_claims_no_more_than_it_does() -> None:
     done = CliRunner().invoke(app, ["models", "verify"])
-    assert done.output.count("; no published checksum to compare") == 2
+    assert done.output.count("; no published checksum to compare") == 3

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pil
 from PIL import PngImagePlugin
 
-from occpipe.images import Limits, encode_like
+from occpipe.images import Limits, decode, encode_like
 from occpipe.provenance import SourceType, mark
 
 LIMITS = Limits()
@@ -59,15 +59,35 @@ def test_an_earlier_mark_is_replaced() -> None:
         assert source_types(mark(packet, KIND)) == [TERM]
 
 
-@pytest.mark.parametrize("broken", [b"no xml", b"<rdf:RDF>", b"\xff\x00" * 50])
-def test_what_cannot_be_marked_is_replaced(broken: bytes) -> None:
-    assert source_types(mark(broken, KIND)) == [TERM]
-    assert mark(broken, SourceType.NONE) == broken
+@pytest.mark.parametrize("broken", [b"no xml", b"<rdf:RDF>", b"\xff\x00" * 50, TITLE.replace(b"</rdf:RDF>", b"")])
+def test_what_cannot_be_marked_stays(broken: bytes) -> None:
+    assert mark(broken, KIND) == broken
+    assert mark(b"", SourceType.NONE) == b""
 
 
-def test_a_packet_too_long_for_a_jpeg_is_replaced() -> None:
-    long = TITLE.replace(b"archive 7", b"a" * 65_400)
-    assert len(mark(long, KIND)) < 1000
+def test_other_prefixes_of_the_same_namespaces() -> None:
+    foreign = (
+        mark(TITLE, KIND).replace(b"Iptc4xmpExt:", b"e:").replace(b":Iptc4xmpExt=", b":e=").replace(b"rdf:", b"r:")
+    )
+    foreign = foreign.replace(b":rdf=", b":r=").replace(TERM.encode(), TERM.encode()[:-5])
+    assert source_types(foreign) == [TERM[:-5]]
+    assert source_types(mark(foreign, KIND)) == [TERM]
+
+
+def test_a_packet_too_long_for_a_jpeg_stays_unmarked_and_elsewhere_it_is_marked() -> None:
+    turned = TITLE.replace(b"archive 7", b"a" * 65_200).replace(b"dc:source", b'tiff:Orientation="6" dc:source')
+    turned = turned.replace(b"xmlns:dc", b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:dc')
+    pixels = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
+    for fmt, kinds in (("JPEG", []), ("WEBP", [TERM])):
+        out = io.BytesIO()
+        Pil.fromarray(pixels).save(out, fmt, xmp=turned)
+        upright = decode(out.getvalue(), LIMITS)
+        assert upright.shape == (64, 48, 3)  # the orientation stands in the packet alone
+        written = encode_like(upright, out.getvalue(), LIMITS, KIND)
+        assert decode(written, LIMITS).shape == (64, 48, 3)
+        with Pil.open(io.BytesIO(written)) as opened:
+            opened.load()
+            assert source_types(opened.info["xmp"]) == kinds
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])

@@ -12,6 +12,7 @@ from occpipe.types import Box, Image, Mask
 # another tone; where the photo's own levels spread more than this, a step of the means says little.
 _LARGEST_STEP = 20.0
 _USUAL_SPREAD = 20.0
+_SIDE = 768  # pixels, the longest side at which the shift is worked out
 
 
 def paste(result: Image, new: Image, mask: Mask, hole: Box, *, reach: float, match_seam: bool) -> None:
@@ -27,12 +28,12 @@ def paste(result: Image, new: Image, mask: Mask, hole: Box, *, reach: float, mat
     inner = np.s_[hole.y - y0 : hole.y - y0 + hole.height, hole.x - x0 : hole.x - x0 + hole.width]
     around = np.ascontiguousarray(mask[wide])
     inside = mask[rows, cols].astype(bool)
-    filled = result[wide].astype(np.float32)
-    filled[inner][inside] = new[inside]
-    if match_seam:
-        filled += seam_shift(filled, around)
     old = result[rows, cols]
-    fill = filled[inner][inside]
+    fill = new[inside].astype(np.float32)
+    if match_seam:
+        joined = result[wide].copy()
+        joined[inner][inside] = new[inside]
+        fill += seam_shift(joined, around)[inner][inside]
     if reach >= 0.5:
         depth = cv2.distanceTransform(around, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[inner]
         alpha = np.minimum(depth[inside] / np.float32(reach + 1), 1)[:, None]
@@ -40,20 +41,31 @@ def paste(result: Image, new: Image, mask: Mask, hole: Box, *, reach: float, mat
     old[inside] = np.rint(np.clip(fill, 0, 255)).astype(np.uint8)
 
 
-def seam_shift(filled: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
+def seam_shift(filled: Image, mask: Mask) -> NDArray[np.float32]:
     """What to add to a fill so that its tone meets the photo's at the edge, H x W x 3; 0 outside the mask, H x W.
 
     The difference of the means on both sides of the edge, continued inwards as a membrane, as in Farbman et al.,
-    "Coordinates for Instant Image Cloning", SIGGRAPH 2009; less where the photo is rough.
+    "Coordinates for Instant Image Cloning", SIGGRAPH 2009; less where the photo is rough. It is smooth, so that a large
+    fill is looked at downscaled.
     """
-    known = (1 - mask).astype(np.float32)
-    hole = mask.astype(np.float32)
+    height, width = mask.shape
+    scale = min(1.0, _SIDE / max(height, width))
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = np.asarray(cv2.resize(filled, size, interpolation=cv2.INTER_AREA), np.uint8)
+        shift = seam_shift(small, np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8))
+        shift = np.asarray(cv2.resize(shift, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        shift *= mask[..., None]
+        return shift
+    known, hole = (1 - mask).astype(np.float32), mask.astype(np.float32)
     edge = (cv2.blur(known, (3, 3), borderType=cv2.BORDER_REPLICATE) > 0) & (mask == 1)
-    if not edge.any() or not known.any():
-        return np.zeros_like(filled)
-    outside, inside = _local_mean(filled, known), _local_mean(filled, hole)
-    variance = np.maximum(_local_mean(np.square(filled), known) - np.square(outside), 0).mean(2, keepdims=True)
-    step = np.clip(outside - inside, -_LARGEST_STEP, _LARGEST_STEP) / (1 + variance / _USUAL_SPREAD**2)
+    if not edge.any():
+        return np.zeros((height, width, 3), np.float32)
+    pixels = filled.astype(np.float32)
+    outside, inside = _local_mean(pixels, known), _local_mean(pixels, hole)
+    variance = np.maximum(_local_mean(np.square(pixels), known) - np.square(outside), 0).mean(2, keepdims=True)
+    raw = outside - inside
+    step = np.where(np.abs(raw).max(2, keepdims=True) <= _LARGEST_STEP, raw, 0) / (1 + variance / _USUAL_SPREAD**2)
     weight = edge.astype(np.float32)
     return np.asarray(_spread((step * weight[..., None]).astype(np.float32), weight) * hole[..., None], np.float32)
 

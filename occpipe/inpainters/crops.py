@@ -159,7 +159,9 @@ class Inpainter:
                     made = self.model.fill(pixels, holes)
                 filled = np.where(holes[..., None] == 1, made, pixels)
                 for crop, new, hole in zip(batch, filled, holes, strict=True):
-                    self._paste(results[crop.index], images[crop.index], masks[crop.index], crop, (new, hole))
+                    i = crop.index
+                    full = self._full_size(images[i], masks[i], kept[i], crop, new, hole)
+                    self._paste(results[i], masks[i], crop, full)
         return results
 
     def plan(self, mask: Mask, index: int = 0) -> list[Crop]:
@@ -185,19 +187,23 @@ class Inpainter:
             padded = (min(limit, _round_up(size[0], self._step)), min(limit, _round_up(size[1], self._step)))
         return Crop(index, hole, window, size, padded)
 
-    def _paste(
-        self, result: Image, image: Image, mask: Mask, crop: Crop, filled: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    ) -> None:
-        """Blend a filled crop (its pixels and its hole) into `result`, in place, only where its own hole is."""
-        w, h = crop.window, crop.hole
-        pixels, small = (part[: crop.size[0], : crop.size[1]] for part in filled)
-        if crop.size != (w.height, w.width):
-            from occpipe.inpainters.detail import restore_detail
+    def _full_size(
+        self, image: Image, mask: Mask, things: Mask | None, crop: Crop, filled: NDArray[np.uint8], hole: Mask
+    ) -> Image:
+        """The pixels of a filled crop, without padding, at the size of its window and with the photo's detail."""
+        w = crop.window
+        filled, hole = (np.ascontiguousarray(part[: crop.size[0], : crop.size[1]]) for part in (filled, hole))
+        if crop.size == (w.height, w.width):
+            return filled
+        from occpipe.inpainters.detail import restore_detail
 
-            window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
-            pixels = restore_detail(
-                image[window], mask[window], np.ascontiguousarray(pixels), np.ascontiguousarray(small)
-            )
+        window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
+        barred = np.zeros_like(mask[window]) if things is None else _beside(mask[window], things[window])
+        return restore_detail(image[window], mask[window], filled, hole, barred)
+
+    def _paste(self, result: Image, mask: Mask, crop: Crop, pixels: Image) -> None:
+        """Blend a filled window into `result`, in place, only where the crop's own hole is."""
+        w, h = crop.window, crop.hole
         new = pixels[h.y - w.y : h.y - w.y + h.height, h.x - w.x : h.x - w.x + h.width]
         reach = self.feather * (mask.shape[0] * mask.shape[1]) ** 0.5
         paste(result, new, mask, h, reach=reach, match_seam=self.match_seam)
@@ -252,11 +258,19 @@ def _group_holes(mask: Mask, context: float) -> list[Box]:
 
 
 def _beside(hole: Mask, things: Mask) -> Mask:
-    """The things that lie beside a hole, not around it: what is on a shirt is filled with shirt. All masks are h x w."""
-    ring = (cv2.dilate(hole, np.ones((5, 5), np.uint8)) == 1) & (hole == 0)
+    """The things that lie beside the holes, not around one: what is on a shirt is filled with shirt. Masks are h x w."""
+    things = things & (1 - hole)
+    if not things.any():
+        return things
     count, parts = cv2.connectedComponents(things, connectivity=8)
-    touched = np.bincount(parts[ring], minlength=count)
-    around = touched > _AROUND * max(1, int(ring.sum()))
+    _, holes = cv2.connectedComponents(hole, connectivity=8)
+    # each pixel just outside, with the hole that it touches (labels are dilated as numbers: the larger one wins)
+    touching = cv2.dilate(holes.astype(np.float32), np.ones((5, 5), np.uint8)).astype(np.int64)
+    ring = (hole == 0) & (touching > 0)
+    shares = np.bincount(touching[ring] * count + parts[ring], minlength=(int(holes.max()) + 1) * count).reshape(
+        -1, count
+    )
+    around = (shares > _AROUND * shares.sum(1, keepdims=True)).any(0)
     around[0] = True  # what is no thing
     return np.asarray(~around[parts], np.uint8)
 
@@ -272,14 +286,17 @@ def _cut(image: Image, mask: Mask, things: Mask | None, crop: Crop) -> tuple[Ima
     w = crop.window
     window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
     pixels, hole = image[window], mask[window]
-    thing = np.zeros_like(hole) if things is None else _beside(hole, things[window] & (1 - hole))
+    thing = np.zeros_like(hole) if things is None else _beside(hole, things[window])
     height, width = crop.size
     if (height, width) != hole.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
         # Any share of the thing in a pixel would leak its colour into the fill, so such a pixel is a hole; where every
-        # pixel has a share, those with the least must serve.
+        # pixel has a share, those with the least must serve as known.
         share = cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         hole = (share > share.min()).astype(np.uint8)
+        if not hole.any():  # all have the same share
+            hole[:] = 1
+            hole[0, 0] = 0
         thing = (cv2.resize(thing, (width, height), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     pad = ((0, crop.padded[0] - height), (0, crop.padded[1] - width))
     padded = np.pad(pixels, (*pad, (0, 0)), mode="symmetric")

@@ -180,7 +180,8 @@ def _lift(
 ) -> tuple[Tensor, Tensor]:
     """The field and weights of a coarser level for the targets of the next finer one, whose sources are bool, h x w.
 
-    A target whose parent's source is no source here takes over from the target before it, with next to no weight.
+    A target whose parent was none, or whose parent's source is none here, starts at the source next to it in the picture,
+    with next to no weight: a line too thin for the coarser level is filled with what is beside it.
     """
     height, width = sources.shape
     y, x = targets // width, targets % width
@@ -189,6 +190,14 @@ def _lift(
     sy, sx = source // coarse_width * 2 + y % 2, source % coarse_width * 2 + x % 2
     index = (sy * width + sx).clamp(0, height * width - 1)
     valid = (row >= 0) & (sy < height) & (sx < width) & sources.flatten()[index]
-    order = torch.arange(len(targets), device=targets.device)
-    before = torch.where(valid, order, int(valid.int().argmax())).cummax(0).values
-    return index[before], torch.where(valid, weight[row.clamp(min=0)], 1e-9)
+    index = torch.where(valid, index, _nearest(sources).flatten()[targets])
+    return index, torch.where(valid, weight[row.clamp(min=0)], 1e-9)
+
+
+def _nearest(sources: Tensor) -> Tensor:
+    """The flat index of the source nearest to each pixel, h x w; there must be one."""
+    free = (~sources).to(torch.uint8).cpu().numpy()
+    _, labels = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL)
+    index = np.zeros(int(labels.max()) + 1, np.int64)
+    index[labels[free == 0]] = np.flatnonzero(free == 0)
+    return torch.from_numpy(index[labels]).to(sources.device)

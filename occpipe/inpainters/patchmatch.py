@@ -65,16 +65,15 @@ class PatchLevel:
         colours = windows.index_select(0, y * shape[1] + x)
         return torch.cat([colours, self._context(self.sources).round_().to(torch.uint8)], 1)
 
-    def _around(self, index: Tensor) -> Tensor:
-        """Flat indices, N x 49, of the pixels of the patches around `index`, repeated at the image's edge."""
-        y = (index[:, None] // self.width + self._dy).clamp_(0, self.height - 1)
-        x = (index[:, None] % self.width + self._dx).clamp_(0, self.width - 1)
+    def _around(self, index: Tensor, at: slice | list[int] = slice(None)) -> Tensor:
+        """Flat indices, N x 49 or those `at` some of them, of the patches around `index`, repeated at the image's edge."""
+        y = (index[:, None] // self.width + self._dy[at]).clamp_(0, self.height - 1)
+        x = (index[:, None] % self.width + self._dx[at]).clamp_(0, self.width - 1)
         return y * self.width + x
 
-    def _context(self, index: Tensor, around: Tensor | None = None) -> Tensor:
+    def _context(self, index: Tensor) -> Tensor:
         """Texture at five points and place, N x 12, the part of a patch beside its colours."""
-        around = self._around(index) if around is None else around
-        texture = self.image.reshape(-1, 5)[:, 3:][around[:, _TEXTURE_AT]].reshape(len(index), -1)
+        texture = self.image.reshape(-1, 5)[:, 3:][self._around(index, _TEXTURE_AT)].reshape(len(index), -1)
         place = torch.stack([index // self.width, index % self.width], 1) * self._place
         return torch.cat([texture, place], 1)
 
@@ -83,7 +82,7 @@ class PatchLevel:
         around = self._around(index)
         # An embedding look-up is the gather of torch that copies whole rows: five times as fast as indexing.
         colours = F.embedding(around, self.image[..., :3].reshape(-1, 3)).reshape(len(index), -1)
-        return torch.cat([colours, self._context(index, around)], 1).round_()
+        return torch.cat([colours, self._context(index)], 1).round_()
 
     def known_part(self, index: Tensor, known: Tensor) -> Tensor:
         """1 for each entry of `patches(index)` that comes from a pixel of `known`, bool h x w, or is a place."""

@@ -9,7 +9,7 @@ from occpipe.errors import WeightsError
 
 
 class PyPatchMatchInpainter:
-    """Patches of the same crop, by the C++ code of the package; needs `pip install pypatchmatch`.
+    """Patches of the same crop, by the C++ code of the package; needs the extra `peers`.
 
     C. Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing", SIGGRAPH 2009.
     Raises WeightsError where the package is not installed.
@@ -23,7 +23,7 @@ class PyPatchMatchInpainter:
         try:
             from patchmatch import patch_match
         except ImportError as error:
-            raise WeightsError(f"pypatchmatch cannot be used: {error} (pip install pypatchmatch)") from error
+            raise WeightsError(f"pypatchmatch cannot be used: {error}: pip install 'occpipe[peers]'") from error
         self._library = patch_match
         self.patch_size = patch_size
 

@@ -76,9 +76,9 @@ def _of_one(image: Image, thing: Mask, things: Mask) -> Mask:
         if fits and (part & (touch == 1)).any():
             shadow[box] |= part.astype(np.uint8)
     if shadow.any():  # its soft edge, and the gap to the thing
-        edge = max(3, reach // 20) | 1
+        edge = max(5, reach // 20) | 1
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge))
-        shadow = np.asarray(cv2.dilate(shadow, kernel), np.uint8) & (1 - thing)
+        shadow = np.asarray(cv2.dilate(shadow, kernel), np.uint8)
     return shadow
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,6 +21,7 @@ from occpipe.efficientnet import fold_norms
 from occpipe.errors import WeightsError
 from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.refiner_net import MULTIPLE, RefinerNet
+from occpipe.types import Image, Mask
 
 ASSET = "assets/starter-inpainter.safetensors"
 _NET_SIDE = 256  # pixels, the longest side that the net sees
@@ -62,6 +63,7 @@ class StarterInpainter:
     def __init__(
         self, weights: Path | None = None, device: str = "cpu", *, rounds: int = 4, work_side: int = 800
     ) -> None:
+        self.device = torch.device(device)
         self.net = load_refiner(weights, device)
         self.patches = PatchInpainter(device, rounds=rounds, work_side=work_side)
 
@@ -74,22 +76,42 @@ class StarterInpainter:
     ) -> NDArray[np.uint8]:
         """As `fill`, with nothing copied from where things, B x H x W, are 1."""
         filled = self.patches.fill_beside(images, masks, things)
-        with torch.inference_mode():
-            pixels = torch.from_numpy(filled).to(self.patches.device).permute(0, 3, 1, 2).float()
-            hole = torch.from_numpy(masks).to(self.patches.device)[:, None].float()
-            # On a CPU a batch is no faster, and rounds otherwise than one crop: a fill would depend on its neighbours.
-            count = 1 if pixels.device.type == "cpu" else len(pixels)
-            parts = zip(torch.split(pixels, count), torch.split(hole, count), strict=True)
-            pixels = torch.cat([part + self._change(part, holes) for part, holes in parts])
-            pixels = pixels.round_().clamp_(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        smaller = [_at_net_size(image, mask) for image, mask in zip(filled, masks, strict=True)]
+        pixels, holes = (torch.from_numpy(np.stack(part)) for part in zip(*smaller, strict=True))
+        # On a CPU a batch is no faster, and rounds otherwise than one crop: a fill would depend on its neighbours.
+        count = 1 if self.device.type == "cpu" else len(pixels)
+        parts = zip(torch.split(pixels, count), torch.split(holes, count), strict=True)
+        changes = np.concatenate([self._changes(part, hole) for part, hole in parts])
+        for image, mask, change in zip(filled, masks, changes, strict=True):
+            _add(image, mask, change)
+        return filled
 
-    def _change(self, pixels: Tensor, hole: Tensor) -> Tensor:
-        """What the net adds, at its own scale and then at that of the crop."""
-        height, width = hole.shape[-2:]
-        scale = min(1.0, _NET_SIDE / max(height, width))
-        size = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width)]
-        small = F.interpolate(pixels, size=size, mode="area" if scale < 1 else "bilinear")
-        small_hole = (F.interpolate(hole, size=size, mode="area") > 0).float()
-        change = self.net(small.contiguous(memory_format=torch.channels_last), small_hole)
-        return F.interpolate(change, size=(height, width), mode="bilinear", align_corners=False) * hole
+    def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
+        """What the net adds at its own size, B x h x w x 3."""
+        with torch.inference_mode():
+            image = pixels.to(self.device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+            change = self.net(image, holes.to(self.device)[:, None].float())
+            return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _at_net_size(image: Image, mask: Mask) -> tuple[Image, Mask]:
+    """A crop and its hole as the net sees them, sides multiples of 16."""
+    height, width = mask.shape
+    scale = min(1.0, _NET_SIDE / max(height, width))
+    h, w = (max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width))
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    share = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8), (share > 0).astype(np.uint8)
+
+
+def _add(image: Image, mask: Mask, change: NDArray[np.float32]) -> None:
+    """Add a change, h x w x 3, to an image, H x W x 3, in place where the mask is 1; scaled up in the mask's box only."""
+    x, y, w, h = cv2.boundingRect(mask)
+    down, across = change.shape[0] / mask.shape[0], change.shape[1] / mask.shape[1]
+    # from pixels of the box to those of the change, whose centres lie half a pixel from its edge
+    place = np.array([[across, 0, (x + 0.5) * across - 0.5], [0, down, (y + 0.5) * down - 0.5]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    larger = cv2.warpAffine(change, place, (w, h), flags=how, borderMode=cv2.BORDER_REPLICATE)
+    box = image[y : y + h, x : x + w]
+    inside = mask[y : y + h, x : x + w] == 1
+    box[inside] = np.rint(np.clip(box[inside] + larger[inside], 0, 255)).astype(np.uint8)

@@ -16,7 +16,7 @@ from occpipe.images import Limits, decode, encode_like
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow
 from occpipe.masks import Rle, rle_decode, union
-from occpipe.models import load_inpainter, set_threads
+from occpipe.models import load_inpainter, set_threads, source_type
 from occpipe.rows import Rows
 from occpipe.types import Image, Mask, Status, Verdict
 
@@ -31,7 +31,7 @@ class InpaintStage:
         set_threads(config.placement.inpaint.threads)
         self._inpainter = inpainter or load_inpainter(config)
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
-        self._mark, self._shadow = config.output.mark, config.inpainter.shadow
+        self._mark, self._shadow = source_type(config), config.inpainter.shadow
         self._codecs = ThreadPoolExecutor(4)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -28,14 +28,17 @@ class Cutout:
     mask: Mask
 
 
-def read_cutouts(folder: Path, *, held_out: bool, limit: int | None = None) -> list[Cutout]:
-    """Whole things of a labelled photo folder (`docs/segmenters.md`), one per class and photo, clear of its border."""
+def read_cutouts(folder: Path, *, held_out: bool | None, limit: int | None = None) -> list[Cutout]:
+    """Whole things of a labelled photo folder (`docs/segmenters.md`), one per class and photo, clear of its border.
+
+    `held_out` takes those that the starters are not trained on (True), the others (False) or all (None).
+    """
     names = json.loads((folder / "label_space.json").read_text())["classes"]
     rows = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
     found: list[Cutout] = []
     for row in rows:
         name = row["name"]
-        if is_held_out(name) != held_out:
+        if held_out is not None and is_held_out(name) != held_out:
             continue
         label = np.asarray(Pil.open(folder / "labels" / f"{name}.png"))
         outlines = {int(k): _whole_thing(label == k) for k in np.unique(label) if k < THINGS}

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pil
 from torch import Tensor
 
 from occpipe.efficientnet import VARIANTS, Backbone, normalise
+from occpipe.images import Limits, decode
 from occpipe.inpainters import MaskGrowth, grow_mask
 from occpipe.segmenters import Segmenter
 from occpipe.training.holes import Cutout, thing_hole
@@ -31,6 +31,7 @@ Fill = Callable[[Image, Mask], Image]
 MIN_SIDE, MAX_SIDE = 256, 768
 AREA = (0.02, 0.15)
 GREY = (0.299, 0.587, 0.114)
+TRIES = 6  # photos looked at for each that a pasted thing is found in
 SEEN_AGAIN = 0.1
 """Share of the hole that segments of the removed class must cover to count as the thing being seen again."""
 FIGURES = ("psnr", "ssim", "sharpness", "seam", "perceptual", "outside", "seconds")
@@ -48,17 +49,17 @@ class Case:
 
 
 def read_photo(path: Path) -> Image:
-    """A photo, shrunk to at most 768 pixels; never enlarged, for that would blur what sharpness is compared with."""
-    with Pil.open(path) as opened:
-        photo = opened.convert("RGB")
-        photo.thumbnail((MAX_SIDE, MAX_SIDE), Pil.Resampling.LANCZOS)
-        return np.asarray(photo).copy()
+    """A photo, upright, shrunk to at most 768 pixels; never enlarged, for that would blur what sharpness compares with.
+
+    Raises ImageError for a file that is no photo.
+    """
+    return decode(path.read_bytes(), Limits(), MAX_SIDE)
 
 
 def spread(paths: Sequence[Path], count: int) -> Iterator[Path]:
     """`count` paths evenly spread, and then the others, for those that turn out too small."""
-    step = max(1, len(paths) // max(1, count))
-    first = list(paths[::step])
+    count = min(count, len(paths))
+    first = [paths[i * len(paths) // count] for i in range(count)]
     yield from first
     yield from sorted(set(paths) - set(first))
 
@@ -84,7 +85,7 @@ def composed_cases(
     """Photos with a thing pasted in that the segmenter finds, and did not find before; the hole is the thing, grown."""
     rng = np.random.default_rng(seed)
     cases: list[Case] = []
-    for path in spread(paths, 2 * count):
+    for path in list(spread(paths, 2 * count))[: TRIES * count]:
         photo = read_photo(path)
         if min(photo.shape[:2]) < MIN_SIDE:
             continue

