@@ -12,16 +12,11 @@ from typing import Annotated
 import torch
 import typer
 
+from occpipe.training.fills import FillSampler, HoleSampler, make_fills, read_scenes
 from occpipe.training.holes import read_cutouts
-from occpipe.training.inpainting import (
-    FillSampler,
-    HoleSampler,
-    InpaintConfig,
-    InpaintTrainer,
-    export,
-    make_fills,
-    read_scenes,
-)
+from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export
+
+MARGIN = 16  # pixels by which the crops that are filled are larger than those that are learned from
 
 
 def main(
@@ -41,11 +36,14 @@ def main(
 ) -> None:
     """Train for --minutes or --steps and write --out. Held-out photos are never read."""
     torch.set_num_threads(threads)
-    config = InpaintConfig(steps, minutes, batch, crop)
-    scenes = read_scenes(photos, labelled, crop=config.stored)
+    if crop % 16:
+        raise typer.BadParameter("--crop must be a multiple of 16")
+    config = InpaintConfig(steps=steps, minutes=minutes, batch=batch, crop=crop)
+    stored = crop + MARGIN
+    scenes = read_scenes(photos, labelled, crop=stored)
     outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
     print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
-    make_fills(HoleSampler(scenes, outlines, config.stored, config.seed), fills, out.with_suffix(".fills"))
+    make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"))
     trainer = InpaintTrainer(FillSampler(out.with_suffix(".fills"), crop, config.seed), config, device=device)
     checkpoint = out.with_suffix(".ckpt")
     if resume:

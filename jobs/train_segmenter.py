@@ -92,7 +92,7 @@ def main(
         return
     if out is None:
         return
-    config = TrainConfig(variant, steps, minutes=minutes, batch=batch, crop=crop, rate=rate)
+    config = TrainConfig(variant=variant, steps=steps, minutes=minutes, batch=batch, crop=crop, rate=rate)
     begin = None if start is None else exported_state(start, space, variant)
     trainer = Trainer(space, photos, config, device=device, start=begin)
     checkpoint = out.with_suffix(".ckpt")

@@ -6,8 +6,10 @@ have neither squeeze-and-excitation nor swish: https://github.com/tensorflow/tpu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -179,3 +181,23 @@ def _pad_kernel(conv: nn.Conv2d) -> nn.Conv2d:
     wide.weight = nn.Parameter(F.pad(conv.weight.detach(), (1, 0, 1, 0)))
     wide.bias = conv.bias
     return wide
+
+
+def to_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as the starter models are stored: matrices and kernels as fp16, the rest as fp32, no counters of norms."""
+    return {
+        name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def from_stored(net: _Net, stored: Mapping[str, Tensor], device: str) -> _Net:
+    """A net, made on the meta device, with a stored state: for use, folded, channels_last, computing in fp32.
+
+    Raises RuntimeError where the state is another net's.
+    """
+    counters = {n: torch.zeros((), dtype=torch.long) for n in net.state_dict() if n.endswith("num_batches_tracked")}
+    net.load_state_dict({name: value.float() for name, value in stored.items()} | counters, assign=True)
+    folded: _Net = fold_norms(net.eval()).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    return folded

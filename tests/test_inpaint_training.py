@@ -16,17 +16,9 @@ from occpipe.errors import WeightsError
 from occpipe.inpainters.starter import StarterInpainter, load_refiner
 from occpipe.training import holes
 from occpipe.training import inpaint_evaluation as ev
+from occpipe.training.fills import FillSampler, HoleSampler, Scene, make_fills, read_scenes
 from occpipe.training.inpaint_report import compare, lines
-from occpipe.training.inpainting import (
-    FillSampler,
-    HoleSampler,
-    InpaintConfig,
-    InpaintTrainer,
-    Scene,
-    export,
-    make_fills,
-    read_scenes,
-)
+from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export
 from occpipe.types import Image, Mask, Segment, Segmentation
 from tests.scenes import SHARED_DATA, photo
 
@@ -201,6 +193,9 @@ def test_training_learns_and_resumes(tmp_path: Path) -> None:
     resumed.run(tmp_path / "parts.ckpt")
     for name, value in whole.average.items():
         torch.testing.assert_close(value, resumed.average[name], rtol=1e-3, atol=1e-4, msg=name)
+    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills")  # is there, and stays
+    with pytest.raises(ValueError, match="other photos"):
+        make_fills(HoleSampler(scenes[:1], [], 48, seed=0), 6, tmp_path / "fills")
     export(whole.average, tmp_path / "net.safetensors")
     net = load_refiner(tmp_path / "net.safetensors")
     hole = torch.zeros(1, 1, 32, 48)

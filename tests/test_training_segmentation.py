@@ -86,7 +86,7 @@ def photos(folder: Path, space: LabelSpace) -> list[Photo]:
 
 
 def config(**changes: int) -> TrainConfig:
-    return TrainConfig("lite0", **({"steps": 2, "batch": 2, "crop": 64, "warmup": 1} | changes))
+    return TrainConfig(variant="lite0", **({"steps": 2, "batch": 2, "crop": 64, "warmup": 1} | changes))
 
 
 def gradient(label: int, none_ok: list[bool]) -> torch.Tensor:
@@ -222,7 +222,7 @@ def test_what_training_exports_the_runtime_loads(space: LabelSpace, photos: list
 
 
 def test_a_run_goes_on_from_an_exported_net(space: LabelSpace, photos: list[Photo], tmp_path: Path) -> None:
-    config = TrainConfig("lite0", steps=2, batch=2, crop=64)
+    config = TrainConfig(variant="lite0", steps=2, batch=2, crop=64)
     first = Trainer(space, photos, config)
     first.run(tmp_path / "a.ckpt")
     export(first.averaged(), space, tmp_path / "a.safetensors")

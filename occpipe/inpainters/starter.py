@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from occpipe.efficientnet import fold_norms
+from occpipe.efficientnet import from_stored
 from occpipe.errors import WeightsError
 from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.refiner_net import MULTIPLE, RefinerNet
@@ -35,19 +35,14 @@ def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
     if path is None:
         with as_file(files("occpipe").joinpath(ASSET)) as shipped:
             return load_refiner(shipped, device)
-    try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: no starter inpainter weights: {error}") from error
     with torch.device("meta"):
         net = RefinerNet()
-    # the norms' counters matter in training only and are not stored
-    counters = {n: torch.zeros((), dtype=torch.long) for n in net.state_dict() if n.endswith("num_batches_tracked")}
     try:
-        net.load_state_dict(state | counters, assign=True)
+        return from_stored(net, load_file(path), device)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: no starter inpainter weights: {error}") from error
     except RuntimeError as error:
         raise WeightsError(f"{path}: the tensors are not those of the starter inpainter: {error}") from error
-    return fold_norms(net.eval()).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
 class StarterInpainter:

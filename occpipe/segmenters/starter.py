@@ -57,7 +57,7 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Starter
     import torch
     from safetensors import SafetensorError, safe_open
 
-    from occpipe.efficientnet import fold_norms
+    from occpipe.efficientnet import from_stored
     from occpipe.segmenters.starter_net import StarterNet
 
     if path is None:
@@ -66,20 +66,17 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Starter
     try:
         with safe_open(path, framework="pt") as weights:
             header = json.loads((weights.metadata() or {}).get("occpipe", "{}"))
-            state = {name: weights.get_tensor(name).float() for name in weights.keys()}  # noqa: SIM118  # not a dict
+            state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: no starter segmenter weights: {error}") from error
     if header.get("format") != FORMAT:
         raise WeightsError(f"{path}: format {header.get('format')!r} of the weights, this version reads {FORMAT}")
     with torch.device("meta"):
         net = StarterNet(len(header["classes"]), len(header["tags"]), header["variant"])
-    # the norms' counters matter in training only and are not stored
-    counters = {n: torch.zeros((), dtype=torch.long) for n in net.state_dict() if n.endswith("num_batches_tracked")}
     try:
-        net.load_state_dict(state | counters, assign=True)
+        net = from_stored(net, state, device)
     except RuntimeError as error:
         raise WeightsError(f"{path}: the tensors are not those of the starter segmenter: {error}") from error
-    net = fold_norms(net.eval()).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     meta = StarterMeta(
         tuple(header["classes"]),
         tuple(header["is_thing"]),

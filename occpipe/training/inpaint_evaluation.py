@@ -135,10 +135,11 @@ class Perceptual:
     averaged over the hole and over depths. Needs the extra `train`.
     """
 
-    def __init__(self, variant: str = "lite0") -> None:
+    def __init__(self, variant: str = "lite0", device: str = "cpu") -> None:
         state = {k.removeprefix("backbone."): v for k, v in pretrained_state(variant).items() if "backbone." in k}
         self.net = Backbone(variant).eval().requires_grad_(False)
         self.net.load_state_dict(state)
+        self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         repeats = [row[0] for row in VARIANTS[variant]]
         self.depths = {sum(repeats[: stage + 1]) - 1 for stage in (0, 1, 2, 4, 6)}
 

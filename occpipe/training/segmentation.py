@@ -2,16 +2,11 @@
 
 The backbone starts from ImageNet features; down to stride 4 it stays as it is, which halves a step's time on a CPU (0.43 s
 against 0.71 s for 8 crops of 256 px on 2 cores with Lite0, channels_last) and costs little: edges are edges.
-A run is decided by (data, config, seed) alone when it is bounded by steps; bounded by minutes, its schedule follows
-the clock.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,36 +18,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, from_published, normalise
+from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, from_published, normalise, to_stored
 from occpipe.segmenters.starter import FORMAT
 from occpipe.segmenters.starter_net import StarterNet
+from occpipe.training.run import RunConfig, TrainingRun
 from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, Sampler
 
 TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagger is fitted again at the end
 
 
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How to train; a run ends after `steps`, or after `minutes` where steps is None.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """How to train the segmenter. `variant` is the EfficientNet-Lite of the backbone.
 
-    `variant` is the EfficientNet-Lite of the backbone.
     `rate` scales both learning rates (a run from an earlier net wants less); `lovasz` weighs the IoU loss.
     """
 
     variant: str = "lite2"
-    steps: int | None = None
-    minutes: float = 75.0
-    batch: int = 12
-    crop: int = 256
     lr_backbone: float = 2e-4
     lr_heads: float = 2e-3
-    weight_decay: float = 1e-3
-    warmup: int = 100
-    ema: float = 0.998
     lovasz: float = 0.5
     rate: float = 1.0
-    seed: int = 0
-    checkpoint_minutes: float = 4.0
 
 
 def marginal_loss(logits: Tensor, label: Tensor, none_ok: Tensor, class_weight: Tensor) -> Tensor:
@@ -145,20 +131,8 @@ def _collate(samples: list[Sample], device: str) -> tuple[Tensor, Tensor, Tensor
     return images.to(device), label.to(device), none_ok.to(device), tags.to(device)
 
 
-def _batches(sampler: Sampler, batch: int, start: int) -> Iterator[list[Sample]]:
-    """The batches from a step on; the next one is made while the net works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        step = start
-        ahead = pool.submit(lambda s: [sampler(s, i) for i in range(batch)], step)
-        while True:
-            samples = ahead.result()
-            step += 1
-            ahead = pool.submit(lambda s: [sampler(s, i) for i in range(batch)], step)
-            yield samples
-
-
-class Trainer:
-    """A training run that can be stopped at any step and continued from its checkpoint."""
+class Trainer(TrainingRun[StarterNet, Sample]):
+    """A training run of the segmenter."""
 
     def __init__(
         self,
@@ -171,88 +145,35 @@ class Trainer:
     ) -> None:
         """A run from ImageNet features, or from the state `start` of an exported net of the same label space."""
         torch.manual_seed(config.seed)
-        self.space, self.config, self.device = space, config, device
+        self.space, self.config = space, config
         net = new_net(space, config.variant, pretrained=start is None)
         if start is not None:
             net.load_state_dict(start, strict=False)  # the norms' counters are not exported
-        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-        _freeze(self.net)
-        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        _freeze(net)
         self.sampler = Sampler(photos, space, crop=config.crop, seed=config.seed)
         self.weight = class_weights(photos, len(space.classes)).to(device)
-        tuned = [p for p in self.net.backbone.parameters() if p.requires_grad] + list(self.net.pool.parameters())
-        heads = [*self.net.decoder.parameters(), *self.net.tagger.parameters()]
-        self.rates = (config.rate * config.lr_backbone, config.rate * config.lr_heads)
-        groups = [{"params": tuned}, {"params": heads}]
-        self.optimiser = torch.optim.AdamW(groups, lr=config.lr_heads, weight_decay=config.weight_decay)
-        self.step, self.elapsed = 0, 0.0
+        tuned = [p for p in net.backbone.parameters() if p.requires_grad] + list(net.pool.parameters())
+        heads = [*net.decoder.parameters(), *net.tagger.parameters()]
+        groups = [(tuned, config.rate * config.lr_backbone), (heads, config.rate * config.lr_heads)]
+        super().__init__(net, groups, config, device)
 
-    def _progress(self) -> float:
-        if self.config.steps is not None:
-            return self.step / self.config.steps
-        return self.elapsed / (60 * self.config.minutes)
+    def sample(self, step: int, index: int) -> Sample:
+        """A crop with its labels."""
+        return self.sampler(step, index)
 
-    def _learn(self, samples: list[Sample]) -> tuple[float, float]:
+    def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Pixels, tags, and the IoU loss where it has a weight."""
         images, label, none_ok, tags = _collate(samples, self.device)
-        factor = max(0.0, 1 - self._progress()) ** 0.9 * min(1.0, (self.step + 1) / self.config.warmup)
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.startswith("cuda")):
             out = self.net(images)
-        pixels, image_level = marginal_loss(out.pixels, label, none_ok, self.weight), tag_loss(out.tags, tags)
-        loss = pixels + TAG_WEIGHT * image_level
-        if self.config.lovasz:
-            loss = loss + self.config.lovasz * lovasz_loss(out.pixels, label, none_ok)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
-        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
-        self.optimiser.step()
-        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.net.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[name].lerp_(value, 1 - keep)
-        return float(pixels.detach()), float(image_level.detach())
-
-    def run(self, checkpoint: Path, *, stop_at: int | None = None) -> None:
-        """Train to the end (or to the step `stop_at`), with a checkpoint every few minutes and at the end."""
-        saved = last = time.monotonic()
-        recent: list[tuple[float, float]] = []
-        for samples in _batches(self.sampler, self.config.batch, self.step):
-            if self._progress() >= 1 or self.step == stop_at:
-                break
-            recent.append(self._learn(samples))
-            self.step += 1
-            now = time.monotonic()
-            self.elapsed, last = self.elapsed + now - last, now
-            if self.step % 50 == 0:
-                pixels, tags = np.mean(recent, 0)
-                print(f"step {self.step} {self.elapsed:.0f}s pixels {pixels:.3f} tags {tags:.2f}", flush=True)
-                recent = []
-            if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
-                self.save(checkpoint)
-                saved = time.monotonic()
-        self.save(checkpoint)
-
-    def save(self, checkpoint: Path) -> None:
-        """Write the whole state; a stop while writing leaves the one before."""
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "elapsed": self.elapsed,
+        found = {
+            "pixels": marginal_loss(out.pixels, label, none_ok, self.weight),
+            "tags": TAG_WEIGHT * tag_loss(out.tags, tags),
         }
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
-
-    def resume(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint of the same config."""
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed = state["step"], state["elapsed"]
+        if self.config.lovasz:
+            found["lovasz"] = self.config.lovasz * lovasz_loss(out.pixels, label, none_ok)
+        return found
 
     def averaged(self) -> StarterNet:
         """The net with the moving average of its weights, in evaluation mode."""
@@ -274,11 +195,7 @@ def exported_state(weights: Path, space: LabelSpace, variant: str) -> dict[str, 
 
 def export(net: StarterNet, space: LabelSpace, out: Path, **extra: object) -> None:
     """Write a net as safetensors: convolutions as fp16, norms and biases as fp32, and what the runtime must know."""
-    tensors = {
-        name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
-        for name, value in net.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    tensors = to_stored(net.state_dict())
     meta = {
         "format": FORMAT,
         "variant": net.backbone.variant,
