@@ -122,7 +122,7 @@ def test_the_perceptual_distance_prefers_texture_to_blur() -> None:
 
 def test_pasted_things_are_in_the_picture() -> None:
     thing = holes.Cutout("dog", np.full((80, 80, 3), (200, 30, 30), np.uint8), disc())
-    given, mask = ev.paste(photo("coffee"), thing, 0.08, np.random.default_rng(0))
+    given, mask = ev.paste_thing(photo("coffee"), thing, 0.08, np.random.default_rng(0))
     assert mask.mean() == pytest.approx(0.08, rel=0.25)
     inner = cv2.erode(mask, np.ones((7, 7), np.uint8)) == 1
     assert np.abs(given[inner].astype(int) - (200, 30, 30)).max() <= 2

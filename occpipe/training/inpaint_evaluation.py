@@ -90,7 +90,7 @@ def composed_cases(
         if min(photo.shape[:2]) < MIN_SIDE:
             continue
         cutout = cutouts[int(rng.integers(len(cutouts)))]
-        given, mask = paste(photo, cutout, float(rng.uniform(*AREA)), rng)
+        given, mask = paste_thing(photo, cutout, float(rng.uniform(*AREA)), rng)
         if _covered(segmenter, photo, mask, cutout.label) or _covered(segmenter, given, mask, cutout.label) < 0.5:
             continue
         grown = grow_mask(mask, MaskGrowth())
@@ -100,7 +100,7 @@ def composed_cases(
     return cases
 
 
-def paste(photo: Image, cutout: Cutout, area: float, rng: np.random.Generator) -> tuple[Image, Mask]:
+def paste_thing(photo: Image, cutout: Cutout, area: float, rng: np.random.Generator) -> tuple[Image, Mask]:
     """A thing pasted into the lower part of a photo, with a soft edge of one pixel; the photo and the thing's outline."""
     height, width = photo.shape[:2]
     h, w = cutout.mask.shape
