@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from occpipe.types import Box, Image, Mask
 
-# Chosen on 24 held-out photos, see DECISIONS.md. Steps at the seam beyond this, in levels, are edges of things rather than
-# another tone; where the photo's own levels spread more than this, a step of the means says little.
-_LARGEST_STEP = 20.0
+# Chosen on 24 held-out photos, see DECISIONS.md. A step at the seam far beyond this, in levels, is the edge of a thing rather
+# than another tone; where the photo's own levels spread more than this, a step of the means says little.
+_USUAL_STEP = 30.0
 _USUAL_SPREAD = 20.0
 _SIDE = 768  # pixels, the longest side at which the shift is worked out
 
@@ -65,7 +65,8 @@ def seam_shift(filled: Image, mask: Mask) -> NDArray[np.float32]:
     outside, inside = _local_mean(pixels, known), _local_mean(pixels, hole)
     variance = np.maximum(_local_mean(np.square(pixels), known) - np.square(outside), 0).mean(2, keepdims=True)
     raw = outside - inside
-    step = np.where(np.abs(raw).max(2, keepdims=True) <= _LARGEST_STEP, raw, 0) / (1 + variance / _USUAL_SPREAD**2)
+    largest = np.abs(raw).max(2, keepdims=True)
+    step = raw / (1 + np.square(largest / _USUAL_STEP)) / (1 + variance / _USUAL_SPREAD**2)
     weight = edge.astype(np.float32)
     return np.asarray(_spread((step * weight[..., None]).astype(np.float32), weight) * hole[..., None], np.float32)
 
