@@ -35,7 +35,7 @@ def test_a_fill_of_another_tone_is_brought_to_that_of_the_photo(step: float, fac
     filled = plus(truth, step, mask)
     shift = seam_shift(filled, mask)
     assert (shift[mask == 0] == 0).all()
-    assert np.abs(filled + shift - truth)[mask == 1].mean() < 0.3 * abs(step)
+    assert np.abs(filled + shift - truth)[mask == 1].mean() < 0.4 * abs(step)
 
 
 def test_a_step_that_differs_along_the_seam_is_followed() -> None:
