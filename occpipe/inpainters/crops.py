@@ -24,7 +24,7 @@ _UNIT_PIXELS = 512 * 512
 # A window's margin is never smaller than this, in pixels: a 10 px hole still needs something to copy from.
 _MIN_MARGIN = 48
 # A thing that makes up more than this share of a hole's edge is what the hole lies in.
-_AROUND = 0.5
+_AROUND = 0.7
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """`starter`: patches of the same photo, corrected by a small net that ships with the package; needs no network.
 
-Patches are sharp and never invented, but may be misplaced: the net sees the whole crop at up to 256 pixels and adds what
+Patches are sharp and never invented, but may be misplaced: the net sees the whole crop at up to 320 pixels and adds what
 the patches miss.
 """
 
@@ -24,7 +24,7 @@ from occpipe.inpainters.refiner_net import MULTIPLE, RefinerNet
 from occpipe.types import Image, Mask
 
 ASSET = "assets/starter-inpainter.safetensors"
-_NET_SIDE = 256  # pixels, the longest side that the net sees
+_NET_SIDE = 320  # pixels, the longest side that the net sees
 
 
 def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
