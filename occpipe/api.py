@@ -14,12 +14,14 @@ import numpy as np
 from occpipe.config import Config, load_config
 from occpipe.decide import decide, removal_mask
 from occpipe.inpainters import Inpainter
+from occpipe.inpainters.shadow import cast_shadow
+from occpipe.masks import rle_decode, union
 from occpipe.models import load_inpainter as _load_inpainter
 from occpipe.models import load_relations as _load_relations
 from occpipe.models import load_segmenter as _load_segmenter
 from occpipe.relations import RelationScorer
 from occpipe.segmenters import Segmenter
-from occpipe.types import CleanResult, Image, Segmentation
+from occpipe.types import CleanResult, Image, Segmentation, Verdict
 
 
 def load_segmenter(name: str = "starter", device: str = "auto", config: Config | str | Path = "local") -> Segmenter:
@@ -65,7 +67,11 @@ class Cleaner:
         mask = removal_mask(objects, self.config.policy, self.config.inpainter)
         if mask is None:
             return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)
-        return CleanResult(self.inpainter(rgb, mask), mask, objects, scene.stuff)
+        kept = union(o.segment.rle for o in objects if o.verdict is Verdict.KEEP)
+        things = np.zeros_like(mask) if kept is None else rle_decode(kept)
+        if self.config.inpainter.shadow:
+            mask = mask | (cast_shadow(rgb, mask) & (1 - things))
+        return CleanResult(self.inpainter(rgb, mask, things), mask, objects, scene.stuff)
 
 
 def clean_image(rgb: Image, config: Config | str | Path = "local") -> CleanResult:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from occpipe.api import Cleaner
 from occpipe.config import load_config
 from occpipe.images import Limits, decode
 from occpipe.inpainters import Inpainter
@@ -15,7 +16,7 @@ from occpipe.inpainters.opencv import OpenCvInpainter
 from occpipe.masks import Rle, rle_decode
 from occpipe.schemas import PIPELINE
 from occpipe.stages.inpaint import InpaintStage
-from occpipe.types import Image, Mask
+from occpipe.types import Image, Mask, Segment, Segmentation
 from tests.scenes import encoded
 from tests.test_shadow import SHAPE, dark, darkened, ground, thing
 
@@ -69,3 +70,17 @@ def test_a_shadow_on_a_kept_thing_stays() -> None:
     assert (mask & dark() & (1 - kept)).any()
     assert not (mask & kept).any()
     assert (picture[kept == 1] == scene[kept == 1]).all()
+
+
+def test_one_image_in_python_is_cleaned_as_a_job_does_it() -> None:
+    scene = darkened(ground(), dark(), 0.5)
+    scene[thing() == 1] = (200, 40, 40)
+    kept = np.zeros(SHAPE, np.uint8)
+    kept[150:200, 190:240] = 1
+    settings = ("inpainter.model=telea", "inpainter.shadow=true", "inpainter.dilation=0", "policy.remove=[cat]")
+    cleaner = Cleaner(load_config("local", settings))
+    segments = (Segment.from_mask("cat", True, 0.9, thing()), Segment.from_mask("person", True, 0.9, kept))
+    result = cleaner.apply(scene, Segmentation(*SHAPE, segments, {}))
+    _, mask, _ = cleaned(table(scene, thing(), kept), "inpainter.shadow=true")
+    assert (mask & dark()).any()
+    assert (result.mask == mask).all()
