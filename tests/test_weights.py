@@ -268,5 +268,5 @@ def test_first_line_always_says_something() -> None:
 
 def test_identities_are_written_with_the_results() -> None:
     models = identities(load_config())
-    assert [model["name"] for model in models] == ["starter-segmenter", "starter-relations"]
+    assert [model["name"] for model in models] == ["starter-segmenter", "starter-inpainter", "starter-relations"]
     assert all(model["sha256"] and model["licence"] for model in models)
