@@ -15,7 +15,7 @@ from occpipe.config import Config, load_config
 from occpipe.decide import decide, removal_mask
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow
-from occpipe.masks import rle_decode, union
+from occpipe.masks import union_mask
 from occpipe.models import load_inpainter as _load_inpainter
 from occpipe.models import load_relations as _load_relations
 from occpipe.models import load_segmenter as _load_segmenter
@@ -67,8 +67,7 @@ class Cleaner:
         mask = removal_mask(objects, self.config.policy, self.config.inpainter)
         if mask is None:
             return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)
-        kept = union(o.segment.rle for o in objects if o.verdict is Verdict.KEEP)
-        things = np.zeros_like(mask) if kept is None else rle_decode(kept)
+        things = union_mask((o.segment.rle for o in objects if o.verdict is Verdict.KEEP), *mask.shape)
         if self.config.inpainter.shadow:
             mask = mask | (cast_shadow(rgb, mask) & (1 - things))
         return CleanResult(self.inpainter(rgb, mask, things), mask, objects, scene.stuff)

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+# A thing that makes up more than this share of a hole's edge is what the hole lies in.
+_AROUND = 0.7
+
 
 @dataclass(frozen=True, slots=True)
 class Rle:
@@ -57,6 +60,30 @@ def union(rles: Iterable[Rle]) -> Rle | None:
         return None
     merged = coco_mask.merge(items)
     return Rle(merged["size"][0], merged["size"][1], merged["counts"])
+
+
+def union_mask(rles: Iterable[Rle], height: int, width: int) -> NDArray[np.uint8]:
+    """The pixels of a union of masks, uint8 H x W in {0, 1}; zeros for no masks."""
+    merged = union(rles)
+    return np.zeros((height, width), np.uint8) if merged is None else rle_decode(merged)
+
+
+def beside(hole: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The things that lie beside the holes, not around one: what is on a shirt is filled with shirt. Masks are H x W."""
+    things = things & (1 - hole)
+    if not things.any():
+        return things
+    count, parts = cv2.connectedComponents(things, connectivity=8)
+    _, holes = cv2.connectedComponents(hole, connectivity=8)
+    # each pixel just outside, with the hole that it touches (labels are dilated as numbers: the larger one wins)
+    touching = cv2.dilate(holes.astype(np.float32), np.ones((5, 5), np.uint8)).astype(np.int64)
+    ring = (hole == 0) & (touching > 0)
+    shares = np.bincount(touching[ring] * count + parts[ring], minlength=(int(holes.max()) + 1) * count).reshape(
+        -1, count
+    )
+    around = (shares > _AROUND * shares.sum(1, keepdims=True)).any(0)
+    around[0] = True  # what is no thing
+    return np.asarray(~around[parts], np.uint8)
 
 
 def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from occpipe.inpainters.base import CropInpainter, ThingAware
 from occpipe.inpainters.compose import paste
+from occpipe.masks import beside
 from occpipe.types import Box, Image, Mask
 
 # Crops of this many pixels count as one in a batch; larger ones count as more, so that memory stays bounded.
 _UNIT_PIXELS = 512 * 512
 # A window's margin is never smaller than this, in pixels: a 10 px hole still needs something to copy from.
 _MIN_MARGIN = 48
-# A thing that makes up more than this share of a hole's edge is what the hole lies in.
-_AROUND = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,7 @@ class Inpainter:
         from occpipe.inpainters.detail import restore_detail
 
         window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
-        barred = np.zeros_like(mask[window]) if things is None else _beside(mask[window], things[window])
+        barred = np.zeros_like(mask[window]) if things is None else beside(mask[window], things[window])
         return restore_detail(image[window], mask[window], filled, hole, barred)
 
     def _paste(self, result: Image, mask: Mask, crop: Crop, pixels: Image) -> None:
@@ -257,24 +256,6 @@ def _group_holes(mask: Mask, context: float) -> list[Box]:
     return holes
 
 
-def _beside(hole: Mask, things: Mask) -> Mask:
-    """The things that lie beside the holes, not around one: what is on a shirt is filled with shirt. Masks are h x w."""
-    things = things & (1 - hole)
-    if not things.any():
-        return things
-    count, parts = cv2.connectedComponents(things, connectivity=8)
-    _, holes = cv2.connectedComponents(hole, connectivity=8)
-    # each pixel just outside, with the hole that it touches (labels are dilated as numbers: the larger one wins)
-    touching = cv2.dilate(holes.astype(np.float32), np.ones((5, 5), np.uint8)).astype(np.int64)
-    ring = (hole == 0) & (touching > 0)
-    shares = np.bincount(touching[ring] * count + parts[ring], minlength=(int(holes.max()) + 1) * count).reshape(
-        -1, count
-    )
-    around = (shares > _AROUND * shares.sum(1, keepdims=True)).any(0)
-    around[0] = True  # what is no thing
-    return np.asarray(~around[parts], np.uint8)
-
-
 def _bound(boxes: Sequence[Box]) -> Box:
     x0, y0 = min(b.x for b in boxes), min(b.y for b in boxes)
     x1, y1 = max(b.x + b.width for b in boxes), max(b.y + b.height for b in boxes)
@@ -286,7 +267,7 @@ def _cut(image: Image, mask: Mask, things: Mask | None, crop: Crop) -> tuple[Ima
     w = crop.window
     window = np.s_[w.y : w.y + w.height, w.x : w.x + w.width]
     pixels, hole = image[window], mask[window]
-    thing = np.zeros_like(hole) if things is None else _beside(hole, things[window])
+    thing = np.zeros_like(hole) if things is None else beside(hole, things[window])
     height, width = crop.size
     if (height, width) != hole.shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)

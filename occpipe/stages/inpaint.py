@@ -8,14 +8,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from occpipe.config import Config
 from occpipe.images import Limits, decode, encode_like
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow
-from occpipe.masks import Rle, rle_decode, union
+from occpipe.masks import Rle, rle_decode, union_mask
 from occpipe.models import load_inpainter, set_threads, source_type
 from occpipe.rows import Rows
 from occpipe.types import Image, Mask, Status, Verdict
@@ -65,5 +64,4 @@ class InpaintStage:
 
 def _kept(objects: list[dict[str, Any]], size: tuple[int, int]) -> Mask:
     """The pixels of the things that stay, H x W."""
-    kept = union(Rle(*size, o["mask"].encode("ascii")) for o in objects if o["verdict"] == Verdict.KEEP)
-    return np.zeros(size, np.uint8) if kept is None else rle_decode(kept)
+    return union_mask((Rle(*size, o["mask"].encode("ascii")) for o in objects if o["verdict"] == Verdict.KEEP), *size)
