@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image as Pil
 
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.models import load_inpainter
 from occpipe.training.holes import thing_hole
 from occpipe.training.inpaint_evaluation import psnr, seam, sharpness

@@ -12,7 +12,7 @@ import typer
 from make_demo import photos, scenes  # type: ignore[import-not-found]  # a job has its own folder on its path
 from PIL import Image as Pil
 
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.models import load_segmenter
 from occpipe.preview import draw_segments
 

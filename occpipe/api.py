@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from occpipe.config import Config, load_config
+from occpipe.config import Config
+from occpipe.config_file import load_config
 from occpipe.decide import decide, removal_mask
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow

@@ -8,6 +8,8 @@ tokens after dropping `-merged`, `-other` and `-stuff`.
 from __future__ import annotations
 
 import csv
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -47,6 +49,31 @@ def coco_stuff_class(name: str) -> ClassName | None:
     bare = name.removesuffix("-merged")
     candidates = (name, bare, f"{bare}-other", f"{bare}-stuff")
     return next((_by_name()[c] for c in candidates if c in _by_name()), None)
+
+
+def fault_of_class(name: str, others: Iterable[str] = ()) -> str | None:
+    """What is wrong with a class name that a user wrote, with the name that may be meant; None where nothing is.
+
+    Known are the names of COCO-Stuff and `others`, those of a segmenter of the user's own.
+    """
+    known = {token(other): other for other in others} | {c.token: c.name for c in coco_stuff()}
+    if token(name) in known:
+        return None
+    written = _normal(name)
+    meant = known.get(aliases().get(written, ""))
+    near = [meant] if meant else difflib.get_close_matches(written, [*known, *known.values()], n=1)
+    return f"there is no class {name!r}" + (f", did you mean {near[0]}?" if near else "")
+
+
+@cache
+def aliases() -> Mapping[str, str]:
+    """Caption word or phrase to class token, from `data/aliases.csv` and the class names themselves."""
+    text = files("occpipe").joinpath("data/aliases.csv").read_text()
+    table = {row["alias"]: row["token"] for row in csv.DictReader(text.splitlines())}
+    for c in coco_stuff():
+        table.setdefault(c.name, c.token)
+        table.setdefault(c.token, c.token)
+    return table
 
 
 @cache

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from occpipe import __version__, cli_learning
+from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
-from occpipe.config import config_names, load_config
+from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
 STRICT_EXIT_CODE = 7
@@ -33,12 +34,6 @@ app = typer.Typer(
 models_app = typer.Typer(help="The weights that occpipe can load.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-_ConfigOption = Annotated[
-    str, typer.Option("--config", "-c", help="A config by name (local, gpu, paper2019) or the path of a .yaml.")
-]
-_SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="Override one key: --set policy.cut=0.3", metavar="KEY=VALUE")
-]
 _NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="By default, those that the config needs.")
 ]
@@ -50,8 +45,8 @@ def clean(
         str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
     ],
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
-    config: _ConfigOption = "local",
-    overrides: _SetOption = None,
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")] = False,
 ) -> None:
@@ -74,7 +69,8 @@ def clean(
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():
-        console.print(f"  {count} x {reason}", highlight=False)
+        example = f", such as {summary.examples[reason]}" if reason in summary.examples else ""
+        console.print(f"  {count} x {reason}{example}", highlight=False, markup=False, soft_wrap=True)
     made = summary.statuses.total()
     if made and not summary.statuses["cleaned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
@@ -89,8 +85,8 @@ def clean(
 def preview(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNGs.")] = Path("previews"),
-    config: _ConfigOption = "local",
-    overrides: _SetOption = None,
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
 ) -> None:
     """Draw one PNG per image: photo, segments with labels, relation scores, mask, result. No Ray, nothing else written."""
     settings = load_config(config, overrides or ())
@@ -125,7 +121,7 @@ def report(
 @app.command()
 def config(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(config_names())}, or the path of a .yaml.")] = "local",
-    overrides: _SetOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Print a config with every key, as YAML."""
     import yaml
@@ -134,7 +130,7 @@ def config(
 
 
 @models_app.command("list")
-def models_list(config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+def models_list(config: ConfigOption = "local", overrides: SetOption = None) -> None:
     """List the weights with their licences, and whether they are on this machine; a bucket is not asked."""
     from occpipe import weights
 
@@ -147,7 +143,7 @@ def models_list(config: _ConfigOption = "local", overrides: _SetOption = None) -
 
 
 @models_app.command("fetch")
-def models_fetch(names: _NamesArgument = None, config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+def models_fetch(names: _NamesArgument = None, config: ConfigOption = "local", overrides: SetOption = None) -> None:
     """Download weights from their source into `weights.dir`: those named, or all that the config needs.
 
     Where `weights.dir` is a bucket they are kept in this machine's cache and written to the bucket, from which nodes
@@ -161,7 +157,7 @@ def models_fetch(names: _NamesArgument = None, config: _ConfigOption = "local", 
 
 
 @models_app.command("verify")
-def models_verify(names: _NamesArgument = None, config: _ConfigOption = "local", overrides: _SetOption = None) -> None:
+def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", overrides: SetOption = None) -> None:
     """Check weights on this machine, those named or all that the config needs, and print their sha256.
 
     A file is checked against its publisher's checksum. Models of the hub and shipped ones have no published checksum.
@@ -188,16 +184,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def _weights(names: list[str] | None, settings: Any) -> list[Any]:
-    from occpipe import models, weights
-    from occpipe.errors import WeightsError
+    from occpipe import models
 
-    if not names:
-        return models.needed(settings)
-    known = weights.registry()
-    for name in names:
-        if name not in known:
-            raise WeightsError(f"no weights {name!r}; known: {', '.join(known)}")
-    return [known[name] for name in names]
+    return models.named(names) if names else models.needed(settings)
 
 
 def _interrupt(*_: object) -> None:

@@ -18,6 +18,13 @@ RelationFile = Annotated[
 ThingLists = Annotated[Path | None, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")]
 StuffLists = Annotated[Path | None, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")]
 
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A config by name (local, gpu, paper2019) or the path of a .yaml.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Override one key: --set policy.cut=0.3", metavar="KEY=VALUE")
+]
+
 
 @contextmanager
 def one_line() -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from occpipe.cli_common import RelationFile, one_line, quiet
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 
 evaluate_app = typer.Typer(help="Measure models on labelled data of your own.", no_args_is_help=True)
 
@@ -121,7 +121,15 @@ def evaluate_inpainter(
 
     with one_line():
         result = compare(
-            photos, models.split(","), things, config=config, count=count, held_out=held_out, seed=seed, sheet=sheet
+            photos,
+            models.split(","),
+            things,
+            config=config,
+            count=count,
+            held_out=held_out,
+            seed=seed,
+            sheet=sheet,
+            progress=lambda line: typer.echo(line, err=True),
         )
     if as_json:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli_common import RelationFile, StuffLists, ThingLists, one_line, say
-from occpipe.config import Policy
+from occpipe.classes import is_thing
+from occpipe.cli_common import ConfigOption, RelationFile, SetOption, StuffLists, ThingLists, one_line, say
+from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
-from occpipe.types import Reason, Verdict
 
 if TYPE_CHECKING:
     from occpipe.published import Published
@@ -104,33 +104,45 @@ def explain(
         str, typer.Option(help="The other classes of the photo: a,b,c, or with confidences: a=0.9,b=0.4")
     ],
     relations: RelationFile = None,
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
 ) -> None:
-    """Print how far a thing belongs to a context, what each context class adds, and the verdict at the default cut."""
+    """Print how far a thing belongs to a context, what each context class adds, and the verdict.
+
+    Decided as `clean` does with this config: doubtful classes are no context, and things vouch for each other as far as
+    they belong to the stuff. The thing itself is taken to be seen surely, at a size between the limits.
+    """
+    from occpipe.decide import context_of, cut_of, judge
     from occpipe.relations.scorer import EmbeddingScorer
     from occpipe.relations.vectors import read_asset
 
+    settings = load_config(config, overrides or ())
+    policy, file = settings.policy, relations or settings.relations.vectors
+    if settings.relations.method != "default":
+        raise ConfigError(f"only the default relations explain themselves, not {settings.relations.method}")
     with one_line():
-        scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
-        around = _parse_context(context)
+        scorer = EmbeddingScorer.from_arrays(*read_asset(file))
+        given = _parse_context(context)
+        things = [(name, confidence) for name, confidence in given.items() if is_thing(name)]
+        stuff = {name: confidence for name, confidence in given.items() if not is_thing(name)}
+        around = context_of([(thing, 1.0), *things], stuff, policy, scorer).around(thing)
+        if not around:
+            raise ConfigError("nothing in --context was seen surely enough: policy.min_score, min_stuff_confidence")
         score = scorer.relation(thing, around)
         shares = scorer.shares(thing, around)
         prior = scorer.prior(thing)
-        alone = {item.context: item.relation for item in scorer.score(thing, around).evidence}
-    table = Table("context", "confidence", "adds (log-odds)", "alone")
+        relation = scorer.score(thing, around)
+        alone = {item.context: item.relation for item in relation.evidence}
+    table = Table("context", "counts as", "adds (log-odds)", "alone")
     for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-        table.add_row(escape(name), f"{around[name]:g}", f"{share:+.2f}", f"{alone[name]:.2f}")
+        table.add_row(escape(name), f"{around[name]:.2f}", f"{share:+.2f}", f"{alone[name]:.2f}")
     Console().print(table)
-    for name in around:
+    for name in given:
         if name not in shares:
             typer.echo(f"not heard: {name} ({_why_unheard(scorer, thing, name, around)})")
-    if len(shares) < Policy().min_context:
-        verdict, reason = Verdict.KEEP, Reason.NO_CONTEXT
-    elif score < scorer.default_cut:
-        verdict, reason = Verdict.REMOVE, Reason.UNRELATED
-    else:
-        verdict, reason = Verdict.KEEP, Reason.RELATED
-    cut = f"cut {scorer.default_cut:.4f}"
-    typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; {cut}: {verdict}, {reason}")
+    cut = cut_of(policy, scorer)
+    verdict, reason = judge(thing, 1.0, policy.min_area, relation, policy, cut)
+    typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; cut {cut:.4f}: {verdict}, {reason}")
 
 
 def _why_unheard(scorer: EmbeddingScorer, thing: str, name: str, around: dict[str, float]) -> str:
@@ -139,7 +151,7 @@ def _why_unheard(scorer: EmbeddingScorer, thing: str, name: str, around: dict[st
         return "unknown"
     if key == scorer.vectors.key(thing):
         return "the thing itself"
-    return f"another name of {key}, counted once" if around[name] else "confidence 0"
+    return f"another name of {key}, counted once" if around.get(name) else "seen with too little confidence"
 
 
 def _from_lists(

@@ -1,4 +1,4 @@
-"""One YAML file becomes one frozen, validated config; an unknown key is refused with the nearest known one.
+"""The config: every key that a run depends on, with its type, default and limits.
 
 The defaults below and `configs/local.yaml` say the same (a test compares them), so every other file names only what it
 changes. What decides about pixels is hashed (`Config.digest`); placement, Ray and where weights lie are not, since the
@@ -7,18 +7,14 @@ same images come out of any cluster.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from occpipe.errors import ConfigError
+from occpipe.classes import fault_of_class
 from occpipe.provenance import SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -198,6 +194,22 @@ class Config(_Section):
     placement: Placement = Placement()
     ray: RayRuntime = RayRuntime()
 
+    @model_validator(mode="after")
+    def _classes(self) -> Config:
+        if not self.segmenter.model.startswith("hf:"):  # whose classes are its own; see `models.check_models`
+            self.check_classes()
+        return self
+
+    def check_classes(self, others: Iterable[str] = ()) -> None:
+        """Raise ValueError where the policy names a class that neither COCO-Stuff nor `others` has.
+
+        A misspelt class in `policy.protect` would protect nobody, without a word.
+        """
+        for key in ("keep", "protect", "remove"):
+            for name in getattr(self.policy, key):
+                if fault := fault_of_class(name, others):
+                    raise ValueError(f"policy.{key}: {fault}")
+
     @property
     def digest(self) -> str:
         """Hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
@@ -213,82 +225,3 @@ class Config(_Section):
             },
         )
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def config_names() -> list[str]:
-    """The names of the configs that come with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in _config_folder().iterdir() if path.name.endswith(".yaml"))
-
-
-def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> Config:
-    """The config of a name (`local`, `gpu`, `paper2019`) or a YAML file, with overrides such as `policy.cut=0.3`.
-
-    Raises ConfigError, in one line: no such file, not YAML, an unknown key (with the nearest known one), a wrong value.
-    """
-    values = _read(source)
-    for override in overrides:
-        _apply(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"config {source}: {'; '.join(_explain(error))}") from None
-
-
-def _config_folder() -> Any:
-    packaged = files("occpipe").joinpath("configs")
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"  # a checkout keeps them at the top
-
-
-def _read(source: str | Path) -> dict[str, Any]:
-    name = str(source)
-    file: Any = Path(name) if name.endswith((".yaml", ".yml")) else _config_folder().joinpath(f"{name}.yaml")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no config {name}; by name: {', '.join(config_names())}; or the path of a .yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {name} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name} is not YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {name} must be a mapping of sections")
-    return values
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigError(f"--set takes section.key=value, not {override!r}")
-    for part in path[:-1]:
-        child = values.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {key}: {part} is a value, not a section")
-        values = child
-    try:
-        values[path[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path, _known_keys(Config), n=1, cutoff=0.4)
-            yield f"unknown key {path}" + (f", did you mean {near[0]}?" if near else "")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.80})"
-            yield f"{path or 'config'}: {message}{given}"
-
-
-def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in section.model_fields.items():
-        keys.append(f"{prefix}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _known_keys(field.annotation, f"{prefix}{name}.")
-    return keys

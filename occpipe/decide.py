@@ -29,12 +29,13 @@ def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple
     areas = _areas(scene.things, policy.area_scope)
     relations: dict[str, Relation] = {}
     objects = []
+    cut = cut_of(policy, scorer)
     for segment in scene.things:
         if segment.label not in relations:
             relations[segment.label] = scorer.score(segment.label, context.around(segment.label))
         relation = relations[segment.label]
         area = areas[id(segment)] / (scene.height * scene.width)
-        verdict, reason = _judge(segment, relation, area, policy, scorer.default_cut)
+        verdict, reason = judge(segment.label, segment.score, area, relation, policy, cut)
         objects.append(SceneObject(segment, relation.score, verdict, reason, relation.evidence))
     return tuple(objects)
 
@@ -84,13 +85,19 @@ def _growth(settings: Inpainter) -> MaskGrowth:
     )
 
 
-def _judge(
-    segment: Segment, relation: Relation, area: float, policy: Policy, default_cut: float
+def cut_of(policy: Policy, scorer: RelationScorer) -> float:
+    """The relation below which a thing does not belong: the policy's, or else the scorer's own."""
+    return scorer.default_cut if policy.cut is None else policy.cut
+
+
+def judge(
+    label: str, confidence: float, area: float, relation: Relation, policy: Policy, cut: float
 ) -> tuple[Verdict, Reason]:
-    name = token(segment.label)
+    """Verdict and reason for one thing, seen with a confidence on a share of the image, by the rules in their order."""
+    name = token(label)
     if name in _tokens((*policy.keep, *policy.protect)):
         return Verdict.KEEP, Reason.KEPT_BY_POLICY
-    if segment.score < policy.min_score:
+    if confidence < policy.min_score:
         return Verdict.KEEP, Reason.LOW_CONFIDENCE
     if name in _tokens(policy.remove):
         return Verdict.REMOVE, Reason.REMOVED_BY_POLICY
@@ -100,7 +107,6 @@ def _judge(
         return Verdict.KEEP, Reason.TOO_LARGE
     if relation.score is None or len(relation.evidence) < policy.min_context:
         return Verdict.KEEP, Reason.NO_CONTEXT
-    cut = default_cut if policy.cut is None else policy.cut
     if relation.score < cut:
         return Verdict.REMOVE, Reason.UNRELATED
     return Verdict.KEEP, Reason.RELATED

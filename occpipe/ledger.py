@@ -117,16 +117,16 @@ def bind_output(store: Store, config: Config, models: list[dict[str, str | None]
     One data set, one way it was made: mixed settings could not be told apart by who reads the images, and two inputs
     with the same relative names would overwrite each other.
     """
-    now = {"input": root, "config digest": config.digest, "weights": {str(m["name"]): m["sha256"] for m in models}}
-    record = json.dumps({**now, "config": config.model_dump(mode="json")}, indent=1)
+    now = {"input": root, "config": config.digest, "weights": {str(m["name"]): m["sha256"] for m in models}}
+    record = json.dumps({**now, "settings": config.model_dump(mode="json")}, indent=1)
     if store.create(_BINDING, record.encode()):
         return
     then = json.loads(store.read(_BINDING))
     for what, value in now.items():
         if then[what] != value:
             difference = f"{then[what]}, now {value}"
-            if what == "config digest":
-                difference = _difference(then["config"], config.model_dump(mode="json")) or difference
+            if what == "config":
+                difference = _difference(then["settings"], config.model_dump(mode="json")) or difference
             raise ConfigError(f"{store.uri} was made with another {what} ({difference}); choose a new output")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
 from occpipe.relations import RelationScorer
 from occpipe.segmenters import Segmenter
+
+WITHOUT_WEIGHTS = ("telea", "navier-stokes", "pypatchmatch")
+"""Inpainters that are nothing but code."""
 
 
 def pick_device(wanted: str) -> str:
@@ -45,7 +49,7 @@ def load_segmenter(config: Config) -> Segmenter:
         source = _hf_folder(settings.model) or settings.model.removeprefix("hf:")
         tagger = _starter_segmenter(config, device) if _needs_tagger(settings.model) else None
         return HuggingFaceSegmenter(source, device, tagger=tagger)
-    weight = weights.find(_registered(settings.model, "segmenter"), "segmenter")
+    weight = _find(settings.model, "segmenter")
     path = weights.locate(weight, config.weights)
     match weight.contract:
         case "hf":
@@ -93,14 +97,30 @@ def needed(config: Config) -> list[weights.Weight]:
     Raises WeightsError for an unknown name.
     """
     segmenter, inpainter = config.segmenter.model, config.inpainter.model
-    names = [] if segmenter.startswith("hf:") else [(_registered(segmenter, "segmenter"), "segmenter")]
+    found = [] if segmenter.startswith("hf:") else [_find(segmenter, "segmenter")]
     if _needs_tagger(segmenter):
-        names.append(("starter-segmenter", "segmenter"))
-    if inpainter not in _WITHOUT_WEIGHTS:
-        names.append((_registered(inpainter, "inpainter"), "inpainter"))
+        found.append(weights.registry()["starter-segmenter"])
+    if inpainter not in WITHOUT_WEIGHTS:
+        found.append(_find(inpainter, "inpainter"))
     if config.relations.vectors is None:
-        names.append((_RELATIONS, "relations"))
-    return [weights.find(name, kind) for name, kind in names]
+        found.append(weights.registry()[_RELATIONS])
+    return found
+
+
+def named(names: Sequence[str]) -> list[weights.Weight]:
+    """The entries of the registry that a user names; `starter` is all that comes with the package.
+
+    Raises WeightsError for an unknown name, and for a model that has no weights.
+    """
+    known = weights.registry()
+    found: dict[str, weights.Weight] = {}
+    for name in names:
+        if name in WITHOUT_WEIGHTS:
+            raise WeightsError(f"{name} has no weights: there is nothing to fetch or verify")
+        if name != "starter" and name not in known:
+            raise WeightsError(f"no weights {name!r}; known: starter, {', '.join(known)}")
+        found |= {w.name: w for w in known.values() if w.name == name or (name == "starter" and w.shipped)}
+    return list(found.values())
 
 
 def check_models(config: Config) -> None:
@@ -122,7 +142,7 @@ def source_type(config: Config) -> SourceType:
     """The mark of an edited file; where the config leaves it open, it says whether a trained model filled the holes."""
     if config.output.mark is not SourceType.AUTO:
         return config.output.mark
-    untrained = config.inpainter.model in _WITHOUT_WEIGHTS
+    untrained = config.inpainter.model in WITHOUT_WEIGHTS
     return SourceType.COMPOSITE if untrained else SourceType.COMPOSITE_WITH_TRAINED
 
 
@@ -147,7 +167,6 @@ def identities(config: Config) -> list[dict[str, str | None]]:
     return found
 
 
-_WITHOUT_WEIGHTS = {"telea", "navier-stokes", "pypatchmatch"}
 _RELATIONS = "starter-relations"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -170,6 +189,11 @@ def _check_hf(config: Config) -> None:
             f"{model}: there is no model of transformers in {folder} (config.json and model.safetensors)"
         )
     _check_transformers()
+    if labels := _hf_labels(model):
+        try:
+            config.check_classes(labels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _check_transformers() -> None:
@@ -192,24 +216,37 @@ def _needs_tagger(model: str) -> bool:
     """Whether the starter's stuff stands in: the model knows none, or is on the hub and its labels are not known here."""
     if not model.startswith("hf:"):
         return model == "maskrcnn-v2"
+    labels = _hf_labels(model)
+    if labels is None:
+        return weights.find_hub(model.removeprefix("hf:")) is None
+    return all(is_thing(name) for name in labels)
+
+
+def _hf_labels(model: str) -> list[str] | None:
+    """The class names of a model in a local folder; None for one on the hub."""
     folder = _hf_folder(model)
     if folder is None:
-        return weights.find_hub(model.removeprefix("hf:")) is None
+        return None
     try:
         labels = json.loads((folder / "config.json").read_bytes()).get("id2label") or {}
-        return all(is_thing(name) for name in labels.values())
+        return [str(name) for name in labels.values()]
     except (OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{model}: {folder / 'config.json'} cannot be read: {weights.first_line(error)}") from error
 
 
-def _registered(name: str, kind: str) -> str:
-    return f"starter-{kind}" if name == "starter" else name
+def _find(name: str, kind: str) -> weights.Weight:
+    """The entry of a model by the name that a config gives it; raises WeightsError naming those there are."""
+    known = {w.name.removesuffix(f"-{kind}"): w for w in weights.registry().values() if w.kind == kind}
+    if name not in known:
+        others = ("hf:PATH or hf:OWNER/NAME",) if kind == "segmenter" else WITHOUT_WEIGHTS
+        raise WeightsError(f"no {kind} {name!r}; known: {', '.join((*known, *others))}")
+    return known[name]
 
 
 def _starter_segmenter(config: Config, device: str) -> Segmenter:
     from occpipe.segmenters.starter import StarterSegmenter
 
-    path = weights.locate(weights.find("starter-segmenter", "segmenter"), config.weights)
+    path = weights.locate(weights.registry()["starter-segmenter"], config.weights)
     # On a CPU a batch is no faster, and its sums round otherwise than those of one photo: rows would depend on neighbours.
     return StarterSegmenter(path, device, batch_size=1 if device == "cpu" else 8)
 
@@ -225,7 +262,7 @@ def _crop_inpainter(config: Config) -> CropInpainter:
         from occpipe.inpainters.pypatchmatch import PyPatchMatchInpainter
 
         return PyPatchMatchInpainter()
-    weight = weights.find(_registered(name, "inpainter"), "inpainter")
+    weight = _find(name, "inpainter")
     path: Path = weights.locate(weight, config.weights)
     if weight.contract == "starter":
         from occpipe.inpainters.starter import StarterInpainter

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
@@ -54,9 +56,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did: rows it made by status, images done before, seconds, and the published manifest."""
+    """What a run did: rows it made by status, images done before, seconds, and the published manifest.
+
+    `examples` are, per reason, one of the images that it closes and what was wrong with it.
+    """
 
     statuses: Counter[str]
+    examples: dict[str, str]
     done_before: int
     seconds: float
     manifest: dict[str, Any]
@@ -86,17 +92,19 @@ def clean_corpus(
         done, run = load_done(store, config.output.retry)
         found = discover(root, entries, store, done, run, limit)
         statuses: Counter[str] = Counter()
+        examples: dict[str, str] = {}
         if found.pending:
             with ray_session(config.ray), _one_line():
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
                 for rows in build(config, found, store.uri, run).iter_batches(batch_format="pyarrow", batch_size=None):
                     statuses.update(rows.column("status").to_pylist())
+                    _remember(examples, rows)
                     on_progress(Tick(statuses, found.pending, time.monotonic() - started))
         manifest = publish(store, config, models, found.root)
     if statuses.total() < found.pending or manifest["images"] < found.seen:
         made = f"{statuses.total()} of {found.pending} rows were made, {manifest['images']} of {found.seen} published"
         raise RunError(f"{made}; do all nodes write to the same {store.uri}?")
-    return Summary(statuses, found.seen - found.pending, time.monotonic() - started, manifest)
+    return Summary(statuses, examples, found.seen - found.pending, time.monotonic() - started, manifest)
 
 
 def build(config: Config, found: Discovery, output: str, run: int) -> Dataset:
@@ -132,6 +140,12 @@ def _pool(rows: Dataset, stage: type, config: Config, at: PoolPlacement) -> Data
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
         max_task_retries=5,  # Ray's own default repeats a batch that kills its process for ever
     )
+
+
+def _remember(examples: dict[str, str], rows: pa.Table) -> None:
+    """One image of each reason, with what was wrong, so that a summary can name it."""
+    for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
+        examples.setdefault(row["reason"], f"{row['uri']}: {row['error']['message']}")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from PIL import ImageDraw, ImageFont
 
 from occpipe.api import Cleaner
 from occpipe.classes import coco_stuff
+from occpipe.decide import cut_of
+from occpipe.errors import StorageError
 from occpipe.images import ImageError, Limits, decode
 from occpipe.types import CleanResult, Image, Mask, SceneObject, Segmentation, Verdict
 
@@ -26,11 +28,18 @@ _INK, _PAPER, _RED = (20, 20, 20), (250, 250, 248), (214, 40, 40)
 
 
 def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, str | None]]:
-    """Write one PNG for each image into `out`; yields its path, or the image's path with what is wrong with it."""
-    limits = Limits(cleaner.config.corpus.max_pixels, cleaner.config.corpus.min_side)
+    """Write one PNG for each image into `out`; yields its path, or the image's path with what is wrong with it.
+
+    Raises StorageError where there is no image at all.
+    """
+    corpus = cleaner.config.corpus
+    limits = Limits(corpus.max_pixels, corpus.min_side)
+    files = list(_files(paths, corpus.extensions))
+    if not files:
+        raise StorageError(f"no image there ({' '.join(corpus.extensions)})")
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
-    for path in _files(paths, cleaner.config.corpus.extensions):
+    for path in files:
         try:
             rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
         except (ImageError, OSError) as error:
@@ -38,7 +47,8 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
             continue
         (scene,) = cleaner.segmenter([rgb])
         target = _free_name(out, path.stem, taken)
-        draw_preview(rgb, scene, cleaner.apply(rgb, scene)).save(target)
+        cut = cut_of(cleaner.config.policy, cleaner.relations)
+        draw_preview(rgb, scene, cleaner.apply(rgb, scene), cut).save(target)
         yield target, None
 
 
@@ -58,8 +68,8 @@ def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
     return target
 
 
-def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Image:
-    """The preview of one image, H x W x 3, from its segmentation and its result."""
+def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult, cut: float) -> Pil.Image:
+    """The preview of one image, H x W x 3, from its segmentation, its result and the cut that was used."""
     scale = PANEL / max(rgb.shape[:2])
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
     panels = (
@@ -68,7 +78,7 @@ def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult) -> Pil.Im
         ("removed", _draw_removed(rgb, result.mask)),
         ("result", Pil.fromarray(result.image)),
     )
-    lines = [*_object_lines(result.objects), "", _stuff_line(result.stuff)]
+    lines = [*_object_lines(result.objects, cut), "", _stuff_line(result.stuff)]
     across = 4 if height >= width else 2
     rows = len(panels) // across
     sheet_width = across * (width + _GAP) + _GAP
@@ -147,12 +157,17 @@ def _draw_labels(
         pen.text(at, text, (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=_INK)
 
 
-def _object_lines(objects: Iterable[SceneObject]) -> list[str]:
-    lines = []
-    for item in sorted(objects, key=lambda o: (o.verdict is Verdict.KEEP, o.label)):
-        relation = "-" if item.relation is None else f"{item.relation:.2f}"
-        lines.append(f"{item.verdict} {item.label}: {item.reason}, relation {relation}{_why(item)}")
+def _object_lines(objects: Iterable[SceneObject], cut: float) -> list[str]:
+    ranked = sorted(objects, key=lambda o: (o.verdict is Verdict.KEEP, o.label))
+    lines = [f"{o.verdict} {o.label}: {o.reason}{_relation(o, cut)}{_why(o)}" for o in ranked]
     return lines or ["no things seen"]
+
+
+def _relation(item: SceneObject, cut: float) -> str:
+    if item.relation is None:
+        return ""
+    side = "below" if item.relation < cut else "not below"
+    return f", relation {item.relation:.3f} is {side} the cut {cut:.3f}"
 
 
 def _why(item: SceneObject) -> str:

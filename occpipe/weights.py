@@ -72,15 +72,6 @@ def registry() -> dict[str, Weight]:
     return {name: Weight(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
-def find(name: str, kind: str) -> Weight:
-    """The entry of a model of a kind (`segmenter`, `inpainter`); raises WeightsError naming those there are."""
-    entry = registry().get(name)
-    if entry is None or entry.kind != kind:
-        known = ", ".join(sorted(w.name for w in registry().values() if w.kind == kind))
-        raise WeightsError(f"no {kind} {name!r}; known: {known}")
-    return entry
-
-
 def find_hub(hub: str) -> Weight | None:
     """The entry of a hub id, whatever its case (the hub does not tell `A/b` from `a/B`); None for one not registered."""
     return next((w for w in registry().values() if w.hub and w.hub.casefold() == hub.strip("/").casefold()), None)

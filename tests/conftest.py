@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from occpipe.cluster import ray_session
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 
 
 @pytest.fixture(scope="session")

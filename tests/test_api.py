@@ -10,7 +10,7 @@ import pytest
 import occpipe
 import occpipe.storage.open
 from jobs.make_demo import scenes
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.types import Box, Image, Reason, Verdict
 
 

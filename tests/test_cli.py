@@ -37,12 +37,20 @@ def test_config_prints_every_key() -> None:
     ("arguments", "code", "message"),
     [
         (("clean", "in", "out", "--config", "nowhere"), 2, "no config nowhere; by name: gpu, local, paper2019"),
+        (("clean", "pyproject.toml", "out"), 3, "neither an image (.jpg"),
+        (("clean", "configs", "out"), 3, "configs: no image there (.jpg"),
+        (("preview", "configs"), 3, "no image there"),
+        (("clean", "in", "out", "-s", "policy.protect=[persn]"), 2, "no class 'persn', did you mean person?"),
+        (("models", "verify", "telea"), 4, "telea has no weights"),
+        (("explain", "cat", "--context", "sea=0.1"), 2, "nothing in --context was seen surely enough"),
+        (("explain", "cat", "--context", "sea", "-c", "paper2019"), 2, "only the default relations"),
+        (("evaluate", "segmenter", "configs"), 2, "configs has no label_space.json"),
         (("clean", "in", "out", "-s", "policy.cutt=1"), 2, "did you mean policy.cut?"),
         (("clean", "no/such/folder", "out"), 3, "no such file or folder"),
         (("clean", "xyz://bucket/in", "out"), 3, "xyz"),
         (("clean", ".", "out", "-s", "inpainter.model=big-lama"), 4, "occpipe models fetch big-lama"),
         (("clean", ".", "out", "-s", "segmenter.model=mask2former-swin-l"), 4, "weights.accept_licence=[CC-BY-NC-4.0]"),
-        (("clean", ".", "out", "-s", "segmenter.model=unknown"), 4, "known: eomt-l-640"),
+        (("clean", ".", "out", "-s", "segmenter.model=unknown"), 4, "known: starter, eomt-l-640"),
         (("models", "verify", "unknown"), 4, "no weights 'unknown'"),
         (("report", "nowhere", "nowhere"), 3, "nothing is published there"),
     ],
@@ -93,5 +101,5 @@ def test_models_list_names_licences() -> None:
 
 
 def test_models_verify_the_shipped_ones() -> None:
-    shown = occpipe("models", "verify", "starter-segmenter", "starter-relations").stdout
-    assert shown.count("sha256 ") == 2
+    shown = occpipe("models", "verify", "starter").stdout
+    assert shown.count("sha256 ") == 3

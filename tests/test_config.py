@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from occpipe.config import Config, config_names, load_config
+from occpipe.config import Config
+from occpipe.config_file import config_names, load_config
 from occpipe.errors import ConfigError
 
 
@@ -40,6 +41,30 @@ def test_wrong_settings_are_named(override: str, message: str) -> None:
         load_config("local", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy.protect=[persn]", "policy.protect: there is no class 'persn', did you mean person?"),
+        ("policy.keep=[aeroplane]", "policy.keep: there is no class 'aeroplane', did you mean airplane?"),
+        ("policy.remove=[qwxyz]", "policy.remove: there is no class 'qwxyz'"),
+        ("policy.keep=dog", "policy.keep: a list is needed, such as [dog, cat] (got 'dog')"),
+    ],
+)
+def test_a_misspelt_class_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("local", [override])
+    assert str(caught.value) == f"config local: {message}"
+
+
+@pytest.mark.parametrize("name", ["person", "building", "wall", "tree-merged", "stop sign", "table-merged"])
+def test_classes_may_be_named_as_segmenters_name_them(name: str) -> None:
+    assert load_config("local", [f"policy.keep=[{name}]"]).policy.keep == (name,)
+
+
+def test_a_model_of_the_hub_may_have_other_classes() -> None:
+    load_config("local", ["segmenter.model=hf:somebody/street-signs", "policy.keep=[milestone]"])
 
 
 def test_overrides_and_files(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from occpipe.api import Cleaner
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.images import Limits, decode
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.opencv import OpenCvInpainter

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.errors import ConfigError, OutputBusyError
 from occpipe.ledger import OutputLock, bind_output, etag_hash, load_done, part_keys, write_part
 from occpipe.schemas import PUBLISHED

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from occpipe import models, weights
 from occpipe.cli import app
-from occpipe.config import Relations, load_config
+from occpipe.config import Relations
+from occpipe.config_file import load_config
 from occpipe.errors import ConfigError, WeightsError
 from occpipe.models import check_models, identities, load_relations, load_segmenter, needed, source_type
 from occpipe.provenance import SourceType

@@ -25,7 +25,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_configs_are_found_by_name(installed: Path) -> None:
-    script = "import occpipe.config as c; print(c.__file__, c.config_names(), c.load_config('gpu').segmenter.model)"
+    script = (
+        "import occpipe.config_file as c; print(c.__file__, c.config_names(), c.load_config('gpu').segmenter.model)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=installed, check=True, capture_output=True, text=True, timeout=60
     )

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image as Pil
 
 from jobs.make_demo import photos, scenes
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.errors import CapacityError, RunError, StorageError
 from occpipe.pipeline import CHAIN, Summary, clean_corpus
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
@@ -188,17 +188,19 @@ def test_error_rows_run_again_when_asked(hostile: Path, tmp_path: Path) -> None:
     assert clean_corpus(load_config(), f"{source}/*.jpg", str(output)).statuses.total() == 0
     retried = clean_corpus(load_config("local", ["output.retry=errors"]), f"{source}/*.jpg", str(output))
     assert retried.statuses == {"error": 3}
+    assert retried.examples["empty_file"] == "zero.jpg: the file has no bytes"
     (source / "zero.jpg").write_bytes(encoded(gradient()))  # mended: a new size, so a new tag
     mended = clean_corpus(load_config(), f"{source}/*.jpg", str(output))
     assert mended.statuses == {"unchanged": 1}
     assert rows_of(str(output))["zero.jpg"]["status"] == "unchanged"
 
 
-def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    summary = clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
-    assert summary.manifest["images"] == 0
-    assert len(pd.read_parquet(tmp_path / "out" / "metadata")) == 0
+    (tmp_path / "in" / "photo.heic").write_bytes(b"another format")
+    with pytest.raises(StorageError, match="no image there"):
+        clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_unchanged_images_can_be_left_out(hostile: Path, tmp_path: Path) -> None:

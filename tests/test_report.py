@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.ledger import write_part
 from occpipe.masks import Rle
 from occpipe.preview import colour_of, draw_preview, overlay
@@ -77,8 +77,8 @@ def test_preview_names_what_is_removed() -> None:
     cat = Segment.from_mask("cat", True, 0.9, mask)
     item = SceneObject(cat, 0.05, Verdict.REMOVE, Reason.UNRELATED, (Evidence("sea", 0.3), Evidence("sky", 0.1)))
     scene = Segmentation(120, 160, (cat,), {"sea": 0.8})
-    drawn = np.asarray(draw_preview(rgb, scene, CleanResult(rgb, mask, (item,), scene.stuff)))
-    plain = np.asarray(draw_preview(rgb, Segmentation(120, 160), CleanResult(rgb, mask * 0, (), {})))
+    drawn = np.asarray(draw_preview(rgb, scene, CleanResult(rgb, mask, (item,), scene.stuff), 0.1))
+    plain = np.asarray(draw_preview(rgb, Segmentation(120, 160), CleanResult(rgb, mask * 0, (), {}), 0.1))
     assert drawn.shape == plain.shape
     red = (drawn == (214, 40, 40)).all(axis=2)
     assert red.any(), "the removed thing's line is red"

@@ -23,7 +23,7 @@ from transformers import (
     SwinConfig,
 )
 
-from occpipe.config import load_config
+from occpipe.config_file import load_config
 from occpipe.errors import WeightsError
 from occpipe.models import load_segmenter
 from occpipe.segmenters.huggingface import HuggingFaceSegmenter

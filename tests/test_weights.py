@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from occpipe import weights
-from occpipe.config import Weights, load_config
+from occpipe.config import Weights
+from occpipe.config_file import load_config
 from occpipe.errors import WeightsError
 from occpipe.models import identities
-from occpipe.weights import Weight, find, locate, registry
+from occpipe.weights import Weight, locate, registry
 
 BYTES = b"the weights"
 
@@ -84,7 +85,7 @@ def test_a_hub_model_comes_from_a_uri(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_licence_must_be_accepted(tmp_path: Path) -> None:
-    weight = find("mask2former-swin-l", "segmenter")
+    weight = registry()["mask2former-swin-l"]
     with pytest.raises(WeightsError, match=r"CC-BY-NC-4\.0, which forbids commercial use"):
         locate(weight, Weights(dir=str(tmp_path)))
     with pytest.raises(WeightsError, match="models fetch"):
@@ -92,8 +93,8 @@ def test_a_licence_must_be_accepted(tmp_path: Path) -> None:
 
 
 def test_kinds_are_not_mixed_up() -> None:
-    with pytest.raises(WeightsError, match="known: big-lama, migan-512"):
-        find("eomt-l-640", "inpainter")
+    with pytest.raises(WeightsError, match="known: starter, big-lama, migan-512, telea, navier-stokes, pypatchmatch"):
+        identities(load_config(overrides=["inpainter.model=eomt-l-640"]))
 
 
 def test_fetch_downloads_and_verifies(entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from occpipe.classes import aliases
 from occpipe.relations.paper import PAPER_COS_MAX, PAPER_COS_MIN, PAPER_CUT, PaperScorer
 from occpipe.relations.scene import SceneContext, scene_context
 from occpipe.relations.scorer import Context, EmbeddingScorer, RelationScorer
-from occpipe.relations.vectors import ClassVectors, aliases, read_asset
+from occpipe.relations.vectors import ClassVectors, read_asset
 
 __all__ = [
     "PAPER_COS_MAX",

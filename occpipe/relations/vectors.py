@@ -6,11 +6,9 @@ last word (`floor lamp` -> `lamp`), so that a class that no label list names sti
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.classes import coco_stuff, token
+from occpipe.classes import aliases, token
 from occpipe.tables import read_table
 
 Vectors = NDArray[np.float32]
@@ -28,17 +26,6 @@ FORMAT = "occpipe-relations-1"
 """What a relation file says it is, in its metadata."""
 
 STARTER_ASSET = "assets/starter-relations.safetensors"
-
-
-@cache
-def aliases() -> Mapping[str, str]:
-    """Caption word or phrase to class token, from `data/aliases.csv` and the class names themselves."""
-    text = files("occpipe").joinpath("data/aliases.csv").read_text()
-    table = {row["alias"]: row["token"] for row in csv.DictReader(text.splitlines())}
-    for c in coco_stuff():
-        table.setdefault(c.name, c.token)
-        table.setdefault(c.token, c.token)
-    return table
 
 
 def read_aliases(path: str | Path) -> dict[str, str]:

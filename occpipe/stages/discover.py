@@ -68,30 +68,33 @@ def open_corpus(uri: str, corpus: Corpus) -> tuple[str, Iterator[Entry]]:
 
     `uri` is a folder or prefix, a glob, one image, or a list of URIs (`.txt` with one a line, `.parquet` with a column
     `uri`). A local path that exists is taken as it stands, whatever characters it has. Raises StorageError where it is
-    missing or closed to us, and where a glob matches nothing.
+    missing or closed to us, and where no image is found.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in _LISTS:
         return _open_list(uri, suffix)
-    stands = scheme_of(uri) is None and Path(uri).expanduser().exists()
-    if suffix in corpus.extensions and not (stands and Path(uri).expanduser().is_dir()):
+    local = Path(uri).expanduser()
+    stands = scheme_of(uri) is None and local.exists()
+    if suffix in corpus.extensions and not (stands and local.is_dir()):
         folder, _, name = uri.rpartition("/")
         store = open_store(folder or ".")
         entry = store.find(name)
         if entry is not None:
             return store.uri, iter([entry])
+    kinds = " ".join(corpus.extensions)
+    if stands and local.is_file():
+        raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(_LISTS)})")
     root, pattern = (uri, None) if stands else split_pattern(uri)
     store = open_store(root)
     store.check_readable()
     images = (entry for entry in store.walk() if entry.key.lower().endswith(corpus.extensions))
-    if pattern is None:
-        return store.uri, images
-    matches = re.compile(glob_translate(pattern)).match
-    found = (entry for entry in images if matches(entry.key))
-    first = next(found, None)
+    if pattern is not None:
+        matches = re.compile(glob_translate(pattern)).match
+        images = (entry for entry in images if matches(entry.key))
+    first = next(images, None)
     if first is None:
-        raise StorageError(f"{uri}: no image matches")
-    return store.uri, itertools.chain([first], found)
+        raise StorageError(f"{uri}: no image there ({kinds})")
+    return store.uri, itertools.chain([first], images)
 
 
 def check_apart(input_uri: str, root: str, output: str) -> None:
@@ -196,6 +199,8 @@ def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
     else:
         lines = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
         uris = [line.rstrip("\r") for line in lines if line.strip()]
+    if not uris:
+        raise StorageError(f"{uri}: the list is empty")
     uris = list(dict.fromkeys(uris))  # an image that is named twice is one image
     return _list_root(store.uri, uris), (Entry(_list_key(item), None, "") for item in uris)
 

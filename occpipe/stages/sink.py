@@ -61,4 +61,4 @@ class Sink:
                 list(pool.map(lambda uri: store.delete(f"{IMAGES}/{uri}"), filter(is_safe_key, gone)))
         table = rows.table(**columns)
         write_part(store, self.run, table.select(PUBLISHED.names).cast(PUBLISHED))
-        return table.select(["image_id", "status", "reason"])
+        return table.select(["uri", "status", "reason", "error"])

@@ -17,8 +17,8 @@ from typing import IO
 
 import numpy as np
 
-from occpipe.classes import coco_stuff
-from occpipe.relations.vectors import ClassVectors, aliases, singular
+from occpipe.classes import aliases, coco_stuff
+from occpipe.relations.vectors import ClassVectors, singular
 from occpipe.tables import open_text
 
 STOP_WORDS = frozenset(

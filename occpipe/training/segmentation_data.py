@@ -54,8 +54,11 @@ class LabelSpace:
 
     @classmethod
     def read(cls, folder: Path) -> LabelSpace:
-        """Read `label_space.json` of a data folder."""
-        space = json.loads((folder / "label_space.json").read_text())
+        """Read `label_space.json` of a data folder; ValueError where there is none."""
+        file = folder / "label_space.json"
+        if not file.is_file():
+            raise ValueError(f"{folder} has no {file.name}: docs/segmenters.md says how labelled photos are laid out")
+        space = json.loads(file.read_text())
         names: list[str] = space["classes"]
         used = sorted({c for indices in space["supervised"].values() for c in indices})
         lut = np.full(256, IGNORE, np.uint8)
