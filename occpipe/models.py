@@ -66,7 +66,8 @@ def load_segmenter(config: Config) -> Segmenter:
 
 def load_inpainter(config: Config) -> Inpainter:
     """The crop engine around the inpainter of a config. Raises WeightsError."""
-    return Inpainter(_crop_inpainter(config), batch_size=config.inpainter.crop_batch)
+    settings = config.inpainter
+    return Inpainter(_crop_inpainter(config), context=settings.context, batch_size=settings.crop_batch)
 
 
 def load_relations(settings: Relations) -> RelationScorer:

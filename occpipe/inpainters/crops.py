@@ -102,8 +102,8 @@ class Crop:
 class Inpainter:
     """Fills masks in images with a model that works on crops.
 
-    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px); 0.75 makes
-    the window 2.5 times as long and over 6 times as large as the hole. `feather` is the width of the blend at the mask's
+    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px); 0.21 makes
+    the window 1.4 times as long and twice as large as the hole. `feather` is the width of the blend at the mask's
     edge as a share of sqrt(height * width), inside the mask only; it belongs to a grown mask, since it lets the original
     shine through: keep it below the growth. `match_seam` shifts the tone of a fill to meet the photo's. `batch_size`
     counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels, so that more of them share a batch (only
@@ -114,11 +114,11 @@ class Inpainter:
         self,
         model: CropInpainter,
         *,
-        context: float = 0.75,
+        context: float = 0.21,
         feather: float = 0.004,
         match_seam: bool = True,
         batch_size: int = 8,
-        bucket: int = 64,
+        bucket: int = 32,
     ) -> None:
         self.model = model
         self.context = context
@@ -221,11 +221,9 @@ def _span(start: int, stop: int, margin: int, length: int, step: int, least: int
 
     True context is better than mirrored context, so the window slides at the image's edge before it is padded.
     """
-    start, stop = max(0, start - margin), min(length, stop + margin)
-    wanted = min(length, max(least, _round_up(stop - start, step)))
-    extra = wanted - (stop - start)
-    start = min(max(0, start - extra // 2), length - wanted)
-    return start, start + wanted
+    wanted = min(length, max(least, _round_up(stop - start + 2 * margin, step)))
+    first = min(max(0, (start + stop - wanted) // 2), length - wanted)
+    return first, first + wanted
 
 
 def _group_holes(mask: Mask, context: float) -> list[Box]:
