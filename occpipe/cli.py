@@ -24,6 +24,7 @@ from occpipe.errors import OccpipeError, StorageError
 
 STRICT_EXIT_CODE = 7
 INTERRUPTED_EXIT_CODE = 130
+_STOPPED = "occpipe: stopped; the same command goes on from here"
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -56,14 +57,23 @@ def clean(
     """
     settings = load_config(config, overrides or ())
     from occpipe.pipeline import clean_corpus
-    from occpipe.progress import LiveProgress, summary_table
+    from occpipe.progress import LiveProgress, StopRequest, summary_table
+    from occpipe.summary import Tick
 
     console = Console(stderr=True)
+    stop = StopRequest(console)
     try:
         with LiveProgress(console) as progress:
-            summary = clean_corpus(settings, input_uri, output_uri, limit=limit, on_progress=progress)
+
+            def on_progress(tick: Tick) -> None:
+                stop.can_wait = True
+                progress(tick)
+
+            summary = clean_corpus(
+                settings, input_uri, output_uri, limit=limit, on_progress=on_progress, stop=stop.event
+            )
     except KeyboardInterrupt:
-        console.print("occpipe: stopped; the same command goes on from here", highlight=False)
+        console.print(_STOPPED, highlight=False)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
     if summary.done_before:
@@ -77,6 +87,9 @@ def clean(
     rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
     closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
     console.print(closing, highlight=False, soft_wrap=True)
+    if summary.stopped:
+        console.print(_STOPPED, highlight=False)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE)
     if strict and summary.manifest["status"]["error"]:
         raise typer.Exit(STRICT_EXIT_CODE)
 

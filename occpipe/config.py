@@ -88,9 +88,9 @@ class Inpainter(_Section):
     """Which inpainter, and how masks grow before it.
 
     `dilation` is a radius as a share of sqrt(height * width); `dilation_pixels`, where set, is a fixed radius instead,
-    applied `dilation_iterations` times with an elliptic or a square kernel. `context` is the margin of known pixels that the
-    model sees around a hole, as a share of the hole's longer side (at least 48 pixels). `shadow` takes the cast shadow along, where one
-    is found; see `occpipe.inpainters.shadow`.
+    applied `dilation_iterations` times with an elliptic or a square kernel. `context` is the margin of known pixels that
+    the model sees around a hole, as a share of the hole's longer side (at least 48 pixels). `shadow` takes the cast shadow
+    along, where one is found; see `occpipe.inpainters.shadow`.
     """
 
     model: str = "starter"

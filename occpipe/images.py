@@ -63,6 +63,7 @@ class ImageReason(StrEnum):
     UNREACHABLE = "unreachable"
     UNSAFE_PATH = "unsafe_path"
     STAGE_FAILED = "stage_failed"
+    CRASHED = "crashed"
 
 
 SKIPPED_REASONS = frozenset(

@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
@@ -30,6 +27,7 @@ from ray.exceptions import RayError
 from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.errors import RunError
+from occpipe.journal import MAX_DEATHS, Guard, GuardedInpaint, GuardedSegment, StoppableFetch, start_journal
 from occpipe.ledger import OutputLock, bind_output, load_done
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
@@ -40,32 +38,12 @@ from occpipe.stages.relate import Relate
 from occpipe.stages.segment import SegmentStage
 from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
+from occpipe.summary import Made, Summary, Tick
+
+_NODES_LOST = 8  # batches that are repeated because their node was taken away, and not by an image
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Progress: how many rows ended with each status so far, of how many to do."""
-
-    statuses: Counter[str]
-    total: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did: rows it made by status, images done before, seconds, and the published manifest.
-
-    `examples` are, per reason, one of the images that it closes and what was wrong with it.
-    """
-
-    statuses: Counter[str]
-    examples: dict[str, str]
-    done_before: int
-    seconds: float
-    manifest: dict[str, Any]
 
 
 def clean_corpus(
@@ -75,9 +53,11 @@ def clean_corpus(
     *,
     limit: int | None = None,
     on_progress: Callable[[Tick], None] = lambda _: None,
+    stop: Event | None = None,
 ) -> Summary:
     """Clean all images below `input_uri` into `output_uri`; what is done there already is not done again.
 
+    Once `stop` is set no image is begun any more; what was begun is finished and published, and the summary says so.
     Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image, and
     RunError where a worker failed for good or a row is missing.
     """
@@ -91,31 +71,36 @@ def clean_corpus(
         bind_output(store, config, models, root)
         done, run = load_done(store, config.output.retry)
         found = discover(root, entries, store, done, run, limit)
-        statuses: Counter[str] = Counter()
-        examples: dict[str, str] = {}
+        made = Made()
         if found.pending:
             with ray_session(config.ray), _one_line():
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
-                for rows in build(config, found, store.uri, run).iter_batches(batch_format="pyarrow", batch_size=None):
-                    statuses.update(rows.column("status").to_pylist())
-                    _remember(examples, rows)
-                    on_progress(Tick(statuses, found.pending, time.monotonic() - started))
+                journal = start_journal()
+                rows = build(config, found, store.uri, run, journal)
+                for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+                    made.add(batch)
+                    on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
+                    if stop is not None and stop.is_set():
+                        journal.stop.remote()
         manifest = publish(store, config, models, found.root)
-    if statuses.total() < found.pending or manifest["images"] < found.seen:
-        made = f"{statuses.total()} of {found.pending} rows were made, {manifest['images']} of {found.seen} published"
-        raise RunError(f"{made}; do all nodes write to the same {store.uri}?")
-    return Summary(statuses, examples, found.seen - found.pending, time.monotonic() - started, manifest)
+    rows_made, published = made.statuses.total(), manifest["images"]
+    stopped = stop is not None and stop.is_set() and rows_made < found.pending
+    if not stopped and (rows_made < found.pending or published < found.seen):
+        counts = f"{rows_made} of {found.pending} rows were made, {published} of {found.seen} published"
+        raise RunError(f"{counts}; do all nodes write to the same {store.uri}?")
+    seconds = time.monotonic() - started
+    return Summary(made.statuses, made.examples, found.seen - found.pending, seconds, manifest, stopped=stopped)
 
 
-def build(config: Config, found: Discovery, output: str, run: int) -> Dataset:
+def build(config: Config, found: Discovery, output: str, run: int, journal: Any) -> Dataset:
     """The data set of thin rows; nothing runs before it is read."""
     configure_data(config.ray)
     at = config.placement
     rows = ray.data.read_datasource(ManifestSource(output, found))
-    rows = _tasks(rows, Fetch(found.root, config.corpus, at.fetch.threads), at.fetch)  # 2
-    rows = _pool(rows, SegmentStage, config, at.segment)  # 3
+    rows = _tasks(rows, StoppableFetch(found.root, config.corpus, at.fetch.threads, journal), at.fetch)  # 2
+    rows = _pool(rows, GuardedSegment, config, journal, at.segment)  # 3
     rows = _tasks(rows, Relate(config), at.relate)  # 4
-    rows = _pool(rows, InpaintStage, config, at.inpaint)  # 5
+    rows = _pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
     return _tasks(rows, Sink(output, run, config.output.unchanged, at.sink.threads), at.sink)  # 6
 
 
@@ -129,23 +114,17 @@ def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Da
     )
 
 
-def _pool(rows: Dataset, stage: type, config: Config, at: PoolPlacement) -> Dataset:
+def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: PoolPlacement) -> Dataset:
     return rows.map_batches(
         stage,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config, journal),
         batch_size=at.batch_size,
         batch_format="pyarrow",
         num_cpus=at.num_cpus,
         num_gpus=at.num_gpus,
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
-        max_task_retries=5,  # Ray's own default repeats a batch that kills its process for ever
+        max_task_retries=MAX_DEATHS * at.batch_size + _NODES_LOST,  # the journal ends it before, image by image
     )
-
-
-def _remember(examples: dict[str, str], rows: pa.Table) -> None:
-    """One image of each reason, with what was wrong, so that a summary can name it."""
-    for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
-        examples.setdefault(row["reason"], f"{row['uri']}: {row['error']['message']}")
 
 
 @contextlib.contextmanager

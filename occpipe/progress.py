@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from occpipe.pipeline import Summary, Tick
+from occpipe.summary import Summary, Tick
 from occpipe.types import Status
 
 PLAIN_INTERVAL_S = 10.0
@@ -62,6 +64,25 @@ class LiveProgress:
             return ""
         left = (tick.total - done) * (tick.seconds - seconds) / (done - before)
         return f", {left:.0f} s left"
+
+
+class StopRequest:
+    """What Ctrl-C and SIGTERM do: the first asks the run to finish what it has begun, the next one ends it at once.
+
+    While `can_wait` is false nothing has been finished yet that would be worth the wait, and the first ends it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.event, self.can_wait = Event(), False
+        self._console = console
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        if self.event.is_set() or not self.can_wait:
+            raise KeyboardInterrupt
+        self.event.set()
+        self._console.print("finishing what has begun; once more to stop at once", highlight=False)
 
 
 def summary_table(summary: Summary, output: str) -> Table:

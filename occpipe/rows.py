@@ -65,21 +65,23 @@ class Rows:
                 self.fail(index, error)
 
     def together_or_alone(self, rows: Iterable[int], work: Callable[[list[int]], list[T]]) -> dict[int, T]:
-        """What `work` gives for these rows, done at once; where that fails, done for each alone.
+        """What `work` gives for these rows, done at once; where that fails, in halves, down to each alone.
 
-        So one picture that a model cannot take closes its own row, and not those of its batch.
+        So one picture that a model cannot take closes its own row, and a batch that is too large for a GPU is halved.
         """
         indices = sorted(rows)
         if not indices:
             return {}
-        try:
+        if len(indices) == 1:
+            with self.attempt(*indices):
+                (result,) = work(indices)
+                return {indices[0]: result}
+            return {}
+        with contextlib.suppress(Exception):  # whichever row it was will raise it again
             return dict(zip(indices, work(indices), strict=True))
-        except Exception:  # noqa: BLE001 - whichever row it was will raise it again
-            results: dict[int, T] = {}
-            for index in indices:
-                with self.attempt(index):
-                    (results[index],) = work([index])
-            return results
+        middle = len(indices) // 2  # after the block above, which lets go of what the failed attempt held
+        first = self.together_or_alone(indices[:middle], work)
+        return first | self.together_or_alone(indices[middle:], work)
 
     def table(self, drop: Iterable[str] = (), **columns: list[Any]) -> pa.Table:
         """The batch with status, reason and error as they are now, and these columns added or replaced."""

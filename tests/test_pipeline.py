@@ -23,9 +23,10 @@ from PIL import Image as Pil
 from jobs.make_demo import photos, scenes
 from occpipe.config_file import load_config
 from occpipe.errors import CapacityError, RunError, StorageError
-from occpipe.pipeline import CHAIN, Summary, clean_corpus
+from occpipe.pipeline import CHAIN, clean_corpus
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.storage import open_store
+from occpipe.summary import Summary
 from tests.scenes import encoded, gradient
 from tests.test_images import animated, png_claiming, sixteen_bit_png, with_mode
 
