@@ -49,6 +49,9 @@ def clean(
     config: ConfigOption = "local",
     overrides: SetOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
+    new_version: Annotated[
+        bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")] = False,
 ) -> None:
     """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
@@ -70,7 +73,13 @@ def clean(
                 progress(tick)
 
             summary = clean_corpus(
-                settings, input_uri, output_uri, limit=limit, on_progress=on_progress, stop=stop.event
+                settings,
+                input_uri,
+                output_uri,
+                limit=limit,
+                new_version=new_version,
+                on_progress=on_progress,
+                stop=stop.event,
             )
     except KeyboardInterrupt:
         console.print(_STOPPED, highlight=False)

@@ -1,4 +1,4 @@
-"""The ledger below OUTPUT/ledger: which images are done, under which config, and who is writing.
+"""The ledger below OUTPUT/ledger: which images are done, and who is writing; under which config, says `versions`.
 
 Rows are committed as Parquet parts named by run and content, so a task that runs twice writes the same part twice. The
 parts are the truth; `metadata/` is made from them. A newer run's row for an image replaces an older one.
@@ -19,17 +19,16 @@ from typing import Any, Self
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from occpipe.config import Config
-from occpipe.errors import ConfigError, OutputBusyError, StorageError
+from occpipe.errors import OutputBusyError, StorageError
 from occpipe.storage import Store, with_retries
 from occpipe.types import Status
 
 PARTS = "ledger/parts"
 MANIFESTS = "ledger/manifests"
-_BINDING = "ledger/made_with.json"
 _LOCK = "ledger/lock.json"
 HEARTBEAT_S = 20.0
 EXPIRY_S = 120.0
@@ -56,9 +55,15 @@ def write_part(store: Store, run: int, rows: pa.Table) -> str:
     return key
 
 
-def part_keys(store: Store) -> list[str]:
-    """The committed parts, from the oldest run to the newest."""
-    return sorted(entry.key for entry in store.walk(PARTS) if entry.key.endswith(".parquet"))
+def part_keys(store: Store, first_run: int = 1) -> list[str]:
+    """The committed parts of a run and those after it, from the oldest run to the newest."""
+    keys = sorted(entry.key for entry in store.walk(PARTS) if entry.key.endswith(".parquet"))
+    return [key for key in keys if run_of(key) >= first_run]
+
+
+def next_run(store: Store) -> int:
+    """The number of a run that begins now; the first is 1."""
+    return 1 + max(map(run_of, part_keys(store)), default=0)
 
 
 def run_of(part: str) -> int:
@@ -87,58 +92,35 @@ class Done:
         return covered
 
 
-def load_done(store: Store, retry: str) -> tuple[Done, int]:
-    """What is done according to the parts, and the number of the next run.
+def load_done(store: Store, retry: str, first_run: int = 1) -> Done:
+    """What is done according to the parts of a run and those after it.
 
     `retry`: `none` counts every row as done, `errors` all but error rows, `all` none.
     """
-    keys = part_keys(store)
-    run = 1 + max((run_of(key) for key in keys), default=0)
-    ids, etags, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, bool)]
-    for key in keys if retry != "all" else ():
+    ids, etags, runs = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    fine = [np.empty(0, bool)]
+    for key in part_keys(store, first_run) if retry != "all" else ():
         rows = read_parquet(store, key, ["image_id", "etag", "status"])
         ids.append(rows.column("image_id").to_numpy())
         etags.append(np.array([etag_hash(tag) for tag in rows.column("etag").to_pylist()], np.int64))
-        statuses = np.array(rows.column("status").to_pylist(), dtype=object)
-        done.append(np.ones(len(rows), bool) if retry == "none" else statuses != Status.ERROR)
-    id_column, etag_column, done_column = (np.concatenate(parts) for parts in (ids, etags, done))
-    # Of several rows of an image the last one counts: keys are in order of their runs, and the sort keeps that order.
-    order = np.argsort(id_column, kind="stable")
-    last = np.ones(len(order), bool)
-    last[:-1] = id_column[order][1:] != id_column[order][:-1]
-    chosen = order[last]
-    chosen = chosen[done_column[chosen]]
-    return Done(id_column[chosen], etag_column[chosen]), run
+        runs.append(np.full(len(rows), run_of(key), np.int64))
+        fine.append(pc.not_equal(rows.column("status"), Status.ERROR).to_numpy())
+    id_column, etag_column, run_column, fine_column = (np.concatenate(parts) for parts in (ids, etags, runs, fine))
+    chosen = newest(id_column, run_column, fine_column)
+    if retry == "errors":
+        chosen = chosen[fine_column[chosen]]
+    return Done(id_column[chosen], etag_column[chosen])
 
 
-def bind_output(store: Store, config: Config, models: list[dict[str, str | None]], root: str) -> None:
-    """Tie an output to the input, config and weights of its first run; raises ConfigError where it has others.
+def newest(ids: NDArray[np.int64], runs: NDArray[np.int64], fine: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The indices of the rows that count, by rising id: of several rows of an image the one of the newest run.
 
-    One data set, one way it was made: mixed settings could not be told apart by who reads the images, and two inputs
-    with the same relative names would overwrite each other.
+    Within a run a task that ran twice gives equal rows, or an error once and a result the other time: the result counts.
     """
-    now = {"input": root, "config": config.digest, "weights": {str(m["name"]): m["sha256"] for m in models}}
-    record = json.dumps({**now, "settings": config.model_dump(mode="json")}, indent=1)
-    if store.create(_BINDING, record.encode()):
-        return
-    then = json.loads(store.read(_BINDING))
-    for what, value in now.items():
-        if then[what] != value:
-            difference = f"{then[what]}, now {value}"
-            if what == "config":
-                difference = _difference(then["settings"], config.model_dump(mode="json")) or difference
-            raise ConfigError(f"{store.uri} was made with another {what} ({difference}); choose a new output")
-
-
-def _difference(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
-    """`policy.cut was None, now 0.3`, for each key that decides about the output."""
-    parts = []
-    for key in now:
-        if isinstance(now[key], dict):
-            parts.append(_difference(then.get(key, {}), now[key], f"{prefix}{key}."))
-        elif then.get(key) != now[key] and not prefix.startswith(("placement.", "ray.", "weights.")):
-            parts.append(f"{prefix}{key} was {then.get(key)}, now {now[key]}")
-    return "; ".join(part for part in parts if part)
+    order = np.lexsort((fine, runs, ids))
+    last = np.ones(len(order), bool)
+    last[:-1] = ids[order][1:] != ids[order][:-1]
+    return np.asarray(order[last])
 
 
 class OutputLock:

@@ -28,7 +28,7 @@ from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.errors import RunError
 from occpipe.journal import MAX_DEATHS, Guard, GuardedInpaint, GuardedSegment, StoppableFetch, start_journal
-from occpipe.ledger import OutputLock, bind_output, load_done
+from occpipe.ledger import OutputLock, load_done, next_run
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
 from occpipe.stages.fetch import Fetch
@@ -39,6 +39,7 @@ from occpipe.stages.segment import SegmentStage
 from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
+from occpipe.versions import open_version
 
 _NODES_LOST = 8  # batches that are repeated because their node was taken away, and not by an image
 
@@ -52,11 +53,13 @@ def clean_corpus(
     output_uri: str,
     *,
     limit: int | None = None,
+    new_version: bool = False,
     on_progress: Callable[[Tick], None] = lambda _: None,
     stop: Event | None = None,
 ) -> Summary:
     """Clean all images below `input_uri` into `output_uri`; what is done there already is not done again.
 
+    Where the output was made with other settings or weights, `new_version` makes it anew beside what is published.
     Once `stop` is set no image is begun any more; what was begun is finished and published, and the summary says so.
     Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image, and
     RunError where a worker failed for good or a row is missing.
@@ -68,21 +71,22 @@ def clean_corpus(
     check_apart(input_uri, root, store.uri)
     load_relations(config.relations)
     with OutputLock(store):
-        bind_output(store, config, models, root)
-        done, run = load_done(store, config.output.retry)
+        version, run = open_version(store, config, models, root, new=new_version), next_run(store)
+        done = load_done(store, config.output.retry, version.first_run)
         found = discover(root, entries, store, done, run, limit)
         made = Made()
         if found.pending:
             with ray_session(config.ray), _one_line():
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
                 journal = start_journal()
-                rows = build(config, found, store.uri, run, journal)
+                sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
+                rows = build(config, found, sink, journal)
                 for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
                     made.add(batch)
                     on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
                     if stop is not None and stop.is_set():
                         journal.stop.remote()
-        manifest = publish(store, config, models, found.root)
+        manifest = publish(store, config, models, found.root, version)
     rows_made, published = made.statuses.total(), manifest["images"]
     stopped = stop is not None and stop.is_set() and rows_made < found.pending
     if not stopped and (rows_made < found.pending or published < found.seen):
@@ -92,16 +96,16 @@ def clean_corpus(
     return Summary(made.statuses, made.examples, found.seen - found.pending, seconds, manifest, stopped=stopped)
 
 
-def build(config: Config, found: Discovery, output: str, run: int, journal: Any) -> Dataset:
+def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset:
     """The data set of thin rows; nothing runs before it is read."""
     configure_data(config.ray)
     at = config.placement
-    rows = ray.data.read_datasource(ManifestSource(output, found))
+    rows = ray.data.read_datasource(ManifestSource(sink.output, found))
     rows = _tasks(rows, StoppableFetch(found.root, config.corpus, at.fetch.threads, journal), at.fetch)  # 2
     rows = _pool(rows, GuardedSegment, config, journal, at.segment)  # 3
     rows = _tasks(rows, Relate(config), at.relate)  # 4
     rows = _pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
-    return _tasks(rows, Sink(output, run, config.output.unchanged, at.sink.threads), at.sink)  # 6
+    return _tasks(rows, sink, at.sink)  # 6
 
 
 def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Dataset:

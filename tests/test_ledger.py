@@ -12,10 +12,11 @@ import pytest
 
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError, OutputBusyError
-from occpipe.ledger import OutputLock, bind_output, etag_hash, load_done, part_keys, write_part
+from occpipe.ledger import OutputLock, etag_hash, load_done, next_run, part_keys, write_part
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import MANIFEST, publish
 from occpipe.storage import Store, open_store
+from occpipe.versions import Version, open_version
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_equal_rows_are_one_part(store: Store) -> None:
 
 
 def covered(store: Store, retry: str, *ids: int, etag: str = "a") -> list[bool]:
-    done, _ = load_done(store, retry)
+    done = load_done(store, retry)
     wanted = np.array(ids, np.int64)
     covers: list[bool] = done.covers(wanted, np.full(len(ids), etag_hash(etag))).tolist()
     return covers
@@ -64,7 +65,7 @@ def test_the_last_run_counts(store: Store) -> None:
     write_part(store, 1, rows((1, "error"), (2, "cleaned")))
     write_part(store, 2, rows((1, "cleaned")))
     assert covered(store, "errors", 1, 2) == [True, True]
-    assert load_done(store, "none")[1] == 3
+    assert next_run(store) == 3
 
 
 def test_publish_has_each_image_once(store: Store) -> None:
@@ -106,14 +107,30 @@ def test_an_empty_ledger_publishes_an_empty_table(store: Store) -> None:
 
 def test_one_way_of_making_an_output(store: Store) -> None:
     models: list[dict[str, str | None]] = [{"name": "starter-segmenter", "sha256": "aa"}]
-    bind_output(store, load_config(), models, "in")
-    bind_output(store, load_config("local", ["placement.segment.batch_size=2"]), models, "in")
-    with pytest.raises(ConfigError, match=r"policy\.cut was None, now 0\.1"):
-        bind_output(store, load_config("local", ["policy.cut=0.1"]), models, "in")
+    assert open_version(store, load_config(), models, "in") == Version(1, 1)
+    same = load_config("local", ["placement.segment.batch_size=2"])
+    assert open_version(store, same, models, "in", new=True) == Version(1, 1), "the same settings begin nothing new"
+    with pytest.raises(ConfigError, match=r"another config \(policy\.cut was None, now 0\.1\).*--new-version"):
+        open_version(store, load_config("local", ["policy.cut=0.1"]), models, "in")
     with pytest.raises(ConfigError, match="another input"):
-        bind_output(store, load_config(), models, "elsewhere")
+        open_version(store, load_config(), models, "elsewhere")
     with pytest.raises(ConfigError, match="another weights"):
-        bind_output(store, load_config(), [{"name": "starter-segmenter", "sha256": "bb"}], "in")
+        open_version(store, load_config(), [{"name": "starter-segmenter", "sha256": "bb"}], "in")
+
+
+def test_a_new_version_begins_anew_beside_the_old_one(store: Store) -> None:
+    open_version(store, load_config(), [], "in")
+    write_part(store, 1, rows((1, "cleaned"), (2, "error")))
+    bolder = load_config("local", ["policy.cut=0.3"])
+    second = open_version(store, bolder, [], "in", new=True)
+    assert second == Version(2, 2)
+    assert (Version(1, 1).images, second.images) == ("images", "images.v2")
+    assert open_version(store, bolder, [], "in") == second, "the next run goes on with it"
+    assert not len(load_done(store, "none", second.first_run).ids)
+    write_part(store, 2, rows((1, "unchanged")))
+    manifest = publish(store, bolder, [], "in", second)
+    assert (manifest["version"], manifest["images"]) == (2, 1)
+    assert len(part_keys(store)) == 2, "what the first version knew stays"
 
 
 def test_one_writer_an_output(store: Store) -> None:

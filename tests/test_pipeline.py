@@ -296,7 +296,7 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
         batch = stage(batch)
         for name in stage.WRITES:
             assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)
-    thin = CHAIN[4](output.uri, 1, "copy", 2)(batch)
+    thin = CHAIN[4](output.uri, "images", 1, "copy", 2)(batch)
     assert thin.to_pylist()[0]["status"] == "cleaned"
 
 

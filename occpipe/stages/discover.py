@@ -26,7 +26,6 @@ from occpipe.config import Corpus
 from occpipe.errors import StorageError
 from occpipe.ledger import MANIFESTS, Done, etag_hash, read_parquet, to_parquet
 from occpipe.schemas import MANIFEST
-from occpipe.stages.sink import IMAGES
 from occpipe.storage import Entry, Store, open_store, split_pattern
 from occpipe.storage.open import scheme_of
 
@@ -102,8 +101,8 @@ def check_apart(input_uri: str, root: str, output: str) -> None:
 
     An explicit list says which images it means, so its output may lie anywhere else.
     """
-    root, images = root.rstrip("/"), f"{output.rstrip('/')}/{IMAGES}"
-    if root in (output, images) or root.startswith(f"{images}/"):
+    root, output = root.rstrip("/"), output.rstrip("/")
+    if root == output or re.fullmatch(rf"{re.escape(output)}/images(\.v\d+)?(/.*)?", root):
         raise StorageError(f"{output} would be written over its own input: choose another output")
     listed = PurePosixPath(input_uri).suffix.lower() in _LISTS
     if not listed and output.startswith(f"{root}/"):

@@ -13,7 +13,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from occpipe import __version__
 from occpipe.config import Config
-from occpipe.ledger import part_keys, read_parquet, run_of, to_parquet
+from occpipe.ledger import newest, part_keys, read_parquet, run_of, to_parquet
 from occpipe.schemas import PUBLISHED, VERSION
 from occpipe.storage import Store
 from occpipe.types import Status, Verdict
+from occpipe.versions import FIRST, Version
 
 METADATA = "metadata"
 MANIFEST = f"{METADATA}/_manifest.json"
@@ -35,12 +36,14 @@ SLICE_ROWS = 20_000
 MAX_SLICES = 256  # files open at once
 
 
-def publish(store: Store, config: Config, models: list[dict[str, str | None]], root: str) -> dict[str, Any]:
-    """Write `metadata/*.parquet` and `metadata/_manifest.json` from all parts; returns the manifest.
+def publish(
+    store: Store, config: Config, models: list[dict[str, str | None]], root: str, version: Version = FIRST
+) -> dict[str, Any]:
+    """Write `metadata/*.parquet` and `metadata/_manifest.json` from the parts of a version; returns the manifest.
 
     New files are written before old ones go, and the manifest names those that count.
     """
-    parts = part_keys(store)
+    parts = part_keys(store, version.first_run)
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     removed: Counter[str] = Counter()
@@ -54,6 +57,7 @@ def publish(store: Store, config: Config, models: list[dict[str, str | None]], r
         files.append({"file": key.removeprefix(f"{METADATA}/"), "rows": len(rows), "sha256": sha256})
     manifest = {
         "schema": VERSION,
+        "version": version.number,
         "input": root,
         "images": sum(counts.values()),
         "status": {status: counts[status] for status in Status},
@@ -64,7 +68,7 @@ def publish(store: Store, config: Config, models: list[dict[str, str | None]], r
         "versions": {
             "python": platform.python_version(),
             "occpipe": __version__,
-            **{n: version(n) for n in ("ray", "torch")},
+            **{n: installed(n) for n in ("ray", "torch")},
         },
         "config": {"digest": config.digest, **config.model_dump(mode="json")},
     }
@@ -107,16 +111,10 @@ def _concat(arrays: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _newest(rows: pa.Table) -> pa.Table:
-    """The rows sorted by image_id; of several rows of an image the newest run's counts.
-
-    Within a run a task that ran twice gives equal rows, or an error once and a result the other time: the result counts.
-    """
-    ids = rows.column("image_id").to_numpy()
+    """The rows that count, sorted by image_id."""
     fine = pc.not_equal(rows.column("status"), Status.ERROR).to_numpy()
-    order = np.lexsort((fine, rows.column("run").to_numpy(), ids))  # by id, then run, then whether it succeeded
-    last = np.ones(len(order), bool)
-    last[:-1] = ids[order][1:] != ids[order][:-1]
-    return rows.take(pa.array(order[last])).select(PUBLISHED.names).combine_chunks().cast(PUBLISHED)
+    counting = newest(rows.column("image_id").to_numpy(), rows.column("run").to_numpy(), fine)
+    return rows.take(pa.array(counting)).select(PUBLISHED.names).combine_chunks().cast(PUBLISHED)
 
 
 def _count(rows: pa.Table, counts: Counter[str], reasons: Counter[str], removed: Counter[str]) -> None:

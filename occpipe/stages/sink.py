@@ -19,14 +19,13 @@ from occpipe.stages.fetch import store_of
 from occpipe.storage import is_safe_key, with_retries
 from occpipe.types import Status
 
-IMAGES = "images"
-
 
 @dataclass(frozen=True)
 class Sink:
-    """Writes images below `images/` and rows below `ledger/`; returns what progress needs to know."""
+    """Writes images below `images` and rows below `ledger/`; returns what progress needs to know."""
 
     output: str
+    images: str
     run: int
     unchanged: str
     threads: int
@@ -43,7 +42,7 @@ class Sink:
         def work(index: int) -> None:
             with rows.attempt(index):
                 data = rows.value("data", index)
-                key = f"{IMAGES}/{rows.value('uri', index)}"
+                key = f"{self.images}/{rows.value('uri', index)}"
                 with_retries(lambda: store.write(key, data))
                 columns["output"][index] = key
                 columns["output_size"][index] = len(data)
@@ -58,7 +57,7 @@ class Sink:
                     for uri, key in zip(rows.batch.column("uri").to_pylist(), columns["output"], strict=True)
                     if not key
                 ]
-                list(pool.map(lambda uri: store.delete(f"{IMAGES}/{uri}"), filter(is_safe_key, gone)))
+                list(pool.map(lambda uri: store.delete(f"{self.images}/{uri}"), filter(is_safe_key, gone)))
         table = rows.table(**columns)
         write_part(store, self.run, table.select(PUBLISHED.names).cast(PUBLISHED))
         return table.select(["uri", "status", "reason", "error"])
