@@ -1,7 +1,8 @@
-"""The ledger below OUTPUT/ledger: which images are done, and who is writing; under which config, says `versions`.
+"""The ledger below OUTPUT/ledger: the rows that were made, and who is writing.
 
 Rows are committed as Parquet parts named by run and content, so a task that runs twice writes the same part twice. The
-parts are the truth; `metadata/` is made from them. A newer run's row for an image replaces an older one.
+parts are the truth; `metadata/` is made from them. A newer run's row for an image replaces an older one. What is done
+says `done`, under which config `versions`.
 """
 
 from __future__ import annotations
@@ -13,19 +14,14 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from occpipe.errors import OutputBusyError, StorageError
 from occpipe.storage import Store, with_retries
-from occpipe.types import Status
 
 PARTS = "ledger/parts"
 MANIFESTS = "ledger/manifests"
@@ -69,58 +65,6 @@ def next_run(store: Store) -> int:
 def run_of(part: str) -> int:
     """The run that wrote a part."""
     return int(part.rsplit("/", 1)[1].split("-", 1)[0])
-
-
-def etag_hash(etag: str | None) -> int:
-    """A 64-bit hash of a storage tag, so that 100 million of them fit into memory."""
-    return int.from_bytes(hashlib.blake2b((etag or "").encode(), digest_size=8).digest(), "little", signed=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What needs no work: sorted image ids (int64, N) with the hash of the etag each was done at (int64, N)."""
-
-    ids: NDArray[np.int64]
-    etags: NDArray[np.int64]
-
-    def covers(self, ids: NDArray[np.int64], etags: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these images are done at this etag."""
-        if not len(self.ids):
-            return np.zeros(len(ids), dtype=bool)
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        covered: NDArray[np.bool_] = (self.ids[at] == ids) & (self.etags[at] == etags)
-        return covered
-
-
-def load_done(store: Store, retry: str, first_run: int = 1) -> Done:
-    """What is done according to the parts of a run and those after it.
-
-    `retry`: `none` counts every row as done, `errors` all but error rows, `all` none.
-    """
-    ids, etags, runs = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    fine = [np.empty(0, bool)]
-    for key in part_keys(store, first_run) if retry != "all" else ():
-        rows = read_parquet(store, key, ["image_id", "etag", "status"])
-        ids.append(rows.column("image_id").to_numpy())
-        etags.append(np.array([etag_hash(tag) for tag in rows.column("etag").to_pylist()], np.int64))
-        runs.append(np.full(len(rows), run_of(key), np.int64))
-        fine.append(pc.not_equal(rows.column("status"), Status.ERROR).to_numpy())
-    id_column, etag_column, run_column, fine_column = (np.concatenate(parts) for parts in (ids, etags, runs, fine))
-    chosen = newest(id_column, run_column, fine_column)
-    if retry == "errors":
-        chosen = chosen[fine_column[chosen]]
-    return Done(id_column[chosen], etag_column[chosen])
-
-
-def newest(ids: NDArray[np.int64], runs: NDArray[np.int64], fine: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The indices of the rows that count, by rising id: of several rows of an image the one of the newest run.
-
-    Within a run a task that ran twice gives equal rows, or an error once and a result the other time: the result counts.
-    """
-    order = np.lexsort((fine, runs, ids))
-    last = np.ones(len(order), bool)
-    last[:-1] = ids[order][1:] != ids[order][:-1]
-    return np.asarray(order[last])
 
 
 class OutputLock:

@@ -26,9 +26,10 @@ from ray.exceptions import RayError
 
 from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
+from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
 from occpipe.journal import MAX_DEATHS, Guard, GuardedInpaint, GuardedSegment, StoppableFetch, start_journal
-from occpipe.ledger import OutputLock, load_done, next_run
+from occpipe.ledger import OutputLock, next_run
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
 from occpipe.stages.fetch import Fetch
@@ -74,7 +75,7 @@ def clean_corpus(
         version, run = open_version(store, config, models, root, new=new_version), next_run(store)
         done = load_done(store, config.output.retry, version.first_run)
         found = discover(root, entries, store, done, run, limit)
-        made = Made()
+        made, index = Made(), IndexWriter(store, run)
         if found.pending:
             with ray_session(config.ray), _one_line():
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
@@ -83,9 +84,11 @@ def clean_corpus(
                 rows = build(config, found, sink, journal)
                 for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
                     made.add(batch)
+                    index.add(batch)
                     on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
                     if stop is not None and stop.is_set():
                         journal.stop.remote()
+        index.flush()
         manifest = publish(store, config, models, found.root, version)
     rows_made, published = made.statuses.total(), manifest["images"]
     stopped = stop is not None and stop.is_set() and rows_made < found.pending

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from occpipe.config import Corpus
+from occpipe.done import Done, etag_hash
 from occpipe.errors import StorageError
-from occpipe.ledger import Done, etag_hash
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import ManifestSource, check_apart, discover, image_id, open_corpus
 from occpipe.storage import open_store

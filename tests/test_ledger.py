@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from occpipe.config_file import load_config
+from occpipe.done import etag_hash, load_done
 from occpipe.errors import ConfigError, OutputBusyError
-from occpipe.ledger import OutputLock, etag_hash, load_done, next_run, part_keys, write_part
+from occpipe.ledger import OutputLock, next_run, part_keys, write_part
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import MANIFEST, publish
 from occpipe.storage import Store, open_store

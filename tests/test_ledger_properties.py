@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from occpipe.config import Config
-from occpipe.ledger import load_done, next_run, read_parquet, write_part
+from occpipe.done import IndexWriter, index_rows, load_done
+from occpipe.ledger import next_run, read_parquet, write_part
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import MANIFEST, METADATA, publish
 from occpipe.types import Status
@@ -45,15 +46,18 @@ class Runs(RuleBasedStateMachine):
         super().__init__()
         self.store = FrailStore()
         self.run = 1
+        self.index = IndexWriter(self.store, 1)
         self.rows: dict[int, tuple[int, Status]] = {}
         self.published: dict[int, Status] = {}
 
-    @rule(rows=ROWS, times=st.integers(1, 2))
-    def commit(self, rows: dict[int, bool], times: int) -> None:
-        """A task commits its rows, twice where its node was thought dead."""
+    @rule(rows=ROWS, times=st.integers(1, 2), heard=st.booleans())
+    def commit(self, rows: dict[int, bool], times: int, heard: bool) -> None:
+        """A task commits its rows, twice where its node was thought dead; the driver may be gone before it hears of it."""
         made = {key: Status.ERROR if failed else OUTCOMES[key % 3] for key, failed in rows.items()}
         for _ in range(times):
-            write_part(self.store, self.run, table(made))
+            part = write_part(self.store, self.run, table(made))
+        if heard:
+            self.index.add(index_rows(table(made), part))
         for key, status in made.items():
             run, before = self.rows.get(key, (0, Status.ERROR))
             if run < self.run or before is Status.ERROR:
@@ -63,6 +67,12 @@ class Runs(RuleBasedStateMachine):
     def resume(self) -> None:
         """The run ends, well or not; another one begins."""
         self.run = next_run(self.store)
+        self.index = IndexWriter(self.store, self.run)
+
+    @rule()
+    def write_index(self) -> None:
+        """Some time has passed."""
+        self.index.flush()
 
     @rule(writes=st.none() | st.integers(0, 2))
     def publish(self, writes: int | None) -> None:

@@ -275,7 +275,7 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     """Each stage gets the columns it READS and nothing else, and gives back those it WRITES."""
-    from occpipe.ledger import Done
+    from occpipe.done import Done
     from occpipe.stages.discover import ManifestSource, discover, open_corpus
 
     config, output = BOLD, open_store(str(tmp_path / "out"))

@@ -23,8 +23,9 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from occpipe.config import Corpus
+from occpipe.done import Done, etag_hash
 from occpipe.errors import StorageError
-from occpipe.ledger import MANIFESTS, Done, etag_hash, read_parquet, to_parquet
+from occpipe.ledger import MANIFESTS, read_parquet, to_parquet
 from occpipe.schemas import MANIFEST
 from occpipe.storage import Entry, Store, open_store, split_pattern
 from occpipe.storage.open import scheme_of

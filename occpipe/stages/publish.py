@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from occpipe import __version__
 from occpipe.config import Config
-from occpipe.ledger import newest, part_keys, read_parquet, run_of, to_parquet
+from occpipe.done import newest
+from occpipe.ledger import part_keys, read_parquet, run_of, to_parquet
 from occpipe.schemas import PUBLISHED, VERSION
 from occpipe.storage import Store
 from occpipe.types import Status, Verdict

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from occpipe.done import index_rows
 from occpipe.ledger import write_part
 from occpipe.rows import Rows
 from occpipe.schemas import PUBLISHED
@@ -22,7 +23,7 @@ from occpipe.types import Status
 
 @dataclass(frozen=True)
 class Sink:
-    """Writes images below `images` and rows below `ledger/`; returns what progress needs to know."""
+    """Writes images below `images` and rows below `ledger/`; returns what the driver needs to know."""
 
     output: str
     images: str
@@ -59,5 +60,8 @@ class Sink:
                 ]
                 list(pool.map(lambda uri: store.delete(f"{self.images}/{uri}"), filter(is_safe_key, gone)))
         table = rows.table(**columns)
-        write_part(store, self.run, table.select(PUBLISHED.names).cast(PUBLISHED))
-        return table.select(["uri", "status", "reason", "error"])
+        made = table.select(PUBLISHED.names).cast(PUBLISHED)
+        index = index_rows(made, write_part(store, self.run, made))
+        for name in ("uri", "status", "reason", "error"):
+            index = index.append_column(name, made.column(name))
+        return index
