@@ -1,0 +1,122 @@
+"""Loaded by every Python process of a run under test: makes a stage die, as the environment asks.
+
+`OCCPIPE_CHAOS` is JSON: `die_in` a stage, after so many calls in one process (`after`), once in all (`once`, a file that
+the first to die leaves), or whenever the input holds `poison` (hex of some bytes); `memory` is the number of images beyond
+which the segmenter says that the GPU's memory is full, as it does for a magenta image alone.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+CHAOS: dict[str, Any] = json.loads(os.environ.get("OCCPIPE_CHAOS", "{}"))
+PLACES = {
+    "segment": ("occpipe.stages.segment", "decode_reduced"),
+    "relate": ("occpipe.stages.relate", "decide"),
+    "inpaint": ("occpipe.stages.inpaint", "encode_like"),
+}
+
+
+def die() -> None:
+    """End this process as the kernel would, unless another one did already."""
+    once = CHAOS.get("once")
+    if once:
+        try:
+            os.close(os.open(once, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which ends the process after some calls, or at poison."""
+    calls = 0
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        poison = CHAOS.get("poison")
+        if poison is None:
+            if calls > CHAOS["after"]:
+                die()
+        elif bytes.fromhex(poison) in arguments[0]:
+            die()
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+def half_written(write: Callable[..., Any]) -> Callable[..., Any]:
+    """`LocalStore.write`, whose process dies with half of a part in its temporary file."""
+
+    def wrapped(store: Any, key: str, data: bytes) -> None:
+        if key.startswith("ledger/parts") and not Path(CHAOS["once"]).exists():
+            path = store.root / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / ".occpipe-half").write_bytes(data[: len(data) // 2])
+            die()
+        write(store, key, data)
+
+    return wrapped
+
+
+def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The segmenter, which fails as CUDA does for too many images at once, and for each that holds poison."""
+
+    def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
+        import torch
+
+        magenta = [image[0, 0, 0] > 250 and image[0, 0, 1] < 5 and image[0, 0, 2] > 250 for image in images]
+        if len(images) > CHAOS["memory"] or any(magenta):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+        return call(segmenter, images)
+
+    return wrapped
+
+
+def spoil(module: ModuleType) -> None:
+    """Replace what is to fail in a module that was just imported."""
+    if "memory" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
+        module.StarterSegmenter.__call__ = short_of_memory(module.StarterSegmenter.__call__)
+    stage = CHAOS.get("die_in")
+    if stage == "sink" and module.__name__ == "occpipe.storage.local":
+        module.LocalStore.write = half_written(module.LocalStore.write)
+    elif stage and module.__name__ == PLACES[stage][0]:
+        name = PLACES[stage][1]
+        setattr(module, name, dying(getattr(module, name)))
+
+
+class Spoiler(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of occpipe as usual, and spoils them once they are loaded."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith("occpipe."):
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                load(module)
+                spoil(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if CHAOS:
+    sys.meta_path.insert(0, Spoiler())

@@ -1,0 +1,96 @@
+"""An S3 server on loopback, and a proxy before it that fails as S3 does on a bad day."""
+
+from __future__ import annotations
+
+import random
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+VERBS = (b"GET ", b"PUT ", b"HEAD", b"POST", b"DELE")
+RATE = 0.3
+"""Share of the requests that fail while the proxy is spoilt."""
+
+
+def _answer(status: str, code: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+ANSWERS = {
+    "500": _answer("500 Internal Server Error", "InternalError"),
+    "503": _answer("503 Slow Down", "SlowDown"),
+}
+FAULTS = (*ANSWERS, "reset", "short")
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Passes bytes on to a server; while `spoilt`, some requests get an error, a reset or half of their answer."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.server, self.spoilt, self.injected = server, True, 0
+        self.random = random.Random(0)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def fault(self, data: bytes) -> str | None:
+        """What happens to a request that begins with these bytes."""
+        if not self.spoilt or data[:4] not in VERBS or self.random.random() > RATE:
+            return None
+        self.injected += 1
+        return self.random.choice(FAULTS)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        with suppress(OSError), socket.create_connection(self.server.server) as upstream:
+            short = threading.Event()
+            back = threading.Thread(target=self._answers, args=(upstream, short), daemon=True)
+            back.start()
+            while data := self.request.recv(65536):
+                fault = self.server.fault(data)
+                if fault in ANSWERS:
+                    self.request.sendall(ANSWERS[fault])
+                    break
+                if fault == "reset":
+                    self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    break
+                if fault == "short":
+                    short.set()
+                upstream.sendall(data)
+            with suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+
+    def _answers(self, upstream: socket.socket, short: threading.Event) -> None:
+        with suppress(OSError):
+            while data := upstream.recv(65536):
+                if short.is_set():
+                    self.request.sendall(data[: len(data) * 2 // 3])
+                    break
+                self.request.sendall(data)
+            self.request.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def s3_server() -> Iterator[tuple[str, int]]:
+    """A server that speaks S3 on loopback; its bucket is `bucket`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = "127.0.0.1", int(server._server.server_port)  # type: ignore[union-attr]  # moto tells it nowhere else
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
+    try:
+        yield host, port
+    finally:
+        server.stop()

@@ -1,0 +1,122 @@
+"""One run of `occpipe clean` under test: started, watched, struck, and its output counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from occpipe.ledger import part_keys, read_parquet
+from occpipe.stages.publish import MANIFEST, METADATA
+from occpipe.storage import open_store
+from tests.chaos.corpus import SETTINGS
+
+HOOKS = Path(__file__).parent / "hooks"
+TIMEOUT_S = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is published after a fault and the runs that follow it; `note` is what the runs said."""
+
+    expected: int
+    published: int
+    duplicates: int
+    lost: int
+    broken: int
+    statuses: dict[str, int]
+    note: str = ""
+
+    @property
+    def survived(self) -> bool:
+        """Whether each image stands there once, and each image file is whole."""
+        return self.published == self.expected and not (self.duplicates or self.lost or self.broken)
+
+
+class Run:
+    """A process of `occpipe clean`, with everything that it starts."""
+
+    def __init__(
+        self, source: str, output: str, *, chaos: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+    ) -> None:
+        command = [sys.executable, "-m", "occpipe", "clean", source, output]
+        for setting in (*SETTINGS, *settings):
+            command += ["--set", setting]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HOOKS), str(Path.cwd())))}
+        if chaos:
+            environment["OCCPIPE_CHAOS"] = json.dumps(chaos)
+        self.store = open_store(output)
+        self._rows: dict[str, int] = {}
+        self.process = psutil.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for(self, rows: int) -> bool:
+        """Wait until so many rows are committed; False where the run ended before."""
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            if self.rows_committed() >= rows:
+                return True
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.2)
+        self.kill()
+        raise TimeoutError(f"no {rows} rows after {TIMEOUT_S:.0f} s")
+
+    def rows_committed(self) -> int:
+        """Rows in the parts of the ledger, some of them perhaps twice."""
+        for key in part_keys(self.store):
+            if key not in self._rows:
+                self._rows[key] = len(read_parquet(self.store, key, ["image_id"]))
+        return sum(self._rows.values())
+
+    def kill(self) -> None:
+        """Kill the driver as the kernel would, and wait until what it had started is gone with it."""
+        children = self.process.children(recursive=True)
+        self.process.kill()
+        self.process.communicate()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        for process in alive:
+            process.kill()
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; exit code and the last line of standard error."""
+        try:
+            _, errors = self.process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        lines = [line for line in errors.splitlines() if line.strip()]
+        return self.process.returncode, lines[-1] if lines else ""
+
+
+def count(output: str, expected: int, note: str = "") -> Outcome:
+    """Hold what is published against what was put in; an image is whole where its bytes have the hash of its row."""
+    store = open_store(output)
+    ids: Counter[int] = Counter()
+    statuses: Counter[str] = Counter()
+    broken = 0
+    for file in json.loads(store.read(MANIFEST))["files"]:
+        rows = read_parquet(store, f"{METADATA}/{file['file']}", ["image_id", "status", "output", "output_sha256"])
+        for row in rows.to_pylist():
+            ids[row["image_id"]] += 1
+            statuses[row["status"]] += 1
+            if row["output"]:
+                broken += hashlib.sha256(store.read(row["output"])).hexdigest() != row["output_sha256"]
+    duplicates = ids.total() - len(ids)
+    return Outcome(expected, ids.total(), duplicates, expected - len(ids), broken, dict(statuses), note)
