@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv),.uv/bin/uv)
 STAMP := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: demo test test-slow check format bench lock clean-demo
+.PHONY: demo test test-slow check chaos format bench lock clean-demo
 
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
 	$(BIN)/python jobs/make_demo.py $(DEMO)/input
@@ -25,6 +25,9 @@ check: $(STAMP)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: $(STAMP)  ## the fault table: workers, drivers, nodes, storage and disks fail, and no image may be lost
+	$(BIN)/python -m tests.chaos
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 from ray.util.annotations import RayDeprecationWarning
@@ -122,5 +124,24 @@ def _connect(settings: RayRuntime) -> None:
             "object_store_memory": settings.object_store_mb * _MB,
             "include_dashboard": False,
         }
-    with _quiet_core():
+    with _quiet_core(), contextlib.nullcontext() if address else _private():
         ray.init(address=address or "local", **options)
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """A Ray of our own answers nobody else, for it takes what it is told for an order.
+
+    It listens on loopback: Ray turns an address of 127.0.0.1 into that of the host, and its switch for machines whose
+    firewall would ask is the one way around that. And it asks for a token that is known to this process and those it
+    starts, and written on no disk.
+    """
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # for good: Ray remembers the first one
+    switch, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[switch]
+        ray_constants.ENABLE_RAY_CLUSTER = before

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from occpipe.pipeline import CHAIN, clean_corpus
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.storage import open_store
 from occpipe.summary import Summary
+from tests.s3 import KEY, SECRET, s3_environment, s3_server
 from tests.scenes import encoded, gradient
 from tests.test_images import animated, png_claiming, sixteen_bit_png, with_mode
 
@@ -223,29 +222,10 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A real S3 server on loopback over a folder whose sub-folders are its buckets."""
     root = tmp_path / "s3"
     (root / "bucket").mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    binary = shutil.which("rclone") or str(Path(sys.executable).parent / "rclone")
-    command = [binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret", str(root)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+    with s3_server(root) as address:
+        for name, value in s3_environment(address).items():
+            monkeypatch.setenv(name, value)
         yield root
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -266,6 +246,10 @@ def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[P
     assert comparable(remote) == comparable(local)
     for row in local.values():
         assert (s3 / "bucket" / "out" / row["output"]).read_bytes() == (cleaned[0] / row["output"]).read_bytes()
+    for text in (KEY, SECRET):
+        assert text not in done.stdout + done.stderr
+        for file in (s3 / "bucket" / "out").rglob("*"):
+            assert file.is_dir() or text.encode() not in file.read_bytes(), f"a credential stands in {file.name}"
 
 
 def test_a_missing_bucket_is_one_line(s3: Path) -> None:

@@ -50,8 +50,6 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--only", default="", help="Faults whose name holds this text.")
     args = parser.parse_args()
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
-        os.environ[f"AWS_{name}"] = value
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     failed = 0
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 from ray.cluster_utils import Cluster
 
 from occpipe.errors import OutputBusyError, StorageError
 from tests.chaos.corpus import POISON
-from tests.chaos.network import Proxy, s3_server
+from tests.chaos.network import Proxy
 from tests.chaos.runs import Outcome, Run, count
+from tests.s3 import s3_environment, s3_server
 
 INTERRUPTED = 130
 TRIES = 4
@@ -61,7 +62,7 @@ def worker_dies(stage: str) -> Fault:
     def fault(scene: Scene) -> Outcome:
         once = scene.folder / "died"
         code, last = Run(
-            str(scene.source), scene.output, chaos={"die_in": stage, "after": 9, "once": str(once)}
+            str(scene.source), scene.output, chaos={"die_in": stage, "after": 2, "once": str(once)}
         ).finish()
         if code or not once.exists():
             raise RuntimeError(f"exit code {code}, died {once.exists()}: {last}")
@@ -144,16 +145,16 @@ def out_of_memory(scene: Scene) -> Outcome:
 @contextmanager
 def _bucket(scene: Scene) -> Iterator[Proxy]:
     """The corpus in a bucket behind a proxy that fails."""
-    with s3_server() as server:
-        client = boto3.client("s3", endpoint_url=f"http://{server[0]}:{server[1]}")
-        for path in sorted(scene.source.iterdir()):
-            client.put_object(Bucket="bucket", Key=f"in/{path.name}", Body=path.read_bytes())
+    shutil.copytree(scene.source, scene.folder / "s3" / "bucket" / "in")
+    with s3_server(scene.folder / "s3") as server:
         proxy = Proxy(server)
-        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.server_address[1]}"
+        environment = s3_environment(("127.0.0.1", proxy.server_address[1]))
+        os.environ.update(environment)
         try:
             yield proxy
         finally:
-            del os.environ["AWS_ENDPOINT_URL"]
+            for name in environment:
+                del os.environ[name]
             proxy.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""An S3 server on loopback, and a proxy before it that fails as S3 does on a bad day."""
+"""A proxy before an S3 server that fails as S3 does on a bad day."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-import boto3
-from moto.server import ThreadedMotoServer
+from contextlib import suppress
 
 VERBS = (b"GET ", b"PUT ", b"HEAD", b"POST", b"DELE")
 RATE = 0.3
@@ -81,16 +77,3 @@ class _Connection(socketserver.BaseRequestHandler):
                     break
                 self.request.sendall(data)
             self.request.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def s3_server() -> Iterator[tuple[str, int]]:
-    """A server that speaks S3 on loopback; its bucket is `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = "127.0.0.1", int(server._server.server_port)  # type: ignore[union-attr]  # moto tells it nowhere else
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
-    try:
-        yield host, port
-    finally:
-        server.stop()

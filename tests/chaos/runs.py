@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,10 @@ class Run:
 
     def kill(self) -> None:
         """Kill the driver as the kernel would, and wait until what it had started is gone with it."""
-        children = self.process.children(recursive=True)
-        self.process.kill()
+        children = []
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself
+            children = self.process.children(recursive=True)
+            self.process.kill()
         self.process.communicate()
         _, alive = psutil.wait_procs(children, timeout=30)
         for process in alive:

@@ -76,7 +76,7 @@ def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
         import torch
 
-        magenta = [image[0, 0, 0] > 250 and image[0, 0, 1] < 5 and image[0, 0, 2] > 250 for image in images]
+        magenta = [image[..., 0].min() > 240 and image[..., 1].max() < 15 for image in images]
         if len(images) > CHAOS["memory"] or any(magenta):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
         return call(segmenter, images)
@@ -91,7 +91,7 @@ def spoil(module: ModuleType) -> None:
     stage = CHAOS.get("die_in")
     if stage == "sink" and module.__name__ == "occpipe.storage.local":
         module.LocalStore.write = half_written(module.LocalStore.write)
-    elif stage and module.__name__ == PLACES[stage][0]:
+    elif stage in PLACES and module.__name__ == PLACES[stage][0]:
         name = PLACES[stage][1]
         setattr(module, name, dying(getattr(module, name)))
 
