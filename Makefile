@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv),.uv/bin/uv)
 STAMP := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: demo test test-slow check chaos format bench lock clean-demo
+.PHONY: demo test test-slow check audit chaos format bench lock clean-demo
 
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
 	$(BIN)/python jobs/make_demo.py $(DEMO)/input
@@ -21,10 +21,15 @@ test: $(STAMP)  ## all tests but the slow ones
 test-slow: $(STAMP)  ## the slow tests
 	$(BIN)/pytest -m slow
 
-check: $(STAMP)  ## lint, format and types
+check: $(STAMP) audit  ## lint, format, types and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(STAMP)  ## known vulnerabilities of the locked packages, where the advisory database can be reached
+	@timeout 180 $(BIN)/pip-audit -r requirements.lock --disable-pip --progress-spinner off > $(VENV)/audit.txt 2>&1 || true
+	@if grep -q '^Found .* known vulnerabilit' $(VENV)/audit.txt; then cat $(VENV)/audit.txt; exit 1; fi
+	@echo "audit: $$(head -n 1 $(VENV)/audit.txt) ($$(grep -c 'could not be audited' $(VENV)/audit.txt) packages not found there)"
 
 chaos: $(STAMP)  ## the fault table: workers, drivers, nodes, storage and disks fail, and no image may be lost
 	$(BIN)/python -m tests.chaos
