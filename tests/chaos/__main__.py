@@ -48,7 +48,7 @@ def main() -> int:
     """Inject every fault, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--only", default="", help="Faults whose name holds this text.")
+    parser.add_argument("--only", action="append", help="Faults whose name holds this text; repeatable.")
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     failed = 0
@@ -56,7 +56,7 @@ def main() -> int:
         make_corpus(root / "in", args.images)
         print(_TITLE, flush=True)
         for number, (name, fault) in enumerate(FAULTS.items()):
-            if args.only not in name:
+            if args.only and not any(text in name for text in args.only):
                 continue
             folder = root / str(number)
             folder.mkdir()
