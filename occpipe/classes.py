@@ -62,7 +62,7 @@ def fault_of_class(name: str, others: Iterable[str] = ()) -> str | None:
     written = _normal(name)
     meant = known.get(aliases().get(written, ""))
     near = [meant] if meant else difflib.get_close_matches(written, [*known, *known.values()], n=1)
-    return f"there is no class {name!r}" + (f", did you mean {near[0]}?" if near else "")
+    return f"there is no class {name!r:.60}" + (f", did you mean {near[0]}?" if near else "")
 
 
 @cache

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from occpipe.config import Config
 from occpipe.errors import ConfigError
 
+MAX_CHARS = 100_000
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # a date that is none, brackets a thousand deep
+
 
 def config_names() -> list[str]:
     """The names of the configs that come with the package."""
@@ -43,12 +46,15 @@ def _read(source: str | Path) -> dict[str, Any]:
     name = str(source)
     file: Any = Path(name) if name.endswith((".yaml", ".yml")) else _config_folder().joinpath(f"{name}.yaml")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if len(text) > MAX_CHARS:
+            raise ConfigError(f"config {name} has more than {MAX_CHARS} characters")
+        values = _parse(text)
     except FileNotFoundError:
         raise ConfigError(f"no config {name}; by name: {', '.join(config_names())}; or the path of a .yaml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {name} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         raise ConfigError(f"config {name} is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
@@ -68,9 +74,17 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {key}: {part} is a value, not a section")
         values = child
     try:
-        values[path[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+        values[path[-1]] = _parse(text)
+    except _NO_YAML:
+        raise ConfigError(f"--set {key}: {text!r:.80} is not a YAML value") from None
+
+
+def _parse(text: str) -> Any:
+    """A YAML document. Anchors are refused: a few lines of them can stand for more values than a memory holds."""
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+    return yaml.safe_load(text)
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,31 @@ def test_overrides_and_files(tmp_path: Path) -> None:
     assert (config.policy.cut, config.policy.keep, config.policy.protect) == (0.3, ("dog",), ())
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "!!python/object/apply:os.system [ls]"])
+BOMB = "a: &a [x, x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklm"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "- 1",
+        "!!python/object/apply:os.system [ls]",
+        "policy: {cut: 2001-99-99}",
+        "policy: " + "[" * 3000,
+        BOMB + "policy: {keep: *m}",
+        "x" * 200_000,
+        "a\0b",
+        "? [a]\n: b",
+        "1: 2",
+    ],
+)
 def test_hostile_or_broken_yaml_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         load_config(file)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_config_names_the_known_ones() -> None:
