@@ -15,7 +15,9 @@ from occpipe.config import Config
 from occpipe.errors import ConfigError
 
 MAX_CHARS = 100_000
-_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)  # a date that is none, brackets a thousand deep
+MAX_DEPTH = 50
+# What the parser lets through: a date that is none, a !!bool of something else, ...
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError)
 
 
 def config_names() -> list[str]:
@@ -34,7 +36,7 @@ def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> 
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"config {source}: {'; '.join(_explain(error))}") from None
+        raise ConfigError(_one_line(f"config {source}: {'; '.join(_explain(error))}")) from None
 
 
 def _config_folder() -> Any:
@@ -55,7 +57,7 @@ def _read(source: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {name} cannot be read: {error}") from None
     except _NO_YAML as error:
-        raise ConfigError(f"config {name} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(_one_line(f"config {name} is not YAML: {error}")) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -67,23 +69,27 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise ConfigError(f"--set takes section.key=value, not {override!r}")
+        raise ConfigError(f"--set takes section.key=value, not {override!r:.80}")
     for part in path[:-1]:
         child = values.setdefault(part, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {key}: {part} is a value, not a section")
+            raise ConfigError(_one_line(f"--set {key}: {part} is a value, not a section"))
         values = child
     try:
         values[path[-1]] = _parse(text)
     except _NO_YAML:
-        raise ConfigError(f"--set {key}: {text!r:.80} is not a YAML value") from None
+        raise ConfigError(_one_line(f"--set {key}: {text!r:.80} is not a YAML value")) from None
 
 
 def _parse(text: str) -> Any:
     """A YAML document. Anchors are refused: a few lines of them can stand for more values than a memory holds."""
+    depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
     return yaml.safe_load(text)
 
 
@@ -97,8 +103,20 @@ def _explain(error: ValidationError) -> Iterator[str]:
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "tuple_type":
                 message = "a list is needed, such as [dog, cat]"
-            given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r:.80})"
+            given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {_shown(problem['input'])})"
             yield f"{path}: {message}{given}" if path else message
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        return f"{type(value).__name__} of very many digits"
+
+
+def _one_line(message: str) -> str:
+    """Keys come from a file, and may hold line breaks."""
+    return " ".join(message.split())
 
 
 def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:

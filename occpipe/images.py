@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeGuard
@@ -18,7 +20,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from occpipe.encoding import save_options
+from occpipe.encoding import MAX_SCANS, has_many_scans, save_options
 from occpipe.encoding import without_thumbnail as without_thumbnail  # the public name stays here
 from occpipe.provenance import SourceType
 from occpipe.types import Image
@@ -46,6 +48,10 @@ _PILLOW_ERRORS = (
 )
 
 
+_LARGE_PIXELS = 25_000_000
+_one_large = threading.Lock()
+
+
 class ImageReason(StrEnum):
     """Why an image was skipped, or could not be processed."""
 
@@ -64,6 +70,7 @@ class ImageReason(StrEnum):
     UNSAFE_PATH = "unsafe_path"
     STAGE_FAILED = "stage_failed"
     CRASHED = "crashed"
+    TOO_COMPLEX = "too_complex"
 
 
 SKIPPED_REASONS = frozenset(
@@ -102,7 +109,7 @@ class Header:
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
-    """Read and check the header without decoding a pixel.
+    """Read and check the header, without decoding a pixel but for a PNG, whose EXIF may stand behind them.
 
     Raises ImageError: empty, not one of the formats, over the limits, several frames, CMYK, over 8 bits a sample.
     """
@@ -111,13 +118,19 @@ def read_header(data: bytes, limits: Limits) -> Header:
 
 
 def decode(data: bytes, limits: Limits, max_side: int | None = None) -> Image:
-    """Decode to upright RGB uint8, H x W x 3.
+    """Decode to upright RGB uint8, H x W x 3; see `decode_with_header`."""
+    return decode_with_header(data, limits, max_side)[1]
+
+
+def decode_with_header(data: bytes, limits: Limits, max_side: int | None = None) -> tuple[Header, Image]:
+    """The header, and the picture as upright RGB uint8, H x W x 3. Raises ImageError, also where the pixels are broken.
 
     With `max_side` a JPEG is decoded at the largest DCT scale (1/2, 1/4, 1/8) whose long side is not below it, which
-    saves most of the time and memory for a large photo; the result is then at most `max_side` long.
+    saves most of the time and memory for a large photo; the result is then at most `max_side` long. Pictures above
+    25 MP are decoded one at a time in a process: four of 100 MP at once would take over 6 GB.
     """
-    with _open(data, limits) as image:
-        orientation = _orientation(image)
+    with _open(data, limits) as image, _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
+        header = _header(image)
         if max_side is not None and max(image.size) > max_side:
             scale = max_side / max(image.size)
             image.draft("RGB", (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
@@ -125,9 +138,9 @@ def decode(data: bytes, limits: Limits, max_side: int | None = None) -> Image:
         rgb: Pil.Image = image.convert("RGB")
         if max_side is not None and max(rgb.size) > max_side:
             rgb.thumbnail((max_side, max_side), Pil.Resampling.BOX, reducing_gap=2.0)
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation][0])
-        return np.array(rgb, dtype=np.uint8)
+        if header.orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[header.orientation][0])
+        return header, np.array(rgb, dtype=np.uint8)
 
 
 def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = SourceType.NONE) -> bytes:
@@ -144,9 +157,13 @@ def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = So
         picture = Pil.fromarray(rgb)
         if orientation in _UPRIGHT:
             picture = picture.transpose(_UPRIGHT[orientation][1])
-        picture = _like_mode(picture, original)
         format_ = _saved_format(original)
-        result = _saved(picture, format_, save_options(original, source, picture.mode, kind))
+        try:
+            picture = _like_mode(picture, original)
+            attempts = save_options(original, source, picture.mode, kind)
+        except _PILLOW_ERRORS as error:  # a palette or an EXIF block that cannot be read
+            raise ImageError(ImageReason.STAGE_FAILED, f"its {format_} cannot be written anew: {error}") from error
+        result = _saved(picture, format_, attempts)
         _check_written(result, format_, original.size, orientation, limits)
         return result
 
@@ -179,6 +196,8 @@ def _check_written(result: bytes, format_: str, size: tuple[int, int], orientati
 def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
     if not data:
         raise ImageError(ImageReason.EMPTY_FILE, "the file has no bytes")
+    if data.startswith(b"\xff\xd8") and has_many_scans(data):
+        raise ImageError(ImageReason.TOO_COMPLEX, f"a JPEG of more than {MAX_SCANS} scans")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a broken EXIF block warns; the picture may still be fine
@@ -200,8 +219,8 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
         message = f"{width} x {height} pixels, the shortest side must have {limits.min_side}"
         raise ImageError(ImageReason.TOO_SMALL, message)
     # MPO is what phones write for a JPEG with a preview or a depth map behind it: its first frame is the photo.
-    if image.format != "MPO" and (frames := _frames(image)) > 1:
-        raise ImageError(ImageReason.MULTIPLE_FRAMES, f"{frames} frames or pages")
+    if image.format != "MPO" and _has_more_frames(image):
+        raise ImageError(ImageReason.MULTIPLE_FRAMES, "more than one frame or page")
     rawmode = str(image.tile[0][3]) if image.tile else ""
     # Pillow reads the planes of a 16-bit TIFF as 8-bit ones; only the tag tells.
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)) if _is_tiff(image) else (8,)
@@ -211,11 +230,16 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
         raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} would not survive the way through RGB")
 
 
-def _frames(image: ImageFile.ImageFile) -> int:
+def _has_more_frames(image: ImageFile.ImageFile) -> bool:
     try:
-        return int(getattr(image, "n_frames", 1))
-    except _PILLOW_ERRORS as error:  # a TIFF is searched for pages here
+        if not _is_tiff(image):
+            return int(getattr(image, "n_frames", 1)) > 1
+        image.seek(1)  # to count its pages would take a time that grows with their square
+    except EOFError:
+        return False
+    except _PILLOW_ERRORS as error:
         raise ImageError(ImageReason.TRUNCATED, f"broken list of pages: {error}") from error
+    return True
 
 
 def _header(image: ImageFile.ImageFile) -> Header:
@@ -238,12 +262,14 @@ def _is_tiff(image: Pil.Image) -> TypeGuard[TiffImagePlugin.TiffImageFile]:
     return isinstance(image, TiffImagePlugin.TiffImageFile)
 
 
-def _orientation(image: Pil.Image) -> int:
+def _orientation(image: ImageFile.ImageFile) -> int:
     """What is left to apply after decoding: Pillow 13 turns a TIFF upright in load() and drops the tag."""
     return 1 if _is_tiff(image) else _stored_orientation(image)
 
 
-def _stored_orientation(image: Pil.Image) -> int:
+def _stored_orientation(image: ImageFile.ImageFile) -> int:
+    if image.format == "PNG":
+        _load(image)  # Pillow would do it where it looks for EXIF behind the pixels, and what is broken pass as decoded
     try:
         value = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - a hostile EXIF block breaks Pillow in many ways, and the photo may be fine

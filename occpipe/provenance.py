@@ -15,6 +15,7 @@ MOST_IN_JPEG = 65_502
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _NAMESPACE = b"http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_MOST_PREFIXES = 8
 _PREFIX = rb"xmlns:(\w{1,50})\s*=\s*[\"']%s[\"']"
 _QUOTED = rb"(?:\"[^\"<>]{0,500}\"|'[^'<>]{0,500}')"
 
@@ -32,8 +33,8 @@ class SourceType(StrEnum):
 def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
     """An XMP packet (empty for none) with the mark, in place of an earlier one.
 
-    The packet is not parsed, for it comes from strangers. One without RDF, or that would be longer than `most` bytes, comes
-    back as it was: what it says of the photo is worth more than the mark.
+    The packet is not parsed, for it comes from strangers. One without RDF, with many names for IPTC's namespace, or that
+    would be longer than `most` bytes, comes back as it was: what it says of the photo is worth more than the mark.
     """
     if kind is SourceType.NONE:
         return xmp
@@ -42,8 +43,11 @@ def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
     rdf = re.search(_PREFIX % re.escape(_RDF), xmp)
     if rdf is None:
         return xmp
-    for match in re.finditer(_PREFIX % re.escape(_NAMESPACE), xmp):
-        name = re.escape(match[1]) + b":DigitalSourceType"
+    prefixes = {match[1] for match in re.finditer(_PREFIX % re.escape(_NAMESPACE), xmp)}
+    if len(prefixes) > _MOST_PREFIXES:  # each costs a search through the packet
+        return xmp
+    for prefix in sorted(prefixes):
+        name = re.escape(prefix) + b":DigitalSourceType"
         element = rb"<%s(?:\s[^<>]{0,500})?(?:/>|>[^<>]{0,500}</%s\s*>)" % (name, name)
         xmp = re.sub(element + rb"|\s" + name + rb"\s*=\s*" + _QUOTED, b"", xmp)
     at = xmp.rfind(b"</" + rdf[1] + b":RDF")

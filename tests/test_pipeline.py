@@ -25,6 +25,7 @@ from occpipe.pipeline import CHAIN, clean_corpus
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.storage import open_store
 from occpipe.summary import Summary
+from tests.hostile.files import hostile_files
 from tests.s3 import KEY, SECRET, s3_environment, s3_server
 from tests.scenes import encoded, gradient
 from tests.test_images import animated, png_claiming, sixteen_bit_png, with_mode
@@ -193,6 +194,25 @@ def test_error_rows_run_again_when_asked(hostile: Path, tmp_path: Path) -> None:
     mended = clean_corpus(load_config(), f"{source}/*.jpg", str(output))
     assert mended.statuses == {"unchanged": 1}
     assert rows_of(str(output))["zero.jpg"]["status"] == "unchanged"
+
+
+def test_each_hostile_file_has_a_row_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
+    files = dict(list(hostile_files().items())[::3])  # all of them are read in test_hostile.py
+    assert len(files) > 240
+    for name, data in files.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    summary = clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
+    rows = rows_of(str(tmp_path / "out"))
+    assert rows.keys() == files.keys()
+    assert summary.statuses.keys() == {"unchanged", "skipped", "error"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "ledger", "metadata"]
+    inside = {path.relative_to(tmp_path / "in").as_posix() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    assert inside == files.keys()
+    for name, data in files.items():
+        assert (tmp_path / "in" / name).read_bytes() == data
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:

@@ -121,3 +121,9 @@ def test_a_bitmap_has_no_place_for_it() -> None:
     assert (
         Pil.open(io.BytesIO(encode_like(np.zeros((40, 40, 3), np.uint8), out.getvalue(), LIMITS, KIND))).format == "BMP"
     )
+
+
+def test_many_names_for_the_namespace_cost_no_time() -> None:
+    names = b" ".join(b'xmlns:p%d="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"' % n for n in range(5000))
+    packet = b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" ' + names + b"></rdf:RDF>"
+    assert mark(packet, SourceType.COMPOSITE) == packet

@@ -12,16 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from occpipe.config import Config
-from occpipe.images import Header, Limits, decode, read_header
+from occpipe.images import Header, Limits, decode_with_header
 from occpipe.models import load_segmenter, set_threads
 from occpipe.rows import Rows
 from occpipe.segmenters import Segmenter
 from occpipe.types import Image, Segment, Segmentation
-
-
-def decode_reduced(data: bytes, limits: Limits, side: int) -> tuple[Header, Image]:
-    """The checked header, and the upright picture with its long side at most `side`."""
-    return read_header(data, limits), decode(data, limits, max_side=side)
 
 
 def to_columns(scene: Segmentation) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -62,7 +57,7 @@ class SegmentStage:
 
         def work(index: int) -> None:
             with rows.attempt(index):
-                decoded[index] = decode_reduced(rows.value("data", index), self._limits, self._side)
+                decoded[index] = decode_with_header(rows.value("data", index), self._limits, self._side)
 
         list(self._decoders.map(work, rows.open()))
         scenes = rows.together_or_alone(decoded, lambda part: self._segmenter([decoded[i][1] for i in part]))

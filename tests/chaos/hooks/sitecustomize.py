@@ -21,7 +21,7 @@ from typing import Any
 
 CHAOS: dict[str, Any] = json.loads(os.environ.get("OCCPIPE_CHAOS", "{}"))
 PLACES = {
-    "segment": ("occpipe.stages.segment", "decode_reduced"),
+    "segment": ("occpipe.stages.segment", "decode_with_header"),
     "relate": ("occpipe.stages.relate", "decide"),
     "inpaint": ("occpipe.stages.inpaint", "encode_like"),
 }
