@@ -136,12 +136,12 @@ def _private() -> Iterator[None]:
     firewall would ask is the one way around that. And it asks for a token that is known to this process and those it
     starts, and written on no disk.
     """
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # for good: Ray remembers the first one
     switch, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
     os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
-        del os.environ[switch]
+        os.environ.pop(switch)
         ray_constants.ENABLE_RAY_CLUSTER = before

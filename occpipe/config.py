@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -215,7 +215,12 @@ class Config(_Section):
     @property
     def digest(self) -> str:
         """Hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
-        decides = self.model_dump(
+        decides = json.dumps(self.deciding(), sort_keys=True)
+        return hashlib.sha256(decides.encode()).hexdigest()[:16]
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide about the output, as JSON values."""
+        return self.model_dump(
             mode="json",
             exclude={
                 "placement": True,
@@ -226,4 +231,3 @@ class Config(_Section):
                 "inpainter": {"device", "crop_batch"},
             },
         )
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

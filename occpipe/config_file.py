@@ -82,7 +82,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _parse(text: str) -> Any:
-    """A YAML document. Anchors are refused: a few lines of them can stand for more values than a memory holds."""
+    """A YAML document. Aliases are refused: a few lines of them can stand for more values than a memory holds."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):

@@ -152,7 +152,7 @@ def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = So
 
     Raises ImageError (stage_failed) where nothing could be written, or the header of it says something else.
     """
-    with _open(source, limits) as original:
+    with _open(source, limits) as original, _one_large if rgb.size > 3 * _LARGE_PIXELS else nullcontext():
         orientation = _orientation(original)
         picture = Pil.fromarray(rgb)
         if orientation in _UPRIGHT:

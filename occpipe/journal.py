@@ -8,13 +8,16 @@ carries the wish to stop: what has begun is finished, nothing new is begun.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from occpipe.config import Config
@@ -66,6 +69,19 @@ def start_journal() -> Any:
     """The journal as an actor that takes no CPU, on the node of the driver; it ends with the run."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Journal).remote()
+
+
+def pass_on(stop: Event | None, journal: Any) -> None:
+    """Tell the journal once the run is to stop, from a thread, for rows may be minutes apart."""
+    if stop is None:
+        return
+
+    def wait() -> None:
+        stop.wait()
+        with contextlib.suppress(RayError):  # the run has ended
+            journal.stop.remote()
+
+    Thread(target=wait, name="occpipe-stop", daemon=True).start()
 
 
 def asking(journal: Any) -> Ask:

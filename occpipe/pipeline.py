@@ -28,7 +28,7 @@ from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import MAX_DEATHS, Guard, GuardedInpaint, GuardedSegment, StoppableFetch, start_journal
+from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, pass_on, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
@@ -41,8 +41,6 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import open_version
-
-_NODES_LOST = 8  # batches that are repeated because their node was taken away, and not by an image
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -82,14 +80,15 @@ def clean_corpus(
                 journal = start_journal()
                 sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
                 rows = build(config, found, sink, journal)
+                pass_on(stop, journal)
+                on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
                 for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
                     made.add(batch)
                     index.add(batch)
                     on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
-                    if stop is not None and stop.is_set():
-                        journal.stop.remote()
         index.flush()
-        manifest = publish(store, config, models, found.root, version)
+        whole = limit is None and made.statuses.total() == found.pending
+        manifest = publish(store, config, models, found.root, version, whole=whole)
     rows_made, published = made.statuses.total(), manifest["images"]
     stopped = stop is not None and stop.is_set() and rows_made < found.pending
     if not stopped and (rows_made < found.pending or published < found.seen):
@@ -130,7 +129,7 @@ def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: P
         num_cpus=at.num_cpus,
         num_gpus=at.num_gpus,
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
-        max_task_retries=MAX_DEATHS * at.batch_size + _NODES_LOST,  # the journal ends it before, image by image
+        max_task_retries=-1,  # a task holds many batches, and the journal ends what would repeat for ever
     )
 
 

@@ -44,7 +44,7 @@ def open_version(
     differs.
     """
     weights = {str(model["name"]): model["sha256"] for model in models}
-    settings = config.model_dump(mode="json")
+    settings = config.deciding()
     now = {"input": root, "config": config.digest, "weights": weights, "settings": settings}
     keys = sorted(entry.key for entry in store.walk(_VERSIONS))
     if keys:
@@ -52,7 +52,9 @@ def open_version(
         difference = _difference(then, now)
         if difference is None:
             return Version(len(keys), then["first_run"])
-        if not new:
+        if next_run(store) == then["first_run"]:  # it has no rows yet: it is begun anew
+            keys.pop()
+        elif not new:
             advice = "choose another output, or begin a new version of this one with --new-version"
             raise ConfigError(f"{store.uri} was made with another {difference}; {advice}")
     version = Version(len(keys) + 1, next_run(store))
@@ -75,6 +77,6 @@ def _keys(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
     for key in now:
         if isinstance(now[key], dict):
             parts.append(_keys(then.get(key, {}), now[key], f"{prefix}{key}."))
-        elif then.get(key) != now[key] and not prefix.startswith(("placement.", "ray.", "weights.")):
+        elif then.get(key) != now[key]:
             parts.append(f"{prefix}{key} was {then.get(key)}, now {now[key]}")
     return "; ".join(part for part in parts if part)

@@ -111,6 +111,7 @@ def test_one_way_of_making_an_output(store: Store) -> None:
     assert open_version(store, load_config(), models, "in") == Version(1, 1)
     same = load_config("local", ["placement.segment.batch_size=2"])
     assert open_version(store, same, models, "in", new=True) == Version(1, 1), "the same settings begin nothing new"
+    write_part(store, 1, rows((1, "cleaned")))
     with pytest.raises(ConfigError, match=r"another config \(policy\.cut was None, now 0\.1\).*--new-version"):
         open_version(store, load_config("local", ["policy.cut=0.1"]), models, "in")
     with pytest.raises(ConfigError, match="another input"):
@@ -128,10 +129,22 @@ def test_a_new_version_begins_anew_beside_the_old_one(store: Store) -> None:
     assert (Version(1, 1).images, second.images) == ("images", "images.v2")
     assert open_version(store, bolder, [], "in") == second, "the next run goes on with it"
     assert not len(load_done(store, "none", second.first_run).ids)
+    before = publish(store, load_config(), [], "in", Version(1, 1))
+    assert publish(store, bolder, [], "in", second, whole=False) == before, (
+        "the old one stays until the new one is whole"
+    )
     write_part(store, 2, rows((1, "unchanged")))
     manifest = publish(store, bolder, [], "in", second)
     assert (manifest["version"], manifest["images"]) == (2, 1)
     assert len(part_keys(store)) == 2, "what the first version knew stays"
+
+
+def test_settings_under_which_nothing_was_made_bind_nobody(store: Store) -> None:
+    open_version(store, load_config("gpu"), [], "in")
+    assert open_version(store, load_config(), [], "in") == Version(1, 1)
+    write_part(store, 1, rows((1, "cleaned")))
+    with pytest.raises(ConfigError, match="another config"):
+        open_version(store, load_config("gpu"), [], "in")
 
 
 def test_one_writer_an_output(store: Store) -> None:

@@ -14,6 +14,7 @@ from occpipe.report import write_report
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import publish
 from occpipe.storage import open_store
+from occpipe.summary import Made
 from occpipe.types import (
     CleanResult,
     Evidence,
@@ -96,3 +97,11 @@ def test_overlay_touches_the_mask_only() -> None:
 def test_colours_differ() -> None:
     names = ["sky-other", "tree", "building-other", "water-other", "grass", "person", "cat", "dog", "car"]
     assert len({colour_of(name) for name in names}) == len(names)
+
+
+def test_names_in_a_summary_steer_no_terminal() -> None:
+    made = Made()
+    error = {"stage": "fetch", "type": "ImageError", "message": "unsafe"}
+    row = {"uri": "a\x1b[2J\n0 errors.jpg", "status": "error", "reason": "unsafe_path", "error": error}
+    made.add(pa.Table.from_pylist([row]))
+    assert made.examples == {"unsafe_path": "a\\x1b[2J\\x0a0 errors.jpg: unsafe"}

@@ -38,12 +38,21 @@ MAX_SLICES = 256  # files open at once
 
 
 def publish(
-    store: Store, config: Config, models: list[dict[str, str | None]], root: str, version: Version = FIRST
+    store: Store,
+    config: Config,
+    models: list[dict[str, str | None]],
+    root: str,
+    version: Version = FIRST,
+    *,
+    whole: bool = True,
 ) -> dict[str, Any]:
     """Write `metadata/*.parquet` and `metadata/_manifest.json` from the parts of a version; returns the manifest.
 
-    New files are written before old ones go, and the manifest names those that count.
+    New files are written before old ones go, and the manifest names those that count. While a version is not `whole`, an
+    older one stays published.
     """
+    if not whole and (manifest := _of_another_version(store, version)):
+        return manifest
     parts = part_keys(store, version.first_run)
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -79,6 +88,15 @@ def publish(
         if entry.key.endswith(".parquet") and entry.key not in current:
             store.delete(entry.key)
     return manifest
+
+
+def _of_another_version(store: Store, version: Version) -> dict[str, Any] | None:
+    """The manifest that is published, where it is of another version."""
+    try:
+        manifest: dict[str, Any] = json.loads(store.read(MANIFEST))
+    except FileNotFoundError:
+        return None
+    return None if manifest["version"] == version.number else manifest
 
 
 def _slices(store: Store, parts: list[str]) -> Iterator[pa.Table]:

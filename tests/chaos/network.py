@@ -7,6 +7,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from contextlib import suppress
 
 VERBS = (b"GET ", b"PUT ", b"HEAD", b"POST", b"DELE")
@@ -38,6 +39,12 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.server, self.spoilt, self.injected = server, True, 0
         self.random = random.Random(0)
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def wait_for(self, injected: int) -> None:
+        """Wait until so many requests have failed, two minutes at most."""
+        end = time.monotonic() + 120
+        while self.injected < injected and time.monotonic() < end:
+            time.sleep(0.2)
 
     def fault(self, data: bytes) -> str | None:
         """What happens to a request that begins with these bytes."""

@@ -36,12 +36,14 @@ class Outcome:
     lost: int
     broken: int
     statuses: dict[str, int]
+    errors: int = 0
     note: str = ""
 
     @property
     def survived(self) -> bool:
-        """Whether each image stands there once, and each image file is whole."""
-        return self.published == self.expected and not (self.duplicates or self.lost or self.broken)
+        """Whether each image stands there once, with as many errors as there should be, and each file is whole."""
+        counted = self.published == self.expected and self.statuses.get("error", 0) == self.errors
+        return counted and not (self.duplicates or self.lost or self.broken)
 
 
 class Run:
@@ -67,17 +69,17 @@ class Run:
             start_new_session=True,
         )
 
-    def wait_for(self, rows: int) -> bool:
-        """Wait until so many rows are committed; False where the run ended before."""
+    def wait_for(self, rows: int) -> None:
+        """Wait until so many rows are committed; raises RuntimeError where the run ended before."""
         end = time.monotonic() + TIMEOUT_S
         while time.monotonic() < end:
             if self.rows_committed() >= rows:
-                return True
+                return
             if self.process.poll() is not None:
-                return False
+                raise RuntimeError(f"the run ended before it had made {rows} rows: nothing was struck")
             time.sleep(0.2)
         self.kill()
-        raise TimeoutError(f"no {rows} rows after {TIMEOUT_S:.0f} s")
+        raise RuntimeError(f"no {rows} rows after {TIMEOUT_S:.0f} s")
 
     def rows_committed(self) -> int:
         """Rows in the parts of the ledger, some of them perhaps twice."""
@@ -108,7 +110,7 @@ class Run:
         return self.process.returncode, lines[-1] if lines else ""
 
 
-def count(output: str, expected: int, note: str = "") -> Outcome:
+def count(output: str, expected: int, note: str = "", errors: int = 0) -> Outcome:
     """Hold what is published against what was put in; an image is whole where its bytes have the hash of its row."""
     store = open_store(output)
     ids: Counter[int] = Counter()
@@ -122,4 +124,4 @@ def count(output: str, expected: int, note: str = "") -> Outcome:
             if row["output"]:
                 broken += hashlib.sha256(store.read(row["output"])).hexdigest() != row["output_sha256"]
     duplicates = ids.total() - len(ids)
-    return Outcome(expected, ids.total(), duplicates, expected - len(ids), broken, dict(statuses), note)
+    return Outcome(expected, ids.total(), duplicates, expected - len(ids), broken, dict(statuses), errors, note)
