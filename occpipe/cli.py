@@ -69,7 +69,7 @@ def clean(
         with LiveProgress(console) as progress:
 
             def on_progress(tick: Tick) -> None:
-                stop.can_wait = True
+                stop.begin()
                 progress(tick)
 
             summary = clean_corpus(

@@ -15,6 +15,7 @@ Between stages travel encoded bytes and run-length masks, never full-size arrays
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from threading import Event
@@ -41,6 +42,8 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import open_version
+
+_RAISED = re.compile(r"[\w.]*(Error|Exception): ")  # how a traceback ends
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -135,9 +138,10 @@ def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: P
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """A worker's failure as one line: Ray's own message is the traceback of three processes."""
+    """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
     try:
         yield
     except RayError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise RunError(f"a worker failed: {lines[-1].strip()}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raised = [line for line in lines if _RAISED.match(line)] or lines
+        raise RunError(f"a worker failed: {raised[-1]}") from error

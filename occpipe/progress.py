@@ -69,17 +69,21 @@ class LiveProgress:
 class StopRequest:
     """What Ctrl-C and SIGTERM do: the first asks the run to finish what it has begun, the next one ends it at once.
 
-    While `can_wait` is false nothing has been finished yet that would be worth the wait, and the first ends it.
+    Before `begin` there is nothing yet that would be worth the wait, and the first one ends it.
     """
 
     def __init__(self, console: Console) -> None:
-        self.event, self.can_wait = Event(), False
-        self._console = console
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self.event, self._console, self._begun = Event(), console, False
+
+    def begin(self) -> None:
+        """The images are in work. Called once Ray runs, for Ray takes SIGTERM for itself when it starts."""
+        if not self._begun:
+            self._begun = True
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask)
 
     def _ask(self, *_: object) -> None:
-        if self.event.is_set() or not self.can_wait:
+        if self.event.is_set():
             raise KeyboardInterrupt
         self.event.set()
         self._console.print("finishing what has begun; once more to stop at once", highlight=False)
