@@ -43,7 +43,7 @@ from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import open_version
 
-_RAISED = re.compile(r"[\w.]*(Error|Exception): ")  # how a traceback ends
+_RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""

@@ -184,7 +184,7 @@ def test_the_command_line_trains_measures_calibrates_and_explains(
     assert read_asset(better)[1]["default_cut"] == read_asset(better)[1]["cuts"]["0.05"]
     explained = occpipe("explain", "surfboard", "--context", "sea=0.9, sand, qwxyz", "--relations", better)
     assert explained.returncode == 0, explained.stderr
-    assert re.search(r"sea .*0\.9 .*\+", explained.stdout)
+    assert re.search(r"sea .*0\.90 .*\+", explained.stdout)
     assert "not heard: qwxyz (unknown)" in explained.stdout
     assert "keep, related" in explained.stdout
     alone = occpipe("explain", "surfboard", "--context", "sea,surfboard,[/x]", "--relations", better)
