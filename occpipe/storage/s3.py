@@ -41,9 +41,13 @@ class S3Store(Store):
     def _connect() -> Any:
         import boto3  # half a second of imports that local runs never need
         from botocore.config import Config
+        from botocore.handlers import add_expect_header
 
         retries = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
-        return boto3.Session().client("s3", config=retries)
+        client = boto3.Session().client("s3", config=retries)
+        # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         bucket, name = self._locate(key)
