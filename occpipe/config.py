@@ -89,8 +89,8 @@ class Inpainter(_Section):
 
     `dilation` is a radius as a share of sqrt(height * width); `dilation_pixels`, where set, is a fixed radius instead,
     applied `dilation_iterations` times with an elliptic or a square kernel. `context` is the margin of known pixels that
-    the model sees around a hole, as a share of the hole's longer side (at least 48 pixels). `shadow` takes the cast shadow
-    along, where one is found; see `occpipe.inpainters.shadow`.
+    the model sees around a hole, as a share of the hole's longer side (none: the model's own). `shadow` takes the cast
+    shadow along, where one is found; see `occpipe.inpainters.shadow`.
     """
 
     model: str = "starter"
@@ -99,7 +99,7 @@ class Inpainter(_Section):
     dilation_pixels: int | None = Field(default=None, ge=0)
     dilation_iterations: int = Field(default=1, ge=1)
     dilation_kernel: Literal["ellipse", "square"] = "ellipse"
-    context: float = Field(default=0.21, gt=0, le=4)
+    context: float | None = Field(default=None, gt=0, le=4)
     shadow: bool = False
     crop_batch: int = Field(default=8, ge=1)
 

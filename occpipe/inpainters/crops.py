@@ -24,6 +24,7 @@ from occpipe.types import Box, Image, Mask
 _UNIT_PIXELS = 512 * 512
 # A window's margin is never smaller than this, in pixels: a 10 px hole still needs something to copy from.
 _MIN_MARGIN = 48
+_CONTEXT = 0.21
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ class Crop:
 class Inpainter:
     """Fills masks in images with a model that works on crops.
 
-    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px); 0.21 makes
-    the window 1.4 times as long and twice as large as the hole. `feather` is the width of the blend at the mask's
+    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px), by default
+    the model's own, or 0.21, which makes the window 1.4 times as long and twice as large as the hole.
+    `feather` is the width of the blend at the mask's
     edge as a share of sqrt(height * width), inside the mask only; it belongs to a grown mask, since it lets the original
     shine through: keep it below the growth. `match_seam` shifts the tone of a fill to meet the photo's. `batch_size`
     counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels, so that more of them share a batch (only
@@ -114,14 +116,14 @@ class Inpainter:
         self,
         model: CropInpainter,
         *,
-        context: float = 0.21,
+        context: float | None = None,
         feather: float = 0.004,
         match_seam: bool = True,
         batch_size: int = 8,
         bucket: int = 32,
     ) -> None:
         self.model = model
-        self.context = context
+        self.context = getattr(model, "context", _CONTEXT) if context is None else context
         self.feather = feather
         self.match_seam = match_seam
         self.batch_size = batch_size

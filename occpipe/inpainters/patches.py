@@ -41,6 +41,7 @@ class PatchInpainter:
     multiple = 1
     fixed_size: int | None = None
     max_side = 8192
+    context = 0.75  # it copies: with less to copy from, foliage repeats
 
     def __init__(self, device: str = "cpu", *, rounds: int = 4, work_side: int = 800) -> None:
         self.device = torch.device(device)

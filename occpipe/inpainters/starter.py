@@ -54,6 +54,7 @@ class StarterInpainter:
     multiple = 1
     fixed_size: int | None = None
     max_side = 8192
+    context = PatchInpainter.context
 
     def __init__(
         self, weights: Path | None = None, device: str = "cpu", *, rounds: int = 4, work_side: int = 800
