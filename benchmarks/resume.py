@@ -1,7 +1,7 @@
 """How long a run over a large corpus takes until it knows what is left to do, and in how much memory.
 
-Bound by reading 25 bytes a row of index, plus the parts that a crash left out of it, plus a sort. The ledger is made up:
-parts of 64 rows as the sink writes them, an index as the driver writes it, the parts of the last minutes unknown to it.
+Bound by reading some 20 bytes a row of index, plus the parts that a crash left out of it, plus a sort. The ledger is made
+up: parts of 64 rows as the sink writes them, an index as the driver writes it, the parts of the last minutes unknown to it.
 Run: python benchmarks/resume.py [--rows 1000000] [--unindexed 100] [--folder DIR]
 """
 

@@ -117,16 +117,16 @@ def _quiet_core() -> Iterator[None]:
 def _connect(settings: RayRuntime) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, and no warning about it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns on this terminal whatever Python asks for
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get("RAY_ADDRESS", "local")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if not address:
+    if address == "local":
         options |= {
             "num_cpus": 2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
             "object_store_memory": settings.object_store_mb * _MB,
             "include_dashboard": False,
         }
-    with _quiet_core(), contextlib.nullcontext() if address else _private():
-        ray.init(address=address or "local", **options)
+    with _quiet_core(), _private() if address == "local" else contextlib.nullcontext():
+        ray.init(address=address, **options)
 
 
 @contextlib.contextmanager
@@ -140,10 +140,13 @@ def _private() -> Iterator[None]:
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         AuthenticationTokenLoader.instance().reset_cache()  # Ray may remember another one from before
-    switch, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    switch, here = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    for_children = os.environ.get(switch)
     os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
-        os.environ.pop(switch)
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        ray_constants.ENABLE_RAY_CLUSTER = here
+        del os.environ[switch]
+        if for_children is not None:
+            os.environ[switch] = for_children

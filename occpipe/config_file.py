@@ -97,7 +97,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path, _known_keys(Config), n=1, cutoff=0.4)
+            near = difflib.get_close_matches(path, known_keys(), n=1, cutoff=0.4)
             yield f"unknown key {path}" + (f", did you mean {near[0]}?" if near else "")
         else:
             message = problem["msg"].removeprefix("Value error, ")
@@ -119,10 +119,11 @@ def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """All keys of the config, sections too: `policy`, `policy.cut`, ..."""
     keys = []
     for name, field in section.model_fields.items():
         keys.append(f"{prefix}{name}")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
     return keys

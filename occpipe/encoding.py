@@ -27,36 +27,6 @@ _WEBP_QUALITY = 92  # the same
 _EXIF_POINTERS = frozenset({ExifTags.IFD.MakerNote, ExifTags.IFD.Interop})  # offsets that end when the file changes
 
 
-MAX_SCANS = 200
-"""Scans of a JPEG that is decoded; encoders write about ten."""
-_SCAN = 0xDA
-_FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-
-
-def has_many_scans(data: bytes) -> bool:
-    """Whether a JPEG is stored in more scans than anybody needs: each costs a pass over the whole picture.
-
-    A picture in one scan may have a video behind it, in which the marker of a scan occurs by chance, so markers are counted
-    only where the frame is progressive or its first scan leaves components out.
-    """
-    at, components, progressive = 2, 0, False
-    while at + 10 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker in (0x00, 0xFF):
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
-            at += 2
-        elif marker == _SCAN:
-            several = progressive or data[at + 4] < components
-            return several and data.count(bytes((0xFF, _SCAN))) > MAX_SCANS
-        else:
-            if marker in _FRAMES:
-                progressive, components = marker in _PROGRESSIVE, data[at + 9]
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
-
-
 def save_options(
     original: ImageFile.ImageFile, source: bytes, mode: str, kind: SourceType = SourceType.NONE
 ) -> list[dict[str, Any]]:

@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from occpipe.encoding import MAX_SCANS, has_many_scans, save_options
+from occpipe.encoding import save_options
 from occpipe.encoding import without_thumbnail as without_thumbnail  # the public name stays here
+from occpipe.jpeg import MAX_SCANS, has_many_scans
 from occpipe.provenance import SourceType
 from occpipe.types import Image
 
@@ -106,15 +107,6 @@ class Header:
     width: int
     height: int
     orientation: int
-
-
-def read_header(data: bytes, limits: Limits) -> Header:
-    """Read and check the header, without decoding a pixel but for a PNG, whose EXIF may stand behind them.
-
-    Raises ImageError: empty, not one of the formats, over the limits, several frames, CMYK, over 8 bits a sample.
-    """
-    with _open(data, limits) as image:
-        return _header(image)
 
 
 def decode(data: bytes, limits: Limits, max_side: int | None = None) -> Image:

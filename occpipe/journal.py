@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from occpipe.config import Config
@@ -29,6 +28,8 @@ from occpipe.stages.segment import SegmentStage
 
 MAX_DEATHS = 3
 """Deaths of its process, the last two of them alone with it, after which an image is not tried again."""
+
+_POLL_S = 0.5
 
 Ask: TypeAlias = Callable[..., Any]
 """Calls a method of the journal, by name, wherever it runs."""
@@ -71,17 +72,27 @@ def start_journal() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Journal).remote()
 
 
-def pass_on(stop: Event | None, journal: Any) -> None:
-    """Tell the journal once the run is to stop, from a thread, for rows may be minutes apart."""
+@contextlib.contextmanager
+def passing_on(stop: Event | None, journal: Any) -> Iterator[None]:
+    """Tell the journal once the run is to stop, from a thread of its own, for rows may be minutes apart."""
+    ended = Event()
+
+    def watch(stop: Event) -> None:
+        while not ended.is_set():
+            if stop.wait(_POLL_S):
+                journal.stop.remote()
+                return
+
     if stop is None:
+        yield
         return
-
-    def wait() -> None:
-        stop.wait()
-        with contextlib.suppress(RayError):  # the run has ended
-            journal.stop.remote()
-
-    Thread(target=wait, name="occpipe-stop", daemon=True).start()
+    thread = Thread(target=watch, args=(stop,), name="occpipe-stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def asking(journal: Any) -> Ask:

@@ -29,7 +29,7 @@ from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, pass_on, start_journal
+from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, passing_on, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
@@ -83,18 +83,19 @@ def clean_corpus(
                 journal = start_journal()
                 sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
                 rows = build(config, found, sink, journal)
-                pass_on(stop, journal)
                 on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
-                for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-                    made.add(batch)
-                    index.add(batch)
-                    on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
+                with passing_on(stop, journal):
+                    for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+                        made.add(batch)
+                        index.add(batch)
+                        on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
         index.flush()
         whole = limit is None and made.statuses.total() == found.pending
         manifest = publish(store, config, models, found.root, version, whole=whole)
     rows_made, published = made.statuses.total(), manifest["images"]
     stopped = stop is not None and stop.is_set() and rows_made < found.pending
-    if not stopped and (rows_made < found.pending or published < found.seen):
+    missed = manifest["version"] == version.number and published < found.seen  # an older one may still stand
+    if not stopped and (rows_made < found.pending or missed):
         counts = f"{rows_made} of {found.pending} rows were made, {published} of {found.seen} published"
         raise RunError(f"{counts}; do all nodes write to the same {store.uri}?")
     seconds = time.monotonic() - started

@@ -28,6 +28,14 @@ def gradient(height: int = 64, width: int = 96) -> Image:
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
 
+def moving(fmt: str) -> bytes:
+    """A file of two frames or pages."""
+    out = io.BytesIO()
+    frames = [Pil.fromarray(gradient()), Pil.fromarray(gradient()[:, ::-1].copy())]
+    frames[0].save(out, format=fmt, save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
 def encoded(rgb: Image, fmt: str = "JPEG", **options: Any) -> bytes:
     """A picture as the bytes of a file."""
     out = io.BytesIO()

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
-from occpipe.images import ImageError, ImageReason, Limits, decode, encode_like, read_header
+from occpipe.images import ImageError, ImageReason, Limits, decode, encode_like
+from occpipe.jpeg import has_many_scans
 from occpipe.provenance import SourceType
 from occpipe.storage.base import is_safe_key
 from tests.hostile.blocks import many_scans
 from tests.hostile.files import hostile_files
+from tests.scenes import encoded, gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what is broken in EXIF, and goes on
 
@@ -31,8 +33,6 @@ FILES = hostile_files()
 
 def read(data: bytes) -> ImageReason | None:
     """Do with a file what the pipeline does; the reason why it was refused, or None. Raises nothing for any file."""
-    with contextlib.suppress(ImageError):
-        read_header(data, LIMITS)
     try:
         rgb = decode(data, LIMITS, max_side=512)
         for kind in (SourceType.NONE, SourceType.COMPOSITE):
@@ -136,5 +136,16 @@ def test_a_png_that_pillow_cannot_decode_is_refused() -> None:
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     assert read(many_scans(9990, 9990, 1300)) is ImageReason.TOO_COMPLEX
-    with_video = FILES["liar/picture with a zip behind.jpg"] + b"\xff\xda" * 1000
-    assert read(with_video) is None, "what stands behind a picture in one scan is no scan of it"
+    for progressive in (False, True):
+        photo = encoded(gradient(), "JPEG", progressive=progressive)
+        assert has_many_scans(photo) is False
+        assert read(photo + b"\xff\xda" * 1000) is None, "what stands behind a picture is no scan of it"
+        comment = b"\xff\xfe" + (2 + 2000).to_bytes(2, "big") + b"\xff\xda" * 1000
+        assert read(photo[:2] + comment + photo[2:]) is None, "nor is what stands in a comment"
+
+
+def test_scans_are_not_hidden_behind_an_end_in_a_comment() -> None:
+    data = many_scans(64, 64, 1300)
+    at = data.index(b"\xff\xda")
+    assert has_many_scans(data[:at] + b"\xff\xfe\x00\x04\xff\xd9" + data[at:])
+    assert not has_many_scans(data[:at] + b"\xff\xd9" + data[at:])

@@ -10,9 +10,9 @@ from PIL import Image as Pil
 from PIL import ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from occpipe.images import ImageError, ImageReason, Limits, decode, encode_like, read_header, without_thumbnail
+from occpipe.images import ImageError, ImageReason, Limits, decode, decode_with_header, encode_like, without_thumbnail
 from occpipe.types import Image
-from tests.scenes import encoded, gradient, photo
+from tests.scenes import encoded, gradient, moving, photo
 
 LIMITS = Limits(max_pixels=1_000_000, min_side=16)
 
@@ -48,13 +48,6 @@ def sixteen_bit_png() -> bytes:
     return out.getvalue()
 
 
-def animated(fmt: str) -> bytes:
-    out = io.BytesIO()
-    frames = [Pil.fromarray(gradient()), Pil.fromarray(gradient()[:, ::-1].copy())]
-    frames[0].save(out, format=fmt, save_all=True, append_images=frames[1:])
-    return out.getvalue()
-
-
 def planar_tiff(planes: Image, orientation: int = 1) -> bytes:
     """An uncompressed TIFF that stores its channels one after the other (PlanarConfiguration 2)."""
     height, width, channels = planes.shape
@@ -82,9 +75,9 @@ def planar_tiff(planes: Image, orientation: int = 1) -> bytes:
         (png_claiming(30_000, 30_000), ImageReason.TOO_MANY_PIXELS),
         (png_claiming(100, 100), ImageReason.TRUNCATED),
         (encoded(gradient(1, 1), "PNG"), ImageReason.TOO_SMALL),
-        (animated("WEBP"), ImageReason.MULTIPLE_FRAMES),
-        (animated("PNG"), ImageReason.MULTIPLE_FRAMES),
-        (animated("TIFF"), ImageReason.MULTIPLE_FRAMES),
+        (moving("WEBP"), ImageReason.MULTIPLE_FRAMES),
+        (moving("PNG"), ImageReason.MULTIPLE_FRAMES),
+        (moving("TIFF"), ImageReason.MULTIPLE_FRAMES),
         (with_mode("CMYK", "JPEG"), ImageReason.COLOUR_MODEL),
         (with_mode("CMYK", "TIFF"), ImageReason.COLOUR_MODEL),
         (sixteen_bit_png(), ImageReason.BIT_DEPTH),
@@ -121,7 +114,7 @@ def test_orientation_is_applied_and_undone(orientation: int) -> None:
     exif[0x0112] = orientation
     exif[0x010F] = "a camera"
     source = encoded(gradient(40, 64), "PNG", exif=exif.tobytes())
-    header, upright = read_header(source, LIMITS), decode(source, LIMITS)
+    header, upright = decode_with_header(source, LIMITS)
     assert upright.shape == (header.height, header.width, 3)
     assert (header.width, header.height) == ((64, 40) if orientation < 5 else (40, 64))
     again = Pil.open(io.BytesIO(encode_like(upright, source, LIMITS)))
@@ -167,7 +160,7 @@ def test_a_rotated_tiff_is_stored_upright(kind: str, orientation: int) -> None:
         pixels = np.dstack([stored, alpha]) if kind == "alpha" else stored
         source = encoded(pixels, "TIFF", tiffinfo={0x0112: orientation}, compression=kind.replace("alpha", "raw"))
 
-    header, upright = read_header(source, LIMITS), decode(source, LIMITS)
+    header, upright = decode_with_header(source, LIMITS)
     assert (header.height, header.width, header.orientation) == (*truth.shape[:2], 1)
     assert np.array_equal(upright, truth)
 

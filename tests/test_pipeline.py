@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import duckdb
@@ -27,8 +28,8 @@ from occpipe.storage import open_store
 from occpipe.summary import Summary
 from tests.hostile.files import hostile_files
 from tests.s3 import KEY, SECRET, s3_environment, s3_server
-from tests.scenes import encoded, gradient
-from tests.test_images import animated, png_claiming, sixteen_bit_png, with_mode
+from tests.scenes import encoded, gradient, moving
+from tests.test_images import png_claiming, sixteen_bit_png, with_mode
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -37,7 +38,7 @@ BAD = {
     "truncated.jpg": (encoded(gradient(300, 400))[:2000], "error", "truncated"),
     "text.jpg": (b"not a picture", "error", "not_an_image"),
     "one pixel.png": (encoded(gradient(1, 1), "PNG"), "skipped", "too_small"),
-    "moving.webp": (animated("WEBP"), "skipped", "multiple_frames"),
+    "moving.webp": (moving("WEBP"), "skipped", "multiple_frames"),
     "print.jpg": (with_mode("CMYK", "JPEG"), "skipped", "colour_model"),
     "deep.png": (sixteen_bit_png(), "skipped", "bit_depth"),
     "bomb.png": (png_claiming(30_000, 30_000), "error", "too_many_pixels"),
@@ -221,6 +222,31 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no image there"):
         clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_older_version_stays_published_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"in{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
+    corpus, output = f"{tmp_path}/*.jpg", str(tmp_path / "out")
+    first = clean_corpus(load_config(), corpus, output, limit=1)
+    assert (first.manifest["version"], first.manifest["images"]) == (1, 1)
+    part = clean_corpus(BOLD, corpus, output, limit=2, new_version=True)
+    assert part.statuses.total() == 2
+    assert part.manifest == first.manifest, "two of three are made, and one of the older version is still published"
+    whole = clean_corpus(BOLD, corpus, output)
+    assert whole.statuses.total() == 1
+    assert (whole.manifest["version"], whole.manifest["images"]) == (2, 3)
+    assert {row["output"].split("/")[0] for row in rows_of(output).values()} == {"images.v2"}
+
+
+def test_a_run_that_is_told_to_stop_says_so_and_the_next_goes_on(demo: Path, tmp_path: Path) -> None:
+    stop = Event()
+    stop.set()
+    summary = clean_corpus(load_config(), str(demo), str(tmp_path / "out"), stop=stop)
+    assert summary.stopped
+    left = len(list(demo.iterdir())) - summary.statuses.total()
+    assert left > 0
+    assert clean_corpus(load_config(), str(demo), str(tmp_path / "out")).statuses.total() == left
 
 
 def test_unchanged_images_can_be_left_out(hostile: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ class CropInpainter(Protocol):
     `multiple`: both sides of a crop are a multiple of this many pixels (1 = any size, and crops are never padded).
     `fixed_size`: both sides of a crop are exactly this many pixels; None = any.
     `max_side`: the longest side in pixels that the model works at; larger crops reach it downscaled.
+    A model that copies may say by `context` that it wants more around a hole than others; see `Inpainter`.
     """
 
     multiple: int

@@ -103,13 +103,12 @@ class Crop:
 class Inpainter:
     """Fills masks in images with a model that works on crops.
 
-    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px), by default
-    the model's own, or 0.21, which makes the window 1.4 times as long and twice as large as the hole.
-    `feather` is the width of the blend at the mask's
-    edge as a share of sqrt(height * width), inside the mask only; it belongs to a grown mask, since it lets the original
-    shine through: keep it below the growth. `match_seam` shifts the tone of a fill to meet the photo's. `batch_size`
-    counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels, so that more of them share a batch (only
-    for models with a `multiple` above 1).
+    `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px), by
+    default the model's own, or 0.21, which makes the window 1.4 times as long and twice as large as the hole. `feather`
+    is the width of the blend at the mask's edge as a share of sqrt(height * width), inside the mask only; it belongs to
+    a grown mask, since it lets the original shine through: keep it below the growth. `match_seam` shifts the tone of a
+    fill to meet the photo's. `batch_size` counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels,
+    so that more of them share a batch (only for models with a `multiple` above 1).
     """
 
     def __init__(

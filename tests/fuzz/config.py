@@ -14,10 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel
-
-from occpipe.config import Config
-from occpipe.config_file import load_config
+from occpipe.config_file import known_keys, load_config
 from occpipe.errors import ConfigError
 from tests.fuzz.tally import SUCCESS, Tally, main, until
 
@@ -76,16 +73,6 @@ def outcome(file: Path, overrides: list[str]) -> str:
     return SUCCESS
 
 
-def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """All keys of the config, sections too: `policy`, `policy.cut`."""
-    found = []
-    for name, field in section.model_fields.items():
-        found.append(f"{prefix}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += keys(field.annotation, f"{prefix}{name}.")
-    return found
-
-
 def random_config(dice: random.Random, texts: list[str]) -> str:
     """A text: one of the configs after some changes, one of known keys and random values, or a value alone."""
     kind = dice.random()
@@ -109,7 +96,7 @@ def random_overrides(dice: random.Random) -> list[str]:
     return overrides
 
 
-_KEYS = keys()
+_KEYS = known_keys()
 
 
 def _value(dice: random.Random) -> str:

@@ -43,14 +43,6 @@ def saved(mode: str, fmt: str, side: int = SIDE) -> bytes:
     return out.getvalue()
 
 
-def moving(fmt: str) -> bytes:
-    """A valid file of two frames or pages."""
-    out = io.BytesIO()
-    frames = [Pil.fromarray(gradient()), Pil.fromarray(gradient()[:, ::-1].copy())]
-    frames[0].save(out, format=fmt, save_all=True, append_images=frames[1:])
-    return out.getvalue()
-
-
 def replaced(data: bytes, at: int, new: bytes) -> bytes:
     """The bytes with some of them overwritten from `at` on."""
     return data[:at] + new + data[at + len(new) :]

@@ -19,7 +19,6 @@ from tests.hostile.blocks import (
     jpeg_with,
     long,
     many_scans,
-    moving,
     noisy,
     one_frame,
     png,
@@ -35,7 +34,7 @@ from tests.hostile.blocks import (
     webp_chunks,
     zeros_deflated,
 )
-from tests.scenes import encoded
+from tests.scenes import encoded, moving
 
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\x00"
 _RDF = b'<x xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

@@ -13,7 +13,6 @@ from tests.hostile.blocks import (
     bmp,
     directory,
     long,
-    moving,
     noisy,
     png,
     replaced,
@@ -23,7 +22,7 @@ from tests.hostile.blocks import (
     valid,
     zeros_deflated,
 )
-from tests.scenes import encoded
+from tests.scenes import encoded, moving
 
 _RLE8, _RLE4, _FIELDS = 1, 2, 3
 _HUGE = 0xFFFF_FFFF
