@@ -131,7 +131,8 @@ def _index(store: Store, parts: list[str]) -> Iterator[pa.Table]:
             rows = rows.cast(_SCHEMA)
             named = pc.unique(rows.column("part")).to_pylist()
             if not wanted.issuperset(named):  # of an older version, or already read
-                rows = rows.filter(pc.is_in(rows.column("part").cast(pa.string()), pa.array(sorted(wanted))))
+                known = pa.array(sorted(wanted), pa.string())
+                rows = rows.filter(pc.is_in(rows.column("part").cast(pa.string()), known))
             wanted.difference_update(named)
             yield rows
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from occpipe.config_file import load_config
-from occpipe.done import etag_hash, load_done
+from occpipe.done import IndexWriter, etag_hash, index_rows, load_done
 from occpipe.errors import ConfigError, OutputBusyError
 from occpipe.ledger import OutputLock, next_run, part_keys, write_part
 from occpipe.schemas import PUBLISHED
@@ -122,7 +122,10 @@ def test_one_way_of_making_an_output(store: Store) -> None:
 
 def test_a_new_version_begins_anew_beside_the_old_one(store: Store) -> None:
     open_version(store, load_config(), [], "in")
-    write_part(store, 1, rows((1, "cleaned"), (2, "error")))
+    made = rows((1, "cleaned"), (2, "error"))
+    index = IndexWriter(store, 1)
+    index.add(index_rows(made, write_part(store, 1, made)))
+    index.flush()
     bolder = load_config("local", ["policy.cut=0.3"])
     second = open_version(store, bolder, [], "in", new=True)
     assert second == Version(2, 2)

@@ -225,9 +225,10 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_older_version_stays_published_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     for number in range(3):
-        (tmp_path / f"in{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
-    corpus, output = f"{tmp_path}/*.jpg", str(tmp_path / "out")
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
+    corpus, output = str(tmp_path / "in"), str(tmp_path / "out")
     first = clean_corpus(load_config(), corpus, output, limit=1)
     assert (first.manifest["version"], first.manifest["images"]) == (1, 1)
     part = clean_corpus(BOLD, corpus, output, limit=2, new_version=True)
