@@ -28,22 +28,27 @@ TIMEOUT_S = 400.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is published after a fault and the runs that follow it; `note` is what the runs said."""
+    """What is published after a fault and the runs that follow it; `note` is what the runs said.
 
+    `injected` is how often the fault struck; of the `written` images `whole` ones have the bytes that their rows promise.
+    """
+
+    injected: int
     expected: int
     published: int
     duplicates: int
     lost: int
-    broken: int
-    statuses: dict[str, int]
-    errors: int = 0
-    note: str = ""
+    written: int
+    whole: int
+    errors: int
+    errors_expected: int
+    note: str
 
     @property
     def survived(self) -> bool:
         """Whether each image stands there once, with as many errors as there should be, and each file is whole."""
-        counted = self.published == self.expected and self.statuses.get("error", 0) == self.errors
-        return counted and not (self.duplicates or self.lost or self.broken)
+        counted = self.published == self.expected and self.errors == self.errors_expected
+        return counted and not (self.duplicates or self.lost) and self.whole == self.written
 
 
 class Run:
@@ -110,18 +115,28 @@ class Run:
         return self.process.returncode, lines[-1] if lines else ""
 
 
-def count(output: str, expected: int, note: str = "", errors: int = 0) -> Outcome:
+def count(output: str, expected: int, *, injected: int, note: str = "", errors: int = 0) -> Outcome:
     """Hold what is published against what was put in; an image is whole where its bytes have the hash of its row."""
     store = open_store(output)
     ids: Counter[int] = Counter()
-    statuses: Counter[str] = Counter()
-    broken = 0
+    failed = written = whole = 0
     for file in json.loads(store.read(MANIFEST))["files"]:
         rows = read_parquet(store, f"{METADATA}/{file['file']}", ["image_id", "status", "output", "output_sha256"])
         for row in rows.to_pylist():
             ids[row["image_id"]] += 1
-            statuses[row["status"]] += 1
+            failed += row["status"] == "error"
             if row["output"]:
-                broken += hashlib.sha256(store.read(row["output"])).hexdigest() != row["output_sha256"]
-    duplicates = ids.total() - len(ids)
-    return Outcome(expected, ids.total(), duplicates, expected - len(ids), broken, dict(statuses), errors, note)
+                written += 1
+                whole += hashlib.sha256(store.read(row["output"])).hexdigest() == row["output_sha256"]
+    return Outcome(
+        injected,
+        expected,
+        ids.total(),
+        ids.total() - len(ids),
+        expected - len(ids),
+        written,
+        whole,
+        failed,
+        errors,
+        note,
+    )

@@ -1,8 +1,8 @@
 """Loaded by every Python process of a run under test: makes a stage die, as the environment asks.
 
-`OCCPIPE_CHAOS` is JSON: `die_in` a stage, after so many calls in one process (`after`), once in all (`once`, a file that
-the first to die leaves), or whenever the input holds `poison` (hex of some bytes); `memory` is the number of images beyond
-which the segmenter says that the GPU's memory is full, as it does for a magenta image alone.
+`OCCPIPE_CHAOS` is JSON: `struck`, a file that gets a byte for each time that the fault strikes; `die_in` a stage, after so
+many calls in one process (`after`), `once` in all, or whenever the input holds `poison` (hex of some bytes); `memory` is
+the number of images beyond which the segmenter says that the GPU's memory is full, as it does for a magenta image alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -27,15 +28,19 @@ PLACES = {
 }
 
 
+def strike() -> None:
+    """Leave a mark; raises FileExistsError where the fault strikes once and has struck."""
+    only_one = os.O_EXCL if CHAOS.get("once") else 0
+    file = os.open(CHAOS["struck"], os.O_CREAT | os.O_APPEND | os.O_WRONLY | only_one)
+    os.write(file, b"x")
+    os.close(file)
+
+
 def die() -> None:
     """End this process as the kernel would, unless another one did already."""
-    once = CHAOS.get("once")
-    if once:
-        try:
-            os.close(os.open(once, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    os.kill(os.getpid(), signal.SIGKILL)
+    with suppress(FileExistsError):
+        strike()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dying(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,12 +65,23 @@ def half_written(write: Callable[..., Any]) -> Callable[..., Any]:
     """`LocalStore.write`, whose process dies with half of a part in its temporary file."""
 
     def wrapped(store: Any, key: str, data: bytes) -> None:
-        if key.startswith("ledger/parts") and not Path(CHAOS["once"]).exists():
+        if key.startswith("ledger/parts") and not Path(CHAOS["struck"]).exists():
             path = store.root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / ".occpipe-half").write_bytes(data[: len(data) // 2])
             die()
         write(store, key, data)
+
+    return wrapped
+
+
+def written_unheard(write: Callable[..., Any]) -> Callable[..., Any]:
+    """`S3Store.write`, whose process dies when the server has a part, but before anybody hears of it."""
+
+    def wrapped(store: Any, key: str, data: bytes) -> None:
+        write(store, key, data)
+        if key.startswith("ledger/parts"):
+            die()
 
     return wrapped
 
@@ -78,6 +94,7 @@ def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
 
         magenta = [image[..., 0].min() > 240 and image[..., 1].max() < 15 for image in images]
         if len(images) > CHAOS["memory"] or any(magenta):
+            strike()
             raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
         return call(segmenter, images)
 
@@ -91,6 +108,8 @@ def spoil(module: ModuleType) -> None:
     stage = CHAOS.get("die_in")
     if stage == "sink" and module.__name__ == "occpipe.storage.local":
         module.LocalStore.write = half_written(module.LocalStore.write)
+    elif stage == "sink" and module.__name__ == "occpipe.storage.s3":
+        module.S3Store.write = written_unheard(module.S3Store.write)
     elif stage in PLACES and module.__name__ == PLACES[stage][0]:
         name = PLACES[stage][1]
         setattr(module, name, dying(getattr(module, name)))
