@@ -7,7 +7,9 @@ import re
 MAX_SCANS = 200
 """Scans of a JPEG that is decoded; encoders write about ten."""
 
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # those without a length but for the end are left out
+# after any number of fill bytes (0xFF), of which one is matched: with all of them a long run takes quadratic time; markers
+# without a length, but for the end, are left out
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
