@@ -187,7 +187,7 @@ def jpeg_files() -> dict[str, bytes]:
         "no end": data[:-2],
         "start and end": START + END,
         "1,000 starts": START * 1_000 + data,
-        "a million fill bytes": START + b"\xff" * 1_000_000,
+        "nothing but fill bytes": START + b"\xff" * 190_000,
         "two pictures": data + data,
         "height 0": jpeg_with(0xC0, frame(128, 0)),
         "width 0": jpeg_with(0xC0, frame(0, 96)),
