@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ MANIFESTS = "ledger/manifests"
 _LOCK = "ledger/lock.json"
 HEARTBEAT_S = 20.0
 EXPIRY_S = 120.0
+TAKE_OVER_S = 1.0
 
 
 def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
@@ -71,11 +73,13 @@ class OutputLock:
     """One writer per output: an object made by a conditional write, kept alive by a heartbeat.
 
     A lock whose heartbeat is older than `EXPIRY_S` (seconds), or whose process on this machine is gone, is taken over.
+    Whoever was not gone but asleep sees that by `check` and `confirm`, which raise OutputBusyError.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._holder = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._holder = {"host": socket.gethostname(), "pid": os.getpid(), "lock_id": secrets.token_hex(8)}
+        self._taken_by: dict[str, Any] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="occpipe-lock", daemon=True)
 
@@ -91,8 +95,21 @@ class OutputLock:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # it expires by itself, and must not hide how the run ended
-            if {**self._read(), "beat": 0} == {**self._holder, "beat": 0}:
+            if self._is_own(self._read()):
                 self._store.delete(_LOCK)
+
+    def check(self) -> None:
+        """Raise where a heartbeat has found another holder; costs nothing."""
+        if self._taken_by is not None:
+            holder = f"{self._taken_by.get('host')} pid {self._taken_by.get('pid')}"
+            raise OutputBusyError(
+                f"{self._store.uri} was taken over by {holder}: this run was not heard of for too long"
+            )
+
+    def confirm(self) -> None:
+        """Look once more who holds the lock, and raise where it is another one; OSError where the store does not answer."""
+        self._renew()
+        self.check()
 
     def _acquire(self) -> None:
         if not self._store.create(_LOCK, self._record()):
@@ -102,11 +119,23 @@ class OutputLock:
                 holder = f"{held.get('host')} pid {held.get('pid')}"
                 raise OutputBusyError(f"{self._store.uri} is being written by {holder} ({age:.0f} s ago)")
             self._store.write(_LOCK, self._record())
+            time.sleep(TAKE_OVER_S)  # of those that take it over at the same time, the last one to write has it
+            self.confirm()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):  # the next beat may pass; six have to fail before the lock expires
-                self._store.write(_LOCK, self._record())
+                self._renew()
+
+    def _renew(self) -> None:
+        held = self._read()
+        if held and not self._is_own(held):
+            self._taken_by = held
+        else:
+            self._store.write(_LOCK, self._record())
+
+    def _is_own(self, held: dict[str, Any]) -> bool:
+        return held.get("lock_id") == self._holder["lock_id"]
 
     def _record(self) -> bytes:
         return json.dumps({**self._holder, "beat": time.time()}).encode()

@@ -72,7 +72,7 @@ def clean_corpus(
     root, entries = open_corpus(input_uri, config.corpus)
     check_apart(input_uri, root, store.uri)
     load_relations(config.relations)
-    with OutputLock(store):
+    with OutputLock(store) as lock:
         version, run = open_version(store, config, models, root, new=new_version), next_run(store)
         done = load_done(store, config.output.retry, version.first_run)
         found = discover(root, entries, store, done, run, limit)
@@ -86,10 +86,12 @@ def clean_corpus(
                 on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
                 with passing_on(stop, journal):
                     for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+                        lock.check()
                         made.add(batch)
                         index.add(batch)
                         on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
         index.flush()
+        lock.confirm()
         whole = limit is None and made.statuses.total() == found.pending
         manifest = publish(store, config, models, found.root, version, whole=whole)
     rows_made, published = made.statuses.total(), manifest["images"]

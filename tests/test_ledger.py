@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -165,6 +166,41 @@ def test_a_dead_writers_lock_is_taken_over(store: Store) -> None:
         with OutputLock(store):
             assert json.loads(store.read("ledger/lock.json"))["pid"] == os.getpid()
         assert list(store.walk("ledger")) == []
+
+
+def test_a_writer_whose_lock_was_taken_over_publishes_nothing(store: Store) -> None:
+    with OutputLock(store) as slept:
+        slept.confirm()
+        other = {"host": "elsewhere", "pid": 1, "lock_id": "other", "beat": time.time()}
+        store.write("ledger/lock.json", json.dumps(other).encode())
+        with pytest.raises(OutputBusyError, match="taken over by elsewhere pid 1"):
+            slept.confirm()
+        with pytest.raises(OutputBusyError, match="taken over"):
+            slept.check()
+    assert json.loads(store.read("ledger/lock.json"))["lock_id"] == "other", "it is the other's to release"
+
+
+def test_of_two_that_take_over_one_goes_on(store: Store) -> None:
+    gone = {"host": "elsewhere", "pid": 1, "beat": time.time() - 3600}
+    store.write("ledger/lock.json", json.dumps(gone).encode())
+    went_on, refused = [], []
+    ended = threading.Barrier(2)
+
+    def run() -> None:
+        try:
+            with OutputLock(store):
+                went_on.append(1)
+                ended.wait(10)
+        except OutputBusyError:
+            refused.append(1)
+            ended.wait(10)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(went_on), len(refused)) == (1, 1)
 
 
 def test_a_living_writer_elsewhere_keeps_its_lock(store: Store) -> None:

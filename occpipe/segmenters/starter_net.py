@@ -28,7 +28,11 @@ class Output(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A feature pyramid from stride 32 down to 4; the stride-4 skip is what puts the masks on the edges."""
+    """A feature pyramid from stride 32 down to 4; the stride-4 skip is what puts the masks on the edges.
+
+    It gives 96 features per pixel; `classify` makes logits of them. That is linear, so features may be pooled, and those of
+    several looks averaged, before it: a quarter of the work of the decoder is then done once for all looks.
+    """
 
     def __init__(self, channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -50,9 +54,13 @@ class Decoder(nn.Module):
         p5 = self.smooth5(self.lateral5(f5) * gate)
         p4 = self.smooth4(F.relu(upsample(p5, f4) + self.lateral4(f4)))
         p3 = self.smooth3(F.relu(upsample(p4, f3) + self.lateral3(f3)))
-        p2 = self.smooth2(torch.cat([upsample(p3, f2), self.lateral2(f2)], 1))
-        logits: Tensor = self.classify(p2)
-        return logits
+        p2: Tensor = self.smooth2(torch.cat([upsample(p3, f2), self.lateral2(f2)], 1))
+        return p2
+
+    def presence(self, p2: Tensor) -> Tensor:
+        """How surely each class is somewhere in the image, B x (K + 1): the best probability of a 16-pixel square."""
+        squares = F.avg_pool2d(p2, min(4, *p2.shape[-2:]))  # before the classes: a sixteenth of the work
+        return torch.softmax(self.classify(squares).detach().float(), 1).amax((2, 3))
 
 
 class Together(nn.Module):
@@ -103,14 +111,13 @@ class StarterNet(nn.Module):
         pooled: Tensor = self.pool(features[-1]).mean((2, 3))
         return pooled
 
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features per pixel, B x 96 x H/4 x W/4, and tag logits, B x T; of B x 3 x H x W, normalised, multiples of 32."""
+        maps = self.backbone(x)
+        p2 = self.decoder(maps)
+        return p2, self.tagger(self.pooled(maps)) + self.scene(self.decoder.presence(p2))
+
     def forward(self, x: Tensor) -> Output:
         """Run on B x 3 x H x W, normalised, H and W multiples of 32."""
-        features = self.backbone(x)
-        pixels = self.decoder(features).contiguous()  # channels_last is slow to reduce over classes
-        return Output(pixels, self.tagger(self.pooled(features)) + self.scene(presence(pixels)))
-
-
-def presence(pixels: Tensor) -> Tensor:
-    """How surely each class is somewhere in the image, B x (K + 1): the best probability of a 16-pixel square."""
-    squares = F.avg_pool2d(pixels.detach().float(), min(4, *pixels.shape[-2:]))  # before the softmax: a sixteenth of it
-    return torch.softmax(squares, 1).amax((2, 3))
+        p2, tags = self.look(x)
+        return Output(self.decoder.classify(p2).contiguous(), tags)  # channels_last is slow to reduce over classes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from occpipe.efficientnet import normalise
 from occpipe.segmenters.starter import input_shape, resize_image
-from occpipe.segmenters.starter_net import StarterNet, Together, presence
+from occpipe.segmenters.starter_net import StarterNet, Together
 from occpipe.training.evaluation import best_cut
 from occpipe.training.segmentation_data import THINGS, LabelSpace, Photo
 
@@ -134,7 +134,7 @@ def features(net: StarterNet, photos: list[Photo], views: tuple[int, ...] = VIEW
             resized = resize_image(np.ascontiguousarray(image), *input_shape(p.image.shape[:2], side))
             maps = net.backbone(normalise(torch.from_numpy(resized)[None].to(device)))
             pooled.append(net.pooled(maps)[0].cpu())
-            seen.append(presence(net.decoder(maps))[0].cpu())
+            seen.append(net.decoder.presence(net.decoder(maps))[0].cpu())
             tags.append(torch.from_numpy(p.tags))
             photo.append(i)
     return Features(torch.stack(pooled), torch.stack(seen), torch.stack(tags), np.array(photo))
