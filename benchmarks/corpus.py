@@ -1,9 +1,12 @@
 """Run `occpipe clean` over a folder of photos and measure it from outside: rate, memory of all processes, object store.
 
-    python benchmarks/corpus.py PHOTOS OUTPUT [--config local] [--limit N]
+    python benchmarks/corpus.py PHOTOS [OUTPUT] [--config local] [--limit N]
+    python benchmarks/corpus.py PHOTOS --limit 1000 4000
 
 Memory is the proportional set size (PSS) summed over the driver and everything Ray starts, so shared pages count once;
-the object store's peak is what its file has ever touched. Both are sampled twice a second and given as peaks.
+the object store's peak is what its file has ever touched. Both are sampled twice a second and given as peaks. With several
+limits it runs once for each, and says how memory grows with the corpus: the models, Ray's processes and the blocks in
+flight are there for few photos already.
 Without arguments it runs over the demo's photos, into a folder that is removed again.
 """
 
@@ -55,14 +58,23 @@ def main() -> None:
     parser.add_argument("photos", nargs="?")
     parser.add_argument("output", nargs="?")
     parser.add_argument("--config", default="local")
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--limit", type=int, nargs="+", default=[None])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if options.photos is None:
             options.photos = f"{scratch}/input"
             subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", options.photos], check=True)
-        output = options.output or f"{scratch}/output"
-        print(json.dumps(measure(options.photos, output, options.config, options.limit)))
+        runs = []
+        for number, limit in enumerate(options.limit):
+            output = options.output if options.output and not number else f"{scratch}/output{number}"
+            runs.append(measure(options.photos, output, options.config, limit))
+            print(json.dumps(runs[-1]), flush=True)
+        for run in runs[1:]:
+            processes, store = (run[key] / runs[0][key] for key in ("peak_mb", "object_store_mb"))
+            images = run["images"] / runs[0]["images"]
+            print(
+                f"{images:.1f} times the images: {processes:.2f} times the memory, {store:.2f} times the object store"
+            )
 
 
 def measure(photos: str, output: str, config: str, limit: int | None) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The command line. Each error that a user can act on is one line on standard error and an exit code of its own.
 
 Exit codes: 0 done (error rows are results, and counted); 1 unexpected; 2 wrong config or arguments; 3 input or output
-cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is too small; 6 another run holds the output;
-7 `--strict` and there are error rows; 130 stopped by Ctrl-C or SIGTERM.
+cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is too small or out of reach; 6 another run
+holds the output; 7 `--strict` and there are error rows; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.table import Table
 from occpipe import __version__, cli_learning
 from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
+from occpipe.cli_jobs import jobs_app, submit
 from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
@@ -196,6 +197,8 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
 for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
     app.command()(_command)  # after the others, as the help lists them
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(submit)
+app.add_typer(jobs_app, name="jobs")
 
 
 @app.callback(invoke_without_command=True)

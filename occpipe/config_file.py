@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +38,19 @@ def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> 
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(f"config {source}: {'; '.join(_explain(error))}")) from None
+
+
+def overrides_of(config: Config) -> list[str]:
+    """The overrides that make a config out of the default one, such as `policy.cut=0.3`."""
+    return list(_differences(config.model_dump(mode="json"), Config().model_dump(mode="json"), ""))
+
+
+def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _differences(value, defaults[name], f"{prefix}{name}.")
+        elif value != defaults[name]:
+            yield f"{prefix}{name}={json.dumps(value)}"
 
 
 def _config_folder() -> Any:

@@ -33,6 +33,12 @@ class CapacityError(OccpipeError):
     exit_code = 5
 
 
+class ClusterError(OccpipeError):
+    """The cluster cannot be reached, or does not do what it was asked for."""
+
+    exit_code = 5
+
+
 class OutputBusyError(OccpipeError):
     """Another run holds the output; the message names the holder."""
 

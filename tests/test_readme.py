@@ -66,7 +66,7 @@ def test_s3_commands(folder: Path, s3: Path) -> None:  # noqa: F811 - the fixtur
     bucket = s3 / "my-bucket"
     bucket.mkdir()
     (folder / "photos").rename(bucket / "photos")
-    (script,) = [b for b in blocks("bash") if "s3://" in b and "ray job" not in b]
+    (script,) = [b for b in blocks("bash") if "s3://" in b and "RAY_DASHBOARD" not in b]
     bash(script, folder)
     assert (bucket / "cleaned" / "images" / "palace.jpg").exists()
 

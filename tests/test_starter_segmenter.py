@@ -103,7 +103,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
     assert asset.stat().st_size <= 12_000_000
     with safe_open(asset, framework="pt") as weights:
         meta = json.loads(weights.metadata()["occpipe"])
-    assert meta["format"] == 3
+    assert meta["format"] == 4
     assert len(meta["classes"]) == len(meta["is_thing"]) == 90
     assert sum(meta["is_thing"]) == 80
     assert len(meta["tags"]) == 91
@@ -119,7 +119,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "future", {"occpipe": json.dumps({"format": 99})})
     with pytest.raises(WeightsError, match="format 99"):
         load_weights(tmp_path / "future")
-    header = {"format": 3, "variant": "lite0", "classes": ["a"], "is_thing": [True], "tags": ["b"]}
+    header = {"format": 4, "variant": "lite0", "classes": ["a"], "is_thing": [True], "tags": ["b"]}
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign", {"occpipe": json.dumps(header)})
     with pytest.raises(WeightsError, match="not those of the starter"):
         load_weights(tmp_path / "foreign")

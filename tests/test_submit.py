@@ -1,10 +1,12 @@
-"""The README's `ray job submit`, against a real head node on loopback with token authentication."""
+"""`occpipe submit`, `occpipe jobs` and the README's `ray job submit`, on a real head node on loopback with a token."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,9 +20,17 @@ import psutil
 import pytest
 
 from jobs.make_demo import scenes
+from occpipe.config_file import load_config
+from occpipe.errors import ConfigError
+from occpipe.ledger import part_keys
+from occpipe.storage import open_store
+from occpipe.submission import entrypoint, job_name
+from tests.chaos.corpus import SETTINGS, make_corpus
 from tests.scenes import encoded
 from tests.test_pipeline import rows_of, s3  # noqa: F401 - a fixture
 from tests.test_readme import ROOT, bash, blocks
+
+COUNT = 120  # images of the run that is stopped
 
 
 def free_port() -> int:
@@ -28,6 +38,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_for_agents(address: str) -> None:
+    """Wait until a job can be taken: the dashboard answers some seconds before its node can."""
+    try_one = f"from ray.job_submission import JobSubmissionClient as C; C({address!r}).submit_job(entrypoint='true')"
+    for _ in range(60):  # in processes of their own: Ray reads its token mode once in a process
+        if subprocess.run([sys.executable, "-c", try_one], capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(1)
+    raise TimeoutError("no node takes a job")
 
 
 @pytest.fixture
@@ -46,12 +66,9 @@ def head(s3: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F
     command += ["--object-store-memory=300000000", f"--temp-dir={folder}", "--include-dashboard=true"]
     node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{dashboard}"
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for_agents(address)
+        yield address
     finally:
         started = psutil.Process(node.pid)
         for process in (*started.children(recursive=True), started):
@@ -61,17 +78,80 @@ def head(s3: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_submitted_job_publishes(head: str, s3: Path) -> None:  # noqa: F811 - the fixture
+def test_the_commands_of_the_readme_publish(head: str, s3: Path) -> None:  # noqa: F811 - the fixture
     bucket = s3 / "my-bucket"
     (bucket / "photos").mkdir(parents=True)
     (bucket / "photos" / "palace.jpg").write_bytes(encoded(dict(scenes())["cat_at_the_palace"]))
-    (script,) = [block for block in blocks("bash") if "ray job submit" in block]
-    for _ in range(30):  # the dashboard answers some seconds before its node can take a job
-        try:
-            bash(script, ROOT, RAY_DASHBOARD=head)
-            break
-        except AssertionError as error:
-            if "No available agent" not in str(error):
-                raise
-            time.sleep(2)
-    assert rows_of("s3://my-bucket/out")["palace.jpg"]["status"] in ("cleaned", "unchanged")
+    own, rays = [block for block in blocks("bash") if "RAY_DASHBOARD" in block]
+    assert "SUCCEEDED" in bash(own, ROOT, RAY_DASHBOARD=head)
+    bash(rays, ROOT, RAY_DASHBOARD=head)
+    for output in ("cleaned", "out"):
+        assert rows_of(f"s3://my-bucket/{output}")["palace.jpg"]["status"] in ("cleaned", "unchanged")
+
+
+def occpipe(*arguments: str, exit_code: int = 0) -> str:
+    """Run the command; what it printed."""
+    command = [sys.executable, "-m", "occpipe", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
+    printed = done.stdout + done.stderr
+    assert done.returncode == exit_code, printed
+    return printed
+
+
+def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> None:
+    images, output = tmp_path / "in", str(tmp_path / "out")
+    make_corpus(images, COUNT)
+    run = [str(images), output, "--address", head, "--config", "local", "--working-dir", str(ROOT)]
+    run += [part for setting in SETTINGS for part in ("--set", setting)]
+    run += ["--env", "OCCPIPE_TEST=1", "--runtime-env", json.dumps({"env_vars": {"OCCPIPE_TEST_TOO": "1"}})]
+    assert "occpipe jobs logs occpipe-out-" in occpipe("submit", *run, "--no-wait")
+    job_id = job_name(output)
+    assert job_id in occpipe("jobs", "list", "--address", head)
+    assert job_id in occpipe("submit", *run, exit_code=6), "while it runs a second one is refused"
+
+    store = open_store(output)
+    end = time.monotonic() + 200
+    while not part_keys(store) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert "STOPPED" in occpipe("jobs", "stop", job_id, "--address", head)
+    assert "the same command goes on from here" in occpipe("jobs", "logs", job_id, "--address", head, exit_code=130)
+    published = len(rows_of(output))
+    assert 0 < published < COUNT
+
+    printed = occpipe("submit", *run)
+    assert f"{job_id}-2: SUCCEEDED" in printed
+    assert f"{published} images were done before this run" in printed
+    assert len(rows_of(output)) == COUNT
+    listed = occpipe("jobs", "list", "--address", head)
+    assert "STOPPED" in listed
+    assert "SUCCEEDED" in listed
+
+
+def test_without_the_token_there_is_no_way_in(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    assert "occpipe: " in occpipe("jobs", "list", "--address", head, exit_code=5)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    occpipe("jobs", "list", "--address", head, exit_code=5)
+
+
+def test_a_dashboard_that_is_not_there_is_one_line() -> None:
+    printed = occpipe("jobs", "list", "--address", f"http://127.0.0.1:{free_port()}", exit_code=5)
+    assert len(printed.splitlines()) == 1
+
+
+def test_the_entrypoint_says_what_the_config_says() -> None:
+    config = load_config("gpu", ["policy.cut=0.3", "policy.remove=[cat]", "inpainter.model=telea"])
+    arguments = shlex.split(entrypoint(config, "s3://b/in", "s3://b/my out", ["--limit", "5"]))
+    assert arguments[:8] == ["python", "-m", "occpipe", "clean", "s3://b/in", "s3://b/my out", "--limit", "5"]
+    assert load_config("local", arguments[9::2]) == config
+
+
+def test_a_relative_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="path of this machine"):
+        entrypoint(load_config(), "photos", "s3://b/out")
+
+
+def test_a_jobs_name_is_that_of_its_output() -> None:
+    assert job_name("s3://bucket/Summer 2024/") == job_name("s3://bucket/Summer 2024")
+    assert job_name("s3://bucket/Summer 2024").startswith("occpipe-summer-2024-")
+    assert job_name("s3://other/Summer 2024") != job_name("s3://bucket/Summer 2024")

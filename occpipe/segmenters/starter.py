@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from occpipe.segmenters.starter_net import StarterNet
 
-FORMAT = 3
+FORMAT = 4
 DOUBTFUL = 0.6
 FAMILIES = (  # the COCO supercategories within which the net mixes up parts of one thing
     ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),

@@ -66,7 +66,7 @@ class TrainingRun(ABC, Generic[Net, Sample]):
 
     def _progress(self) -> float:
         if self._config.steps is not None:
-            return self.step / self._config.steps
+            return self.step / self._config.steps if self._config.steps else 1.0
         return self.elapsed / (60 * self._config.minutes)
 
     def learn(self, samples: list[Sample]) -> dict[str, float]:

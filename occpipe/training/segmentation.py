@@ -183,14 +183,18 @@ class Trainer(TrainingRun[StarterNet, Sample]):
 
 
 def exported_state(weights: Path, space: LabelSpace, variant: str) -> dict[str, Tensor]:
-    """The state of an exported net, to go on from; ValueError where it has other classes or another backbone."""
+    """The state of an exported net, to go on from, but for its tagger, which is fitted at the end of each run.
+
+    Raises ValueError where it has other classes or another backbone.
+    """
     with safe_open(weights, framework="pt") as opened:
         meta = json.loads((opened.metadata() or {}).get("occpipe", "{}"))
         if tuple(meta.get("classes", ())) != space.classes or tuple(meta.get("tags", ())) != space.tags:
             raise ValueError(f"{weights}: trained for other classes than those of the data")
         if meta.get("variant") != variant:
             raise ValueError(f"{weights}: its backbone is {meta.get('variant')}, not {variant}")
-        return {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118  # not a dict
+        names = [name for name in opened.keys() if not name.startswith("tagger.")]  # noqa: SIM118  # not a dict
+        return {name: opened.get_tensor(name).float() for name in names}
 
 
 def export(net: StarterNet, space: LabelSpace, out: Path, **extra: object) -> None:

@@ -35,11 +35,11 @@ _WIDTHS = {
 _TITLE = f"{'storage':8}{'fault':40}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items()) + "  note"
 
 
-def enter_namespace() -> None:
-    """Start again in namespaces of our own: no network but loopback, and mounts that nobody else sees."""
+def enter_namespace(module: str) -> None:
+    """Start a module again in namespaces of our own: no network but loopback, and mounts that nobody else sees."""
     if os.environ.get(_INSIDE):
         return
-    inside = f'ip link set lo up && exec "{sys.executable}" -m tests.chaos "$@"'
+    inside = f'ip link set lo up && exec "{sys.executable}" -m {module} "$@"'
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = [
         "unshare",
@@ -110,5 +110,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    enter_namespace()
+    enter_namespace("tests.chaos")
     sys.exit(main())

@@ -2,7 +2,8 @@
 
 `OCCPIPE_CHAOS` is JSON: `struck`, a file that gets a byte for each time that the fault strikes; `die_in` a stage, after so
 many calls in one process (`after`), `once` in all, or whenever the input holds `poison` (hex of some bytes); `memory` is
-the number of images beyond which the segmenter says that the GPU's memory is full, as it does for a magenta image alone.
+the number of images beyond which the segmenter says that the GPU's memory is full, as it does for a magenta image alone;
+`work` are seconds that the segmenter sleeps for each image in place of looking at it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
@@ -101,10 +103,33 @@ def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def sleeping(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The segmenter, which sleeps for each image as long as a GPU works, and finds a cat in each large one."""
+
+    def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
+        import numpy as np
+
+        from occpipe.types import Segment, Segmentation
+
+        time.sleep(CHAOS["work"] * len(images))
+        found = []
+        for image in images:
+            mask = np.zeros(image.shape[:2], np.uint8)
+            mask[20:40, 20:40] = 1
+            cat = (Segment.from_mask("cat", True, 0.9, mask),) if image.shape[1] > 96 else ()
+            height, width = image.shape[:2]
+            found.append(Segmentation(height, width, cat, {"grass": 0.9, "tree": 0.9}))
+        return found
+
+    return wrapped
+
+
 def spoil(module: ModuleType) -> None:
     """Replace what is to fail in a module that was just imported."""
     if "memory" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
         module.StarterSegmenter.__call__ = short_of_memory(module.StarterSegmenter.__call__)
+    if "work" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
+        module.StarterSegmenter.__call__ = sleeping(module.StarterSegmenter.__call__)
     stage = CHAOS.get("die_in")
     if stage == "sink" and module.__name__ == "occpipe.storage.local":
         module.LocalStore.write = half_written(module.LocalStore.write)

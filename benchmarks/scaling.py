@@ -1,0 +1,76 @@
+"""How a run scales with nodes whose GPU work takes a fixed time: 1, 2 and 3 nodes on this machine, with a GPU each in name.
+
+What bounds it: the segmenter sleeps `--work` seconds an image in place of computing, so n nodes can do n / work images/s.
+All else (decoding, the decision, the writing, Ray's hops) shares this machine's cores and must hide behind that. The rate
+is that of the rows between 10% and 90% of the run, so that starting and running empty do not count. A simulation: it says
+what the pipeline adds to the GPU's time, not what a GPU does.
+Run: python -m benchmarks.scaling [--images 600] [--nodes 1 2 3] [--work 0.15]   (as root, or where namespaces may be made)
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from tests.chaos.__main__ import enter_namespace
+from tests.chaos.corpus import make_corpus
+from tests.chaos.runs import Run, count
+
+
+def pools(nodes: int) -> tuple[str, ...]:
+    """Half a GPU for each actor, and an actor of each pool for each node."""
+    sizes = [
+        f"placement.{pool}.{key}={nodes}" for pool in ("segment", "inpaint") for key in ("max_size", "initial_size")
+    ]
+    return (*sizes, "placement.segment.num_gpus=0.5", "placement.inpaint.num_gpus=0.5")
+
+
+def measure(source: Path, output: Path, images: int, nodes: int, work: float) -> float:
+    """Images/s in the middle of a run on so many nodes; raises RuntimeError where an image is lost or doubled."""
+    node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 10**8}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(**node)
+        address = f"ray.address={cluster.address}"
+        run = Run(str(source), str(output), chaos={"work": work}, settings=(*pools(nodes), address))
+        run.wait_for(images // 10)
+        begun, first = time.monotonic(), run.rows_committed()
+        run.wait_for(images * 9 // 10)
+        ended, last = time.monotonic(), run.rows_committed()
+        code, message = run.finish()
+    finally:
+        cluster.shutdown()
+    outcome = count(str(output), images, injected=0)
+    if code or not outcome.survived:
+        raise RuntimeError(f"exit code {code}, {outcome}: {message}")
+    return (last - first) / (ended - begun)
+
+
+def main() -> None:
+    """Print a line for each number of nodes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--work", type=float, default=0.15)
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="scaling-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
+        make_corpus(root / "in", wanted.images)
+        print("nodes  images/s  of the bound  efficiency", flush=True)
+        alone = 0.0
+        for nodes in wanted.nodes:
+            rate = measure(root / "in", root / str(nodes), wanted.images, nodes, wanted.work)
+            alone = alone or rate / nodes
+            print(
+                f"{nodes:5} {rate:9.2f} {rate * wanted.work / nodes:13.2f} {rate / (nodes * alone):11.2f}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    enter_namespace("benchmarks.scaling")
+    main()

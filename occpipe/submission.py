@@ -1,0 +1,207 @@
+"""Runs on a Ray cluster as Ray jobs: submitted, followed and stopped by the REST interface of its dashboard.
+
+The job is named after its output, so that a second submission finds the first one: while that runs it is refused,
+afterwards it goes on from there under the same name and a number. The token of a cluster with authentication comes from
+where Ray's own tools look for it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), and no credential is ever put into a job: whoever
+sees the dashboard, sees a job's settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from ray.exceptions import RayError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
+
+from occpipe.config import Config
+from occpipe.config_file import overrides_of
+from occpipe.errors import ClusterError, ConfigError, OutputBusyError
+
+STOP_WAIT_S = 900
+"""How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PRIVATE_KEY|ACCESS_KEY_ID", re.IGNORECASE)
+_OUTPUT, _INPUT = "occpipe_output", "occpipe_input"  # keys of a job's metadata
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of occpipe on a cluster; times are None where the cluster does not know them (yet)."""
+
+    id: str
+    status: JobStatus
+    input: str
+    output: str
+    started: datetime | None
+    ended: datetime | None
+    message: str
+    exit_code: int | None
+
+
+def job_name(output_uri: str) -> str:
+    """The name of the jobs that write an output: readable, and another one for another output."""
+    uri = output_uri.rstrip("/")
+    readable = re.sub(r"[^a-z0-9]+", "-", uri.rpartition("/")[2].lower()).strip("-")[:40]
+    return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
+
+
+def entrypoint(config: Config, input_uri: str, output_uri: str, options: Sequence[str] = ()) -> str:
+    """The shell command of a job: `occpipe clean`, with what the config says beside the defaults.
+
+    Raises ConfigError for a path that only this machine knows.
+    """
+    for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
+        if not urlsplit(uri).scheme and not uri.startswith("/"):
+            raise ConfigError(f"{name} {uri!r} is a path of this machine; give a URI, or an absolute path of all nodes")
+    command = ["python", "-m", "occpipe", "clean", input_uri, output_uri, *options]
+    for override in overrides_of(config):
+        command += ["--set", override]
+    return shlex.join(command)
+
+
+class Jobs:
+    """The jobs of occpipe on the cluster whose dashboard is at `address` (http:// or https://).
+
+    `headers` go with each request; `ca` is a file of certificates to trust. Raises ClusterError where no dashboard answers,
+    or where it asks for another token.
+    """
+
+    def __init__(self, address: str, *, headers: Mapping[str, str] | None = None, ca: str | None = None) -> None:
+        self.address = address
+        with self._reachable():
+            self._client = JobSubmissionClient(address, headers=dict(headers or {}), verify=ca or True)
+
+    def submit(
+        self,
+        config: Config,
+        input_uri: str,
+        output_uri: str,
+        *,
+        name: str | None = None,
+        options: Sequence[str] = (),
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Submit a run and return the id of its job; `options` are further ones of `occpipe clean`.
+
+        Raises OutputBusyError where a job for the same output is waiting or running, ConfigError for a credential among the
+        environment variables of `runtime_env`.
+        """
+        environment = dict((runtime_env or {}).get("env_vars", {}))
+        for variable in environment:
+            if _SECRET.search(variable):
+                raise ConfigError(
+                    f"{variable}: a job's environment can be read in the dashboard; give nodes a role or a secret"
+                )
+        environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_WAIT_S))
+        name = name or job_name(output_uri)
+        earlier = [job for job in self.list() if re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.id)]
+        for job in earlier:
+            if not job.status.is_terminal():
+                raise self._busy(output_uri, job.id)
+        new = name if not earlier else f"{name}-{len(earlier) + 1}"
+        command = entrypoint(config, input_uri, output_uri, options)
+        with self._reachable():
+            try:
+                job_id: str = self._client.submit_job(
+                    entrypoint=command,
+                    submission_id=new,
+                    runtime_env={**(runtime_env or {}), "env_vars": environment},
+                    metadata={_INPUT: input_uri, _OUTPUT: output_uri},
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):  # submitted by somebody else this moment
+                    raise self._busy(output_uri, new) from None
+                raise
+        return job_id
+
+    def list(self) -> list[Job]:
+        """The jobs of occpipe, the latest last."""
+        with self._reachable():
+            found = [_job(details) for details in self._client.list_jobs() if details.type == JobType.SUBMISSION]
+        return sorted(
+            (job for job in found if job.output), key=lambda job: job.started or datetime.max.replace(tzinfo=UTC)
+        )
+
+    def get(self, job_id: str) -> Job:
+        """A job; ClusterError where there is none of that id."""
+        with self._reachable():
+            return _job(self._client.get_job_info(job_id))
+
+    def follow(self, job_id: str, write: Callable[[str], object]) -> Job:
+        """Pass on what the job prints until it ends; a connection that breaks is made again."""
+        written = 0
+
+        async def pass_on() -> None:
+            nonlocal written
+            seen = 0
+            async for text in self._client.tail_job_logs(job_id):
+                seen += len(text)
+                if seen > written:
+                    write(text[max(0, len(text) - (seen - written)) :])
+                    written = seen
+
+        while True:
+            with self._reachable():
+                asyncio.run(pass_on())
+            job = self.get(job_id)
+            if job.status.is_terminal():
+                return job
+            time.sleep(1)
+
+    def stop(self, job_id: str, *, wait: bool = True) -> Job:
+        """Ask a job to finish what it has begun and publish it; with `wait`, return when it has ended."""
+        job = self.get(job_id)
+        if not job.status.is_terminal():
+            with self._reachable():
+                self._client.stop_job(job_id)
+        while wait and not job.status.is_terminal():
+            time.sleep(1)
+            job = self.get(job_id)
+        return job
+
+    def _busy(self, output_uri: str, job_id: str) -> OutputBusyError:
+        see = f"occpipe jobs logs {job_id} --address {self.address}"
+        return OutputBusyError(f"{output_uri} is being written by the job {job_id}; `{see}` follows it")
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, RayError) as error:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ClusterError(f"{self.address}: {reason}") from error
+
+
+def exit_code(job: Job) -> int:
+    """What `occpipe clean` ended with in a job that has ended."""
+    if job.status is JobStatus.SUCCEEDED:
+        return 0
+    return _INTERRUPTED if job.status is JobStatus.STOPPED else job.exit_code or 1
+
+
+def _job(details: JobDetails) -> Job:
+    known = details.metadata or {}
+    return Job(
+        details.submission_id or "",
+        JobStatus(details.status),
+        known.get(_INPUT, ""),
+        known.get(_OUTPUT, ""),
+        _time(details.start_time),
+        _time(details.end_time),
+        details.message or "",
+        details.driver_exit_code,
+    )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
