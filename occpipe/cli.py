@@ -20,6 +20,7 @@ from occpipe import __version__, cli_learning
 from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
+from occpipe.cli_plan import plan
 from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
@@ -197,6 +198,7 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
 for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
     app.command()(_command)  # after the others, as the help lists them
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(plan)
 app.command()(submit)
 app.add_typer(jobs_app, name="jobs")
 

@@ -1,11 +1,11 @@
-"""Binary masks: run-length coding (COCO's compressed form, by pycocotools), growth and grouping.
+"""Binary masks: run-length coding (COCO's compressed form, by pycocotools), growth, grouping and clean-up.
 
 A 12 MP mask is 12 MB as uint8 and a few kB as RLE, so masks travel between stages as RLE only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -99,3 +99,48 @@ def resize_rle(rle: Rle, height: int, width: int) -> Rle:
     if (rle.height, rle.width) == (height, width):
         return rle
     return Rle.encode(resize_mask(rle_decode(rle), height, width))
+
+
+def regions(mask: NDArray[np.uint8], smallest: int, *, split: bool) -> list[NDArray[np.uint8]]:
+    """The parts of a class mask, H x W in {0, 1}, without specks and holes below `smallest` pixels.
+
+    Connected components each (8 neighbours), or all of them together where `split` is false.
+    """
+    left, top, width, height = cv2.boundingRect(mask)
+    # one more pixel around, where the image has it: what touches that ring is outside, not a hole
+    box = np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
+    part = _without_specks(mask[box], smallest)
+    sides = (top > 0, left > 0, top + height < mask.shape[0], left + width < mask.shape[1])
+    # a hole smaller than a speck can hold dropped specks only, so that closing it overlaps no other segment
+    mask = np.zeros_like(mask)
+    mask[box] = _without_holes(part, smallest, sides)
+    if not mask.any():
+        return []
+    if not split:
+        return [mask]
+    count, parts = cv2.connectedComponents(mask, connectivity=8)
+    return [(parts == i).astype(np.uint8) for i in range(1, count)]
+
+
+def _without_specks(mask: NDArray[np.uint8], smallest: int) -> NDArray[np.uint8]:
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
+    if keep[1:].all():
+        return mask
+    keep[0] = False
+    kept: NDArray[np.uint8] = keep[parts].astype(np.uint8)
+    return kept
+
+
+def _without_holes(mask: NDArray[np.uint8], smallest: int, outside: Sequence[bool]) -> NDArray[np.uint8]:
+    """Fill the holes; what reaches a side (top, left, bottom, right) that has more of the image behind it is none."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    hole = stats[:, cv2.CC_STAT_AREA] < smallest
+    for is_open, side in zip(outside, (parts[0], parts[:, 0], parts[-1], parts[:, -1]), strict=True):
+        if is_open:
+            hole[side] = False
+    if not hole[1:].any():
+        return mask
+    hole[0] = True  # the mask itself
+    filled: NDArray[np.uint8] = hole[parts].astype(np.uint8)
+    return filled

@@ -31,15 +31,20 @@ def pick_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def set_threads(threads: int) -> None:
-    """Torch's threads in this process; 0 gives half of the machine's cores to each of the two pools."""
+def set_threads(threads: int) -> int:
+    """Set torch's threads in this process and say how many; 0 gives half of the cores to each of the two pools."""
     import torch
 
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) // 2))
+    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(threads)
+    return threads
 
 
-def load_segmenter(config: Config) -> Segmenter:
-    """The segmenter of a config, with its weights, on its device. Raises WeightsError."""
+def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
+    """The segmenter of a config, with its weights, on its device. Raises WeightsError.
+
+    `workers` is how many images of a call may be looked at at the same time, where a segmenter can do that.
+    """
     settings = config.segmenter
     device = pick_device(settings.device)
     if settings.model.startswith("hf:"):
@@ -61,7 +66,7 @@ def load_segmenter(config: Config) -> Segmenter:
 
             return MaskRcnnSegmenter(path, device, tagger=_starter_segmenter(config, device))
         case _:
-            return _starter_segmenter(config, device)
+            return _starter_segmenter(config, device, workers)
 
 
 def load_inpainter(config: Config) -> Inpainter:
@@ -244,12 +249,12 @@ def _find(name: str, kind: str) -> weights.Weight:
     return known[name]
 
 
-def _starter_segmenter(config: Config, device: str) -> Segmenter:
+def _starter_segmenter(config: Config, device: str, workers: int = 1) -> Segmenter:
     from occpipe.segmenters.starter import StarterSegmenter
 
     path = weights.locate(weights.registry()["starter-segmenter"], config.weights)
     # On a CPU a batch is no faster, and its sums round otherwise than those of one photo: rows would depend on neighbours.
-    return StarterSegmenter(path, device, batch_size=1 if device == "cpu" else 8)
+    return StarterSegmenter(path, device, batch_size=1 if device == "cpu" else 8, workers=workers)
 
 
 def _crop_inpainter(config: Config) -> CropInpainter:

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 from occpipe.efficientnet import fold_norms, normalise
 from occpipe.errors import WeightsError
-from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful, regions
+from occpipe.masks import regions
+from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful
 from occpipe.segmenters.starter_net import StarterNet
 from occpipe.types import Image, Segmentation
+from tests.scenes import photo
 
 skimage_data = pytest.importorskip("skimage.data", reason="the demo extra has the photos")
 
@@ -192,3 +194,12 @@ def test_doubtful_parts_go_to_the_animal_they_touch() -> None:
     labels[5:15, 15:20] = 2
     merge_doubtful(labels, np.full(labels.shape, 0.9, np.float32), [1, 2])
     assert (labels[5:15, 15:20] == 2).all(), "two sure animals stay two"
+
+
+def test_with_workers_an_image_does_not_depend_on_its_neighbours() -> None:
+    images = [photo("chelsea", 160), photo("coffee", 128), photo("chelsea", 96)]
+    before = torch.get_num_threads()
+    segmenter = StarterSegmenter(max_side=160, batch_size=1, workers=2)
+    assert segmenter(images) == [segmenter([image])[0] for image in images]
+    assert segmenter([]) == []
+    assert torch.get_num_threads() == before, "only its workers take one core each"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.errors import WeightsError
-from occpipe.masks import resize_mask
-from occpipe.types import Image, Mask, Segment, Segmentation
+from occpipe.masks import regions, resize_mask
+from occpipe.types import Image, Segment, Segmentation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +104,8 @@ class StarterSegmenter:
     `weights` is a safetensors file, by default the shipped one. `max_side` is the longer side in pixels at which the
     net looks; it looks again at the other fractions of it in `looks`, which costs 40% more and brings 1 point of mean
     IoU (0.603 to 0.614 on 94 held-out photos, of a net half trained; mirrored looks bring nothing). Segments below
-    `min_area_fraction` of the image or below `min_score` are dropped. Raises WeightsError.
+    `min_area_fraction` of the image or below `min_score` are dropped. On a CPU, `workers` images are looked at at the same
+    time, each on one core, which is a quarter faster than one image on as many cores. Raises WeightsError.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class StarterSegmenter:
         min_score: float = 0.35,
         tag_cut: float | None = None,
         batch_size: int = 8,
+        workers: int = 1,
     ) -> None:
         if max_side < 32 or batch_size < 1 or not looks:
             raise ValueError(f"max_side {max_side} (at least 32), batch_size {batch_size} (at least 1), looks {looks}")
@@ -125,6 +128,7 @@ class StarterSegmenter:
         self.min_area_fraction, self.min_score = min_area_fraction, min_score
         self.tag_cut = self.meta.tag_cut if tag_cut is None else tag_cut
         index = {name: number for number, name in enumerate(self.meta.classes)}
+        self._workers = _pool(workers) if workers > 1 and device == "cpu" else None
         self._families = [[index[name] for name in family if name in index] for family in FAMILIES]
 
     @property
@@ -135,8 +139,13 @@ class StarterSegmenter:
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
         """One segmentation per image, in order; images are RGB uint8 H x W x 3 of any sizes.
 
-        Images of one input shape go through the net together.
+        Images of one input shape go through the net together, but with workers each alone.
         """
+        if self._workers is None:
+            return self._together(images)
+        return [found for (found,) in self._workers.map(lambda image: self._together([image]), images)]
+
+    def _together(self, images: Sequence[Image]) -> list[Segmentation]:
         by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for i, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -217,6 +226,13 @@ class StarterSegmenter:
         return Segmentation(height, width, tuple(segments), stuff)
 
 
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads in which torch takes one core each; elsewhere it takes as many as before."""
+    import torch
+
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+
 def merge_doubtful(labels: NDArray[np.uint8], probability: NDArray[np.float32], family: Sequence[int]) -> None:
     """Give the doubtful parts of an animal to the animal they touch, in place.
 
@@ -242,48 +258,3 @@ def resize_image(image: Image, height: int, width: int) -> Image:
     shrinks = height * width < image.shape[0] * image.shape[1]
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return resized.astype(np.uint8, copy=False)
-
-
-def regions(mask: Mask, smallest: int, *, split: bool) -> list[Mask]:
-    """The parts of a class mask, H x W in {0, 1}, without specks and holes below `smallest` pixels.
-
-    Connected components each (8 neighbours), or all of them together where `split` is false.
-    """
-    left, top, width, height = cv2.boundingRect(mask)
-    # one more pixel around, where the image has it: what touches that ring is outside, not a hole
-    box = np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
-    part = _without_specks(mask[box], smallest)
-    sides = (top > 0, left > 0, top + height < mask.shape[0], left + width < mask.shape[1])
-    # a hole smaller than a speck can hold dropped specks only, so that closing it overlaps no other segment
-    mask = np.zeros_like(mask)
-    mask[box] = _without_holes(part, smallest, sides)
-    if not mask.any():
-        return []
-    if not split:
-        return [mask]
-    count, parts = cv2.connectedComponents(mask, connectivity=8)
-    return [(parts == i).astype(np.uint8) for i in range(1, count)]
-
-
-def _without_specks(mask: Mask, smallest: int) -> Mask:
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
-    if keep[1:].all():
-        return mask
-    keep[0] = False
-    kept: Mask = keep[parts].astype(np.uint8)
-    return kept
-
-
-def _without_holes(mask: Mask, smallest: int, outside: Sequence[bool]) -> Mask:
-    """Fill the holes; what reaches a side (top, left, bottom, right) that has more of the image behind it is none."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
-    hole = stats[:, cv2.CC_STAT_AREA] < smallest
-    for is_open, side in zip(outside, (parts[0], parts[:, 0], parts[-1], parts[:, -1]), strict=True):
-        if is_open:
-            hole[side] = False
-    if not hole[1:].any():
-        return mask
-    hole[0] = True  # the mask itself
-    filled: Mask = hole[parts].astype(np.uint8)
-    return filled

@@ -45,8 +45,8 @@ class SegmentStage:
     WRITES = ("format", "width", "height", "segments", "stuff", "status", "reason", "error")
 
     def __init__(self, config: Config, segmenter: Segmenter | None = None) -> None:
-        set_threads(config.placement.segment.threads)
-        self._segmenter = segmenter or load_segmenter(config)
+        threads = set_threads(config.placement.segment.threads)
+        self._segmenter = segmenter or load_segmenter(config, workers=threads)
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
         self._side = config.segmenter.decode_side
         self._decoders = ThreadPoolExecutor(4)
