@@ -5,8 +5,8 @@
 
 Memory is the proportional set size (PSS) summed over the driver and everything Ray starts, so shared pages count once;
 the object store's peak is what its file has ever touched. Both are sampled twice a second and given as peaks. With several
-limits it runs once for each, and says how memory grows with the corpus: the models, Ray's processes and the blocks in
-flight are there for few photos already.
+limits it runs once for each (OUTPUT is the first one's), and says how memory grows with the corpus: the models, Ray's
+processes and the blocks in flight are there for few photos already.
 Without arguments it runs over the demo's photos, into a folder that is removed again.
 """
 
@@ -69,11 +69,10 @@ def main() -> None:
             output = options.output if options.output and not number else f"{scratch}/output{number}"
             runs.append(measure(options.photos, output, options.config, limit))
             print(json.dumps(runs[-1]), flush=True)
-        for run in runs[1:]:
-            processes, store = (run[key] / runs[0][key] for key in ("peak_mb", "object_store_mb"))
-            images = run["images"] / runs[0]["images"]
+        for limit, run in zip(options.limit[1:], runs[1:], strict=True):
+            processes, store = (run[key] / max(1, runs[0][key]) for key in ("peak_mb", "object_store_mb"))
             print(
-                f"{images:.1f} times the images: {processes:.2f} times the memory, {store:.2f} times the object store"
+                f"{limit} images: {processes:.2f} times the memory of the first run, {store:.2f} times its object store"
             )
 
 

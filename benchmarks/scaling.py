@@ -10,15 +10,17 @@ Run: python -m benchmarks.scaling [--images 600] [--nodes 1 2 3] [--work 0.15]  
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 from ray.cluster_utils import Cluster
 
 from tests.chaos.__main__ import enter_namespace
 from tests.chaos.corpus import make_corpus
-from tests.chaos.runs import Run, count
+from tests.chaos.runs import Run, count, hooked
 
 
 def pools(nodes: int) -> tuple[str, ...]:
@@ -32,10 +34,11 @@ def pools(nodes: int) -> tuple[str, ...]:
 def measure(source: Path, output: Path, images: int, nodes: int, work: float) -> float:
     """Images/s in the middle of a run on so many nodes; raises RuntimeError where an image is lost or doubled."""
     node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 10**8}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    try:
+    with patch.dict(os.environ, hooked({"work": work})):  # the nodes', and so their workers'
+        cluster = Cluster(initialize_head=True, head_node_args=node)
         for _ in range(nodes - 1):
             cluster.add_node(**node)
+    try:
         address = f"ray.address={cluster.address}"
         run = Run(str(source), str(output), chaos={"work": work}, settings=(*pools(nodes), address))
         run.wait_for(images // 10)
@@ -48,7 +51,10 @@ def measure(source: Path, output: Path, images: int, nodes: int, work: float) ->
     outcome = count(str(output), images, injected=0)
     if code or not outcome.survived:
         raise RuntimeError(f"exit code {code}, {outcome}: {message}")
-    return (last - first) / (ended - begun)
+    rate = (last - first) / (ended - begun)
+    if rate > 1.1 * nodes / work:
+        raise RuntimeError(f"{rate:.1f} images/s on {nodes} nodes: the work of {work} s an image was not done")
+    return rate
 
 
 def main() -> None:

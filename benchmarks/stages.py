@@ -35,7 +35,7 @@ from occpipe.cluster import configure_data, ray_session
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.ledger import PARTS
-from occpipe.models import load_inpainter, load_segmenter, pick_device
+from occpipe.models import load_inpainter, load_segmenter, pick_device, set_threads
 from occpipe.plan import POOLS, STAGES, UNIT_ROWS, Machine, Overhead, Rates, Seconds
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import image_id
@@ -94,7 +94,8 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str
     table = pa.table([[image_id(name) for name in names], names, sizes, names], schema=MANIFEST)
     root = str(photos[0].parent)
     table, fetch = measured(Fetch(root, config.corpus, at.fetch.threads), table, at.fetch.batch_size)
-    sees: Any = Clock(load_segmenter(config), pick_device(config.segmenter.device))
+    segmenter = load_segmenter(config, workers=set_threads(at.segment.threads))
+    sees: Any = Clock(segmenter, pick_device(config.segmenter.device))
     seen, segment = measured(SegmentStage(config, sees), table, at.segment.batch_size, sees)
     table, relate = measured(Relate(config), seen, at.relate.batch_size)
     inpainter = load_inpainter(config)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from occpipe.cli_common import ConfigOption, SetOption, say
@@ -64,11 +65,16 @@ def submit(
     jobs = _jobs(address, header, ca)
     job_id = jobs.submit(settings, input_uri, output_uri, name=name, options=options, runtime_env=environment)
     console = Console(stderr=True)
-    console.print(f"submitted as {job_id}", highlight=False, soft_wrap=True)
+    console.print(f"submitted as {job_id}", highlight=False, markup=False, soft_wrap=True)
     if wait:
         _follow(jobs, job_id)
     else:
-        console.print(f"`occpipe jobs logs {job_id} --address {address}` follows it", highlight=False, soft_wrap=True)
+        console.print(
+            f"`occpipe jobs logs {job_id} --address {address}` follows it",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @jobs_app.command("list")
@@ -77,7 +83,7 @@ def list_jobs(address: AddressOption, header: HeaderOption = None, ca: CaOption 
     table = Table("id", "status", "started", "ended", "output")
     for job in _jobs(address, header, ca).list():
         times = [time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "" for time in (job.started, job.ended)]
-        table.add_row(job.id, str(job.status), *times, job.output)
+        table.add_row(escape(job.id), str(job.status), *times, escape(job.output))
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
@@ -121,7 +127,7 @@ def _follow(jobs: Any, job_id: str) -> None:
         job = jobs.follow(job_id, write)
     except KeyboardInterrupt:
         leaves = f"{job_id} goes on; `occpipe jobs stop {job_id} --address {jobs.address}` stops it"
-        Console(stderr=True).print(leaves, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(leaves, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(0) from None
     say(f"{job.id}: {job.status}{f', {job.message}' if job.exit_code else ''}")
     raise typer.Exit(exit_code(job))
@@ -136,7 +142,9 @@ def _runtime_env(
         raise ConfigError(f"--runtime-env is not JSON: {error}") from None
     if not isinstance(runtime_env, dict):
         raise ConfigError("--runtime-env takes a JSON object")
-    variables = dict(runtime_env.get("env_vars", {}))
+    variables = runtime_env.get("env_vars", {})
+    if not isinstance(variables, dict):
+        raise ConfigError("--runtime-env: env_vars is a JSON object, too")
     for text in env:
         name, equals, value = text.partition("=")
         if not equals and name not in os.environ:

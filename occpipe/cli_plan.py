@@ -96,7 +96,7 @@ def advice(rates: Rates, made: Plan, settings: Config) -> str:
 def sentences(rates: Rates, made: Plan, settings: Config) -> Iterator[str]:
     """What a plan comes to: the bound, what is idle, the time, the cost."""
     yield advice(rates, made, settings)
-    idle = [f"{1 - made.busy_cores:.0%} of the cores"]
+    idle = [f"{1 - made.busy_share:.0%} of the cores"]
     if made.cluster.gpus:
         busy = next(bound for bound in made.bounds if bound.name == "GPUs").seconds * made.images_per_s
         idle.append(f"{1 - busy:.0%} of the GPUs")

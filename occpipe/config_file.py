@@ -50,7 +50,7 @@ def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) 
         if isinstance(value, dict):
             yield from _differences(value, defaults[name], f"{prefix}{name}.")
         elif value != defaults[name]:
-            yield f"{prefix}{name}={json.dumps(value)}"
+            yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _config_folder() -> Any:

@@ -95,13 +95,14 @@ class OutputLock:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # it expires by itself, and must not hide how the run ended
-            if self._is_own(self._read()):
+            if self._is_own(self._read() or {}):
                 self._store.delete(_LOCK)
 
     def check(self) -> None:
         """Raise where a heartbeat has found another holder; costs nothing."""
         if self._taken_by is not None:
-            holder = f"{self._taken_by.get('host')} pid {self._taken_by.get('pid')}"
+            by = self._taken_by
+            holder = f"{by.get('host')} pid {by.get('pid')}" if by else "a run that has ended"
             raise OutputBusyError(
                 f"{self._store.uri} was taken over by {holder}: this run was not heard of for too long"
             )
@@ -113,7 +114,7 @@ class OutputLock:
 
     def _acquire(self) -> None:
         if not self._store.create(_LOCK, self._record()):
-            held = self._read()
+            held = self._read() or {}
             age = time.time() - float(held.get("beat", 0))
             if age < EXPIRY_S and not self._is_dead(held):
                 holder = f"{held.get('host')} pid {held.get('pid')}"
@@ -128,9 +129,11 @@ class OutputLock:
                 self._renew()
 
     def _renew(self) -> None:
+        if self._taken_by is not None:
+            return
         held = self._read()
-        if held and not self._is_own(held):
-            self._taken_by = held
+        if held is None or (held and not self._is_own(held)):  # gone: whoever took it over has released it
+            self._taken_by = held or {}
         else:
             self._store.write(_LOCK, self._record())
 
@@ -144,9 +147,12 @@ class OutputLock:
         """Whether the holder was a process of this machine that is gone: no need to wait for its lock to expire."""
         return held.get("host") == self._holder["host"] and not psutil.pid_exists(int(held.get("pid", 0)))
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any] | None:
+        """Who holds the lock: None where there is none, empty where it is torn, and so nobody's."""
         try:
             held: dict[str, Any] = json.loads(self._store.read(_LOCK))
-        except (FileNotFoundError, ValueError):  # released this moment, or torn: nobody's
+        except FileNotFoundError:
+            return None
+        except ValueError:
             return {}
         return held

@@ -63,8 +63,8 @@ def clean_corpus(
 
     Where the output was made with other settings or weights, `new_version` makes it anew beside what is published.
     Once `stop` is set no image is begun any more; what was begun is finished and published, and the summary says so.
-    Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image, and
-    RunError where a worker failed for good or a row is missing.
+    Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image; later RunError
+    where a worker failed for good or a row is missing, OutputBusyError where another run took the output over meanwhile.
     """
     started = time.monotonic()
     models = identities(config)

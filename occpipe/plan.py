@@ -162,7 +162,7 @@ class Plan:
     bounds: tuple[Bound, ...]
     block_rows: int
     fixed_s: float
-    busy_cores: float
+    busy_share: float
     """Share of the cluster's free cores that the run uses at its full rate."""
 
     @property
@@ -229,7 +229,7 @@ def make_plan(rates: Rates, images: int, cluster: Cluster, at: Placement, block_
     }
     bounds += [Bound(name, 1, seconds) for name, seconds in shared.items()]
     plan = Plan(images, cluster, tuple(bounds), rows, rates.overhead.start_s + rates.overhead.end_s, 0.0)
-    return replace(plan, busy_cores=plan.images_per_s * shared["cores"])
+    return replace(plan, busy_share=plan.images_per_s * shared["cores"])
 
 
 def _fill_nodes(rates: Rates, cluster: Cluster, at: Placement) -> tuple[dict[str, int], float]:

@@ -2,8 +2,8 @@
 
 The job is named after its output, so that a second submission finds the first one: while that runs it is refused,
 afterwards it goes on from there under the same name and a number. The token of a cluster with authentication comes from
-where Ray's own tools look for it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), and no credential is ever put into a job: whoever
-sees the dashboard, sees a job's settings.
+where Ray's own tools look for it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), and a variable that looks like a
+credential is not put into a job: whoever sees the dashboard, sees a job's settings.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
@@ -29,7 +30,8 @@ from occpipe.errors import ClusterError, ConfigError, OutputBusyError
 
 STOP_WAIT_S = 900
 """How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PRIVATE_KEY|ACCESS_KEY_ID", re.IGNORECASE)
+_SECRET = re.compile(r"SECRET|TOKEN|PASSW|KEY|CREDENTIAL|CONNECTION_STRING|SAS(?![A-Z])", re.IGNORECASE)
+RECONNECTS = 30  # in a row, a second apart
 _OUTPUT, _INPUT = "occpipe_output", "occpipe_input"  # keys of a job's metadata
 _INTERRUPTED = 130
 
@@ -58,7 +60,7 @@ def job_name(output_uri: str) -> str:
 def entrypoint(config: Config, input_uri: str, output_uri: str, options: Sequence[str] = ()) -> str:
     """The shell command of a job: `occpipe clean`, with what the config says beside the defaults.
 
-    Raises ConfigError for a path that only this machine knows.
+    Raises ConfigError for an INPUT or OUTPUT that only this machine knows.
     """
     for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
         if not urlsplit(uri).scheme and not uri.startswith("/"):
@@ -93,23 +95,24 @@ class Jobs:
     ) -> str:
         """Submit a run and return the id of its job; `options` are further ones of `occpipe clean`.
 
-        Raises OutputBusyError where a job for the same output is waiting or running, ConfigError for a credential among the
-        environment variables of `runtime_env`.
+        Raises OutputBusyError where a job for the same output is waiting or running, ConfigError for an environment that
+        Ray does not take, or with what looks like a credential among its variables.
         """
         environment = dict((runtime_env or {}).get("env_vars", {}))
         for variable in environment:
             if _SECRET.search(variable):
                 raise ConfigError(
-                    f"{variable}: a job's environment can be read in the dashboard; give nodes a role or a secret"
+                    f"{variable}: the dashboard shows a job's environment; give the nodes a role or a secret"
                 )
         environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_WAIT_S))
         name = name or job_name(output_uri)
-        earlier = [job for job in self.list() if re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.id)]
-        for job in earlier:
-            if not job.status.is_terminal():
+        command, numbers = entrypoint(config, input_uri, output_uri, options), [0]
+        for job in self.list():
+            if job.output.rstrip("/") == output_uri.rstrip("/") and not job.status.is_terminal():
                 raise self._busy(output_uri, job.id)
-        new = name if not earlier else f"{name}-{len(earlier) + 1}"
-        command = entrypoint(config, input_uri, output_uri, options)
+            if found := re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", job.id):
+                numbers.append(int(found[1] or 1))
+        new = name if numbers == [0] else f"{name}-{max(numbers) + 1}"
         with self._reachable():
             try:
                 job_id: str = self._client.submit_job(
@@ -118,6 +121,8 @@ class Jobs:
                     runtime_env={**(runtime_env or {}), "env_vars": environment},
                     metadata={_INPUT: input_uri, _OUTPUT: output_uri},
                 )
+            except (ValueError, TypeError) as error:  # of Ray's checks of the runtime environment
+                raise ConfigError(f"the job's environment: {_first_line(error)}") from None
             except RuntimeError as error:
                 if "already exists" in str(error):  # submitted by somebody else this moment
                     raise self._busy(output_uri, new) from None
@@ -139,20 +144,24 @@ class Jobs:
 
     def follow(self, job_id: str, write: Callable[[str], object]) -> Job:
         """Pass on what the job prints until it ends; a connection that breaks is made again."""
-        written = 0
+        written = broken = 0
 
         async def pass_on() -> None:
-            nonlocal written
+            nonlocal written, broken
             seen = 0
             async for text in self._client.tail_job_logs(job_id):
                 seen += len(text)
                 if seen > written:
                     write(text[max(0, len(text) - (seen - written)) :])
-                    written = seen
+                    written, broken = seen, 0
 
         while True:
-            with self._reachable():
+            try:
                 asyncio.run(pass_on())
+            except (aiohttp.ClientError, RuntimeError) as error:
+                broken += 1
+                if broken > RECONNECTS:
+                    raise ClusterError(f"{self.address}: {_first_line(error)}") from error
             job = self.get(job_id)
             if job.status.is_terminal():
                 return job
@@ -178,8 +187,7 @@ class Jobs:
         try:
             yield
         except (OSError, RuntimeError, RayError) as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ClusterError(f"{self.address}: {reason}") from error
+            raise ClusterError(f"{self.address}: {_first_line(error)}") from error
 
 
 def exit_code(job: Job) -> int:
@@ -187,6 +195,10 @@ def exit_code(job: Job) -> int:
     if job.status is JobStatus.SUCCEEDED:
         return 0
     return _INTERRUPTED if job.status is JobStatus.STOPPED else job.exit_code or 1
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _job(details: JobDetails) -> Job:

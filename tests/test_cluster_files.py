@@ -354,6 +354,7 @@ def test_the_page_makes_roles_with_which_ray_up_starts_nodes(aws: Path) -> None:
         assert set(policies) == ({"nodes", "s3"} if name == "head" else {"s3"})
     buckets = boto3.client("iam").get_role_policy(RoleName="occpipe-worker", PolicyName="s3")["PolicyDocument"]
     assert "arn:aws:s3:::my-bucket/cleaned/*" in json.dumps(buckets)
+    assert "MY-BUCKET" not in json.dumps(buckets)
 
 
 def test_the_head_may_end_nodes_of_its_own_cluster_only() -> None:

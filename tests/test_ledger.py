@@ -180,6 +180,15 @@ def test_a_writer_whose_lock_was_taken_over_publishes_nothing(store: Store) -> N
     assert json.loads(store.read("ledger/lock.json"))["lock_id"] == "other", "it is the other's to release"
 
 
+def test_a_writer_whose_successor_has_ended_publishes_nothing(store: Store) -> None:
+    with OutputLock(store) as slept:
+        store.delete("ledger/lock.json")
+        for _ in range(2):
+            with pytest.raises(OutputBusyError, match="a run that has ended"):
+                slept.confirm()
+        assert list(store.walk("ledger")) == []
+
+
 def test_of_two_that_take_over_one_goes_on(store: Store) -> None:
     gone = {"host": "elsewhere", "pid": 1, "beat": time.time() - 3600}
     store.write("ledger/lock.json", json.dumps(gone).encode())

@@ -64,7 +64,7 @@ def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
     # One block of 64 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; nine more pass the segmenter.
     assert made.fill_s == pytest.approx(64 * 0.16)
     assert made.wall_s == pytest.approx(10 + 2 + 64 * 0.16 + 9 * 6.4)
-    assert made.busy_cores == pytest.approx(10 * 0.2 / 4)
+    assert made.busy_share == pytest.approx(10 * 0.2 / 4)
 
 
 def test_stages_share_the_cores() -> None:
@@ -73,7 +73,7 @@ def test_stages_share_the_cores() -> None:
     made = make_plan(rates(), 6400, LAPTOP, at)
     assert made.bound.name == "cores"
     assert made.images_per_s == pytest.approx(20)
-    assert made.busy_cores == pytest.approx(1)
+    assert made.busy_share == pytest.approx(1)
     half = make_plan(rates(machine=MACHINE | {"free": 0.5}), 6400, LAPTOP, at)
     assert half.bound.name == "cores"
     assert half.images_per_s == pytest.approx(10)

@@ -13,18 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.make_demo import scenes
 from occpipe.config_file import load_config
-from occpipe.errors import ConfigError
+from occpipe.errors import ConfigError, OutputBusyError
 from occpipe.ledger import part_keys
 from occpipe.storage import open_store
-from occpipe.submission import entrypoint, job_name
+from occpipe.submission import Jobs, entrypoint, job_name
 from tests.chaos.corpus import SETTINGS, make_corpus
 from tests.scenes import encoded
 from tests.test_pipeline import rows_of, s3  # noqa: F401 - a fixture
@@ -103,7 +105,7 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
     make_corpus(images, COUNT)
     run = [str(images), output, "--address", head, "--config", "local", "--working-dir", str(ROOT)]
     run += [part for setting in SETTINGS for part in ("--set", setting)]
-    run += ["--env", "OCCPIPE_TEST=1", "--runtime-env", json.dumps({"env_vars": {"OCCPIPE_TEST_TOO": "1"}})]
+    run += ["--env", "OCCPIPE_ONE=1", "--runtime-env", json.dumps({"env_vars": {"OCCPIPE_TWO": "2"}})]
     assert "occpipe jobs logs occpipe-out-" in occpipe("submit", *run, "--no-wait")
     job_id = job_name(output)
     assert job_id in occpipe("jobs", "list", "--address", head)
@@ -155,3 +157,68 @@ def test_a_jobs_name_is_that_of_its_output() -> None:
     assert job_name("s3://bucket/Summer 2024/") == job_name("s3://bucket/Summer 2024")
     assert job_name("s3://bucket/Summer 2024").startswith("occpipe-summer-2024-")
     assert job_name("s3://other/Summer 2024") != job_name("s3://bucket/Summer 2024")
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING", "HF_TOKEN", "DB_PASSWORD", "SOME_API_KEY"]
+)
+def test_no_variable_that_looks_like_a_secret_goes_into_a_job(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occpipe.submission.JobSubmissionClient", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match=variable):
+        Jobs("http://127.0.0.1:1").submit(load_config(), "/in", "/out", runtime_env={"env_vars": {variable: "x"}})
+
+
+class Client:
+    """A cluster that has these jobs, and breaks the connection to their logs twice."""
+
+    def __init__(self, *jobs: tuple[str, str, JobStatus]) -> None:
+        self.jobs, self.breaks, self.submitted = jobs, 2, ""
+
+    def list_jobs(self) -> list[JobDetails]:
+        return [self.get_job_info(job) for job, _, _ in self.jobs]
+
+    def get_job_info(self, job_id: str) -> JobDetails:
+        output, status = next((output, status) for job, output, status in self.jobs if job == job_id)
+        known = {"occpipe_output": output}
+        return JobDetails(type=JobType.SUBMISSION, submission_id=job_id, status=status, entrypoint="", metadata=known)
+
+    def submit_job(self, **job: Any) -> str:
+        self.submitted = str(job["submission_id"])
+        return self.submitted
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        yield "one\n"
+        if self.breaks:
+            self.breaks -= 1
+            raise RuntimeError("WebSocket closed abnormally")
+        yield "two\n"
+
+
+def jobs_of(client: Client, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    monkeypatch.setattr("occpipe.submission.JobSubmissionClient", lambda *_, **__: client)
+    return Jobs("http://127.0.0.1:1")
+
+
+def test_a_job_for_the_same_output_is_refused_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_of(Client(("other", "s3://b/out/", JobStatus.RUNNING)), monkeypatch)
+    with pytest.raises(OutputBusyError, match="other"):
+        jobs.submit(load_config(), "s3://b/in", "s3://b/out")
+    assert jobs.submit(load_config(), "s3://b/in", "s3://b/out2", name="mine") == "mine"
+
+
+def test_a_resumed_job_has_the_next_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [("run-3", "/out", JobStatus.FAILED), ("run-2024-1", "/else", JobStatus.FAILED)]
+    jobs = jobs_of(Client(*ended), monkeypatch)
+    assert jobs.submit(load_config(), "/in", "/out", name="run") == "run-4"
+
+
+def test_logs_go_on_after_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    client = Client(("a", "/out", JobStatus.SUCCEEDED))
+    states = iter([JobStatus.RUNNING, JobStatus.RUNNING, JobStatus.SUCCEEDED])
+    jobs = jobs_of(client, monkeypatch)
+    info = client.get_job_info("a")
+    monkeypatch.setattr(client, "get_job_info", lambda _: info.model_copy(update={"status": next(states)}))
+    printed: list[str] = []
+    assert jobs.follow("a", printed.append).status is JobStatus.SUCCEEDED
+    assert "".join(printed) == "one\ntwo\n"

@@ -18,7 +18,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.chaos.corpus import make_corpus
-from tests.chaos.faults import FAULTS, Fault, Scene
+from tests.chaos.faults import FAULTS, Fault, Scene, nothing
 from tests.s3 import s3_environment, s3_server
 
 _INSIDE = "OCCPIPE_CHAOS_INSIDE"
@@ -74,9 +74,10 @@ def inject(storage: str, name: str, fault: Fault, scene: Scene) -> bool:
     start = time.monotonic()
     try:
         o = fault(scene)
-        counts = (o.injected, "yes" if o.survived else "NO", o.expected, o.published, o.duplicates, o.lost)
+        struck = o.injected > 0 or fault is nothing
+        survived, note = o.survived and struck, o.note if struck else "the fault never struck"
+        counts = (o.injected, "yes" if survived else "NO", o.expected, o.published, o.duplicates, o.lost)
         cells = [*counts, f"{o.whole}/{o.written}"]
-        survived, note = o.survived, o.note
     except Exception as error:  # noqa: BLE001 - a fault that breaks the harness is one not survived
         cells = ["", "NO", *[""] * 5]
         survived, note = False, f"{type(error).__name__}: {error}"

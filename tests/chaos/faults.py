@@ -193,7 +193,9 @@ def two_writers(scene: Scene) -> Outcome:
     code, last = scene.run().finish()
     if code != OutputBusyError.exit_code:
         raise RuntimeError(f"exit code {code}: {last}")
-    first.finish()
+    code, last = first.finish()
+    if code:
+        raise RuntimeError(f"exit code {code}: {last}")
     return count(scene.output, scene.images, injected=1)
 
 

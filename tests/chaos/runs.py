@@ -26,6 +26,12 @@ HOOKS = Path(__file__).parent / "hooks"
 TIMEOUT_S = 400.0
 
 
+def hooked(chaos: Mapping[str, Any] | None) -> dict[str, str]:
+    """The environment in which Python loads the hooks, which are told what to do."""
+    told = {"OCCPIPE_CHAOS": json.dumps(chaos)} if chaos else {}
+    return {"PYTHONPATH": os.pathsep.join((str(HOOKS), str(Path.cwd()))), **told}
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What is published after a fault and the runs that follow it; `note` is what the runs said.
@@ -60,9 +66,7 @@ class Run:
         command = [sys.executable, "-m", "occpipe", "clean", source, output]
         for setting in (*SETTINGS, *settings):
             command += ["--set", setting]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HOOKS), str(Path.cwd())))}
-        if chaos:
-            environment["OCCPIPE_CHAOS"] = json.dumps(chaos)
+        environment = {**os.environ, **hooked(chaos)}
         self.store = open_store(output)
         self._rows: dict[str, int] = {}
         self.process = psutil.Popen(
@@ -78,9 +82,10 @@ class Run:
         """Wait until so many rows are committed; raises RuntimeError where the run ended before."""
         end = time.monotonic() + TIMEOUT_S
         while time.monotonic() < end:
+            ended = self.process.poll() is not None
             if self.rows_committed() >= rows:
                 return
-            if self.process.poll() is not None:
+            if ended:
                 raise RuntimeError(f"the run ended before it had made {rows} rows: nothing was struck")
             time.sleep(0.2)
         self.kill()
