@@ -1,9 +1,9 @@
 """How a run scales with nodes whose GPU work takes a fixed time: 1, 2 and 3 nodes on this machine, with a GPU each in name.
 
 What bounds it: the segmenter sleeps `--work` seconds an image in place of computing, so n nodes can do n / work images/s.
-All else (decoding, the decision, the writing, Ray's hops) shares this machine's cores and must hide behind that. The rate
-is that of the rows between 10% and 90% of the run, so that starting and running empty do not count. A simulation: it says
-what the pipeline adds to the GPU's time, not what a GPU does.
+All else (decoding, the decision, the writing, Ray's hops) shares this machine's cores and must hide behind that. Each node
+adds as many images, since work is divided by blocks of 64 rows; the rate is that between the first rows and the last, so
+that starting does not count. A simulation: it says what the pipeline adds to the GPU's time, not what a GPU does.
 Run: python -m benchmarks.scaling [--images 600] [--nodes 1 2 3] [--work 0.15]   (as root, or where namespaces may be made)
 """
 
@@ -41,17 +41,17 @@ def measure(source: Path, output: Path, images: int, nodes: int, work: float) ->
     try:
         address = f"ray.address={cluster.address}"
         run = Run(str(source), str(output), chaos={"work": work}, settings=(*pools(nodes), address))
-        run.wait_for(images // 10)
+        run.wait_for(1)
         begun, first = time.monotonic(), run.rows_committed()
-        run.wait_for(images * 9 // 10)
-        ended, last = time.monotonic(), run.rows_committed()
+        run.wait_for(images)
+        ended = time.monotonic()
         code, message = run.finish()
     finally:
         cluster.shutdown()
     outcome = count(str(output), images, injected=0)
     if code or not outcome.survived:
         raise RuntimeError(f"exit code {code}, {outcome}: {message}")
-    rate = (last - first) / (ended - begun)
+    rate = (images - first) / (ended - begun)
     if rate > 1.1 * nodes / work:
         raise RuntimeError(f"{rate:.1f} images/s on {nodes} nodes: the work of {work} s an image was not done")
     return rate
@@ -66,11 +66,12 @@ def main() -> None:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scaling-", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
-        make_corpus(root / "in", wanted.images)
         print("nodes  images/s  of the bound  efficiency", flush=True)
         alone = 0.0
         for nodes in wanted.nodes:
-            rate = measure(root / "in", root / str(nodes), wanted.images, nodes, wanted.work)
+            images = wanted.images * nodes
+            make_corpus(root / f"in{nodes}", images)
+            rate = measure(root / f"in{nodes}", root / str(nodes), images, nodes, wanted.work)
             alone = alone or rate / nodes
             print(
                 f"{nodes:5} {rate:9.2f} {rate * wanted.work / nodes:13.2f} {rate / (nodes * alone):11.2f}", flush=True
