@@ -94,7 +94,8 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str
     table = pa.table([[image_id(name) for name in names], names, sizes, names], schema=MANIFEST)
     root = str(photos[0].parent)
     table, fetch = measured(Fetch(root, config.corpus, at.fetch.threads), table, at.fetch.batch_size)
-    segmenter = load_segmenter(config, workers=set_threads(at.segment.threads))
+    threads = set_threads(at.segment.threads)
+    segmenter = load_segmenter(config, workers=threads)
     sees: Any = Clock(segmenter, pick_device(config.segmenter.device))
     seen, segment = measured(SegmentStage(config, sees), table, at.segment.batch_size, sees)
     table, relate = measured(Relate(config), seen, at.relate.batch_size)
@@ -120,6 +121,7 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str
     _, written = measured(sink, table, at.sink.batch_size)
     return {
         "images": len(names),
+        "threads": threads,
         "bytes_per_image": sum(sizes) / len(sizes),
         "removal_share": share,
         "fetch": fetch,
@@ -281,12 +283,11 @@ def main() -> None:
         free.append(free_share())
         os.nice(NICENESS - os.nice(0))  # for good, so last
         stages = measure_stages(config, sample, scratch / "stages")
-        threads = torch.get_num_threads()
         free.append(free_share())
     cpus = os.cpu_count() or 1
     machine = Machine(cpus=cpus, cpu_model=cpu_model(), gpu=gpu, free=round(sum(free) / len(free), 3))
     nothing = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
-    alone = Rates(config=config.digest, machine=machine, threads=threads, overhead=nothing, **stages)
+    alone = Rates(config=config.digest, machine=machine, overhead=nothing, **stages)
     rates = alone.model_copy(update={"overhead": overhead(moments, alone, driver_s)})
     text = rates.model_dump_json(indent=1) + "\n"
     if wanted.json:

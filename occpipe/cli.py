@@ -22,10 +22,9 @@ from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
 from occpipe.config_file import config_names, load_config
-from occpipe.errors import OccpipeError, StorageError
+from occpipe.errors import INTERRUPTED_EXIT_CODE, OccpipeError, StorageError
 
 STRICT_EXIT_CODE = 7
-INTERRUPTED_EXIT_CODE = 130
 _STOPPED = "occpipe: stopped; the same command goes on from here"
 
 app = typer.Typer(

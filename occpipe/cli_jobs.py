@@ -61,7 +61,7 @@ def submit(
     settings = load_config(config, overrides or ())
     options = ["--limit", str(limit)] if limit else []
     options += ["--new-version"] * new_version + ["--strict"] * strict
-    environment = _runtime_env(runtime_env, env or (), working_dir, image)
+    environment = environment_of(runtime_env, env or (), working_dir, image)
     jobs = _jobs(address, header, ca)
     job_id = jobs.submit(settings, input_uri, output_uri, name=name, options=options, runtime_env=environment)
     console = Console(stderr=True)
@@ -133,9 +133,10 @@ def _follow(jobs: Any, job_id: str) -> None:
     raise typer.Exit(exit_code(job))
 
 
-def _runtime_env(
+def environment_of(
     given: str | None, env: list[str] | tuple[str, ...], working_dir: str | None, image: str | None
 ) -> dict[str, Any]:
+    """Ray's runtime environment of a job, from the options; raises ConfigError where they are wrong."""
     try:
         runtime_env = json.loads(given or "{}")
     except ValueError as error:

@@ -66,7 +66,7 @@ def plan(
     if images is None:
         raise ConfigError("--images is missing: how many images has the corpus?")
     made = make_plan(measured, images, cluster, settings.placement, settings.ray.block_mb)
-    lines = [*sentences(measured, made, settings), *notes(measured, settings)]
+    lines = [*sentences(measured, made, settings), *notes(measured, settings, cluster)]
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made) | {"says": lines}, indent=1) + "\n")
         return
@@ -110,13 +110,17 @@ def sentences(rates: Rates, made: Plan, settings: Config) -> Iterator[str]:
         yield f"Cost: {made.cost:,.2f}, or {made.cost_per_million:,.2f} for a million images."
 
 
-def notes(rates: Rates, settings: Config) -> Iterator[str]:
+def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:
     """Where the rates may not say what this plan needs."""
     if rates.config != settings.digest:
         yield f"Note: the rates are of another config ({rates.config}); measure them with this one ({settings.digest})."
     at = settings.placement
     if rates.machine.gpu is None and any(getattr(at, name).num_gpus for name in POOLS):
         yield "Note: the rates were measured without a GPU, so a GPU here is as fast as that machine was without."
+    if rates.machine.gpu and not node.gpus:
+        yield f"Note: the rates were measured on a GPU ({rates.machine.gpu}), and these nodes have none."
+    if at.segment.threads not in (0, rates.threads):
+        yield f"Note: the rates were measured with {rates.threads} threads in a segmenter, not {at.segment.threads}."
     if rates.machine.free < _BUSY:
         yield f"Note: other work left {rates.machine.free:.0%} of the cores when this was measured; no better is supposed."
 
@@ -167,7 +171,7 @@ def _simulate(rates: Rates, settings: Config, node: Cluster, images: int, *, as_
         cluster = Cluster(count, node.cpus, node.gpus, node.price, node.gbps, node.writes_per_s)
         plans.append(make_plan(rates, images, cluster, at, block_mb))
     says = "A simulation: rates measured on one machine, times nodes, with pools that grow with them. Nothing was run."
-    lines = [says, *notes(rates, settings)]
+    lines = [says, *notes(rates, settings, node)]
     if as_json:
         sys.stdout.write(json.dumps({"simulation": [as_dict(p) for p in plans], "says": lines}, indent=1) + "\n")
         return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED_EXIT_CODE = 130
+"""What a run ends with that was stopped by Ctrl-C or SIGTERM, as shells have it."""
+
 
 class OccpipeError(Exception):
     """Base of all errors that occpipe raises on purpose; `exit_code` is what the CLI ends with."""
@@ -49,3 +52,11 @@ class RunError(OccpipeError):
     """A run broke off, or did not account for every image; the same command goes on from there."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing, or no more than a key."""
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    return f"{type(error).__name__} {lines[0]}" if isinstance(error, KeyError) else lines[0]

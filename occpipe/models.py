@@ -12,7 +12,7 @@ from pathlib import Path
 from occpipe import weights
 from occpipe.classes import is_thing
 from occpipe.config import Config, Relations
-from occpipe.errors import ConfigError, WeightsError
+from occpipe.errors import ConfigError, WeightsError, first_line
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
 from occpipe.relations import RelationScorer
@@ -94,7 +94,7 @@ def load_relations(settings: Relations) -> RelationScorer:
         )
     except Exception as error:  # numpy, gzip, gensim and safetensors each fail in their own ways on a foreign file
         source = settings.vectors or _RELATIONS
-        raise WeightsError(f"relations.vectors: {source} cannot be used: {weights.first_line(error)}") from error
+        raise WeightsError(f"relations.vectors: {source} cannot be used: {first_line(error)}") from error
 
 
 def needed(config: Config) -> list[weights.Weight]:
@@ -237,7 +237,7 @@ def _hf_labels(model: str) -> list[str] | None:
         labels = json.loads((folder / "config.json").read_bytes()).get("id2label") or {}
         return [str(name) for name in labels.values()]
     except (OSError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{model}: {folder / 'config.json'} cannot be read: {weights.first_line(error)}") from error
+        raise WeightsError(f"{model}: {folder / 'config.json'} cannot be read: {first_line(error)}") from error
 
 
 def _find(name: str, kind: str) -> weights.Weight:

@@ -74,7 +74,7 @@ class Rates(_Part):
     """A file of measured rates, as `benchmarks/stages.py` writes it; all times in seconds, sizes in bytes.
 
     `inpaint` is for an image that has a removal, `untouched` for one that passes that stage as it is. `config` is the
-    digest of the config, `threads` are torch's in a worker, `images` those that the stages were measured on.
+    digest of the config, `threads` are a segmenter's, `images` those that the stages were measured on.
     """
 
     version: Literal[1] = 1

@@ -26,14 +26,13 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 
 from occpipe.config import Config
 from occpipe.config_file import overrides_of
-from occpipe.errors import ClusterError, ConfigError, OutputBusyError
+from occpipe.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
 
 STOP_WAIT_S = 900
 """How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
 _SECRET = re.compile(r"SECRET|TOKEN|PASSW|KEY|CREDENTIAL|CONNECTION_STRING|SAS(?![A-Z])", re.IGNORECASE)
 RECONNECTS = 30  # in a row, a second apart
 _OUTPUT, _INPUT = "occpipe_output", "occpipe_input"  # keys of a job's metadata
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Jobs:
                     metadata={_INPUT: input_uri, _OUTPUT: output_uri},
                 )
             except (ValueError, TypeError) as error:  # of Ray's checks of the runtime environment
-                raise ConfigError(f"the job's environment: {_first_line(error)}") from None
+                raise ConfigError(f"the job's environment: {first_line(error)}") from None
             except RuntimeError as error:
                 if "already exists" in str(error):  # submitted by somebody else this moment
                     raise self._busy(output_uri, new) from None
@@ -161,7 +160,7 @@ class Jobs:
             except (aiohttp.ClientError, RuntimeError) as error:
                 broken += 1
                 if broken > RECONNECTS:
-                    raise ClusterError(f"{self.address}: {_first_line(error)}") from error
+                    raise ClusterError(f"{self.address}: {first_line(error)}") from error
             job = self.get(job_id)
             if job.status.is_terminal():
                 return job
@@ -187,18 +186,14 @@ class Jobs:
         try:
             yield
         except (OSError, RuntimeError, RayError) as error:
-            raise ClusterError(f"{self.address}: {_first_line(error)}") from error
+            raise ClusterError(f"{self.address}: {first_line(error)}") from error
 
 
 def exit_code(job: Job) -> int:
     """What `occpipe clean` ended with in a job that has ended."""
     if job.status is JobStatus.SUCCEEDED:
         return 0
-    return _INTERRUPTED if job.status is JobStatus.STOPPED else job.exit_code or 1
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return INTERRUPTED_EXIT_CODE if job.status is JobStatus.STOPPED else job.exit_code or 1
 
 
 def _job(details: JobDetails) -> Job:

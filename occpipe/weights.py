@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 
 from occpipe import config as cfg
-from occpipe.errors import WeightsError
+from occpipe.errors import WeightsError, first_line
 from occpipe.storage import is_safe_key, open_store
 from occpipe.storage.open import scheme_of
 
@@ -145,14 +145,6 @@ def sha256(path: Path) -> str | None:
     """The sha256 of a file, or of `model.safetensors` in a folder; None where that is not there."""
     file = path / _MODEL_FILE if path.is_dir() else path
     return _digest(file, "sha256") if file.exists() else None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing, or no more than a key."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    return f"{type(error).__name__} {lines[0]}" if isinstance(error, KeyError) else lines[0]
 
 
 def cache_folder(settings: cfg.Weights) -> Path:

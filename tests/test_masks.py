@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from occpipe.masks import Rle, resize_rle, rle_decode, union
+from occpipe.masks import Rle, regions, resize_rle, rle_decode, union
 from occpipe.types import Box, Segment, Segmentation
 
 
@@ -51,3 +51,16 @@ def test_resized_segmentation_drops_what_vanishes() -> None:
     assert [s.label for s in small.segments] == ["cat"]
     assert (small.height, small.width, small.stuff) == (12, 18, {"sky": 0.5})
     assert scene.resized(60, 90) is scene
+
+
+def test_regions_split_things_drop_specks_and_fill_small_holes() -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:25, 5:25] = 1
+    mask[10:12, 10:12] = 0  # a hole of 4 pixels
+    mask[5:25, 35:55] = 1
+    mask[10:20, 40:50] = 0  # a hole of 100 pixels
+    mask[35, 5:8] = 1  # a speck
+    things = regions(mask, 20, split=True)
+    assert sorted(int(m.sum()) for m in things) == [300, 400]
+    assert [int(m.sum()) for m in regions(mask, 20, split=False)] == [700]
+    assert regions(np.zeros((8, 8), np.uint8), 20, split=True) == []

@@ -271,6 +271,9 @@ def test_the_command_says_where_the_rates_do_not_fit(tmp_path: Path) -> None:
     path.write_text(rates(config="0123", machine=MACHINE | {"free": 0.6}).model_dump_json())
     said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 1, "--config", "gpu")
     assert all(part in said for part in ("another config (0123)", "measured without a GPU", "left 60% of the cores"))
+    path.write_text(rates(machine=MACHINE | {"gpu": "a GPU"}).model_dump_json())
+    said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 0, "--set", "placement.segment.threads=3")
+    assert all(part in said for part in ("these nodes have none", "with 1 threads in a segmenter, not 3"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from occpipe.config_file import load_config
 from occpipe.efficientnet import fold_norms, normalise
 from occpipe.errors import WeightsError
-from occpipe.masks import regions
 from occpipe.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful
 from occpipe.segmenters.starter_net import StarterNet
+from occpipe.stages.segment import SegmentStage
 from occpipe.types import Image, Segmentation
 from tests.scenes import photo
 
@@ -84,19 +85,6 @@ def test_pixels_are_normalised_as_the_published_weights_want() -> None:
 )
 def test_input_sides_are_multiples_of_32_and_keep_the_ratio(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert input_shape(size, 512) == expected
-
-
-def test_regions_split_things_drop_specks_and_fill_small_holes() -> None:
-    mask = np.zeros((40, 60), np.uint8)
-    mask[5:25, 5:25] = 1
-    mask[10:12, 10:12] = 0  # a hole of 4 pixels
-    mask[5:25, 35:55] = 1
-    mask[10:20, 40:50] = 0  # a hole of 100 pixels
-    mask[35, 5:8] = 1  # a speck
-    things = regions(mask, 20, split=True)
-    assert sorted(int(m.sum()) for m in things) == [300, 400]
-    assert [int(m.sum()) for m in regions(mask, 20, split=False)] == [700]
-    assert regions(np.zeros((8, 8), np.uint8), 20, split=True) == []
 
 
 def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
@@ -203,3 +191,12 @@ def test_with_workers_an_image_does_not_depend_on_its_neighbours() -> None:
     assert segmenter(images) == [segmenter([image])[0] for image in images]
     assert segmenter([]) == []
     assert torch.get_num_threads() == before, "only its workers take one core each"
+
+
+def test_the_pipeline_gives_each_thread_of_a_segmenter_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, int] = {}
+    monkeypatch.setattr("occpipe.stages.segment.load_segmenter", lambda _, **options: given.update(options))
+    before = torch.get_num_threads()
+    SegmentStage(load_config("local", ["placement.segment.threads=3"]))
+    torch.set_num_threads(before)
+    assert given == {"workers": 3}

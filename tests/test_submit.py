@@ -22,6 +22,7 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.make_demo import scenes
+from occpipe.cli_jobs import environment_of
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError, OutputBusyError
 from occpipe.ledger import part_keys
@@ -105,7 +106,6 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
     make_corpus(images, COUNT)
     run = [str(images), output, "--address", head, "--config", "local", "--working-dir", str(ROOT)]
     run += [part for setting in SETTINGS for part in ("--set", setting)]
-    run += ["--env", "OCCPIPE_ONE=1", "--runtime-env", json.dumps({"env_vars": {"OCCPIPE_TWO": "2"}})]
     assert "occpipe jobs logs occpipe-out-" in occpipe("submit", *run, "--no-wait")
     job_id = job_name(output)
     assert job_id in occpipe("jobs", "list", "--address", head)
@@ -142,10 +142,35 @@ def test_a_dashboard_that_is_not_there_is_one_line() -> None:
 
 
 def test_the_entrypoint_says_what_the_config_says() -> None:
-    config = load_config("gpu", ["policy.cut=0.3", "policy.remove=[cat]", "inpainter.model=telea"])
+    changes = [
+        "policy.cut=0.3",
+        "policy.remove=[cat]",
+        "inpainter.model=telea",
+        "relations.vectors=/\U0001f308.safetensors",
+    ]
+    config = load_config("gpu", changes)
     arguments = shlex.split(entrypoint(config, "s3://b/in", "s3://b/my out", ["--limit", "5"]))
     assert arguments[:8] == ["python", "-m", "occpipe", "clean", "s3://b/in", "s3://b/my out", "--limit", "5"]
     assert load_config("local", arguments[9::2]) == config
+
+
+def test_the_environment_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "there")
+    given = json.dumps({"env_vars": {"A": "1"}, "excludes": ["x"]})
+    variables = {"A": "1", "B": "2=2", "HERE": "there"}
+    assert environment_of(given, ["B=2=2", "HERE"], ".", None) == {
+        "env_vars": variables,
+        "excludes": ["x"],
+        "working_dir": ".",
+    }
+    assert environment_of(None, [], None, "image:1") == {"env_vars": {}, "image_uri": "image:1"}
+    for wrong in ("{", "[]", '{"env_vars": 1}'):
+        with pytest.raises(ConfigError, match="--runtime-env"):
+            environment_of(wrong, [], None, None)
+    with pytest.raises(ConfigError, match="NOT_SET_HERE"):
+        environment_of(None, ["NOT_SET_HERE"], None, None)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        environment_of(None, [], ".", "image:1")
 
 
 def test_a_relative_path_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from occpipe import weights
 from occpipe.config import Weights
 from occpipe.config_file import load_config
-from occpipe.errors import WeightsError
+from occpipe.errors import WeightsError, first_line
 from occpipe.models import identities
 from occpipe.weights import Weight, locate, registry
 
@@ -262,9 +262,9 @@ def test_a_hub_entry_claims_no_checksum() -> None:
 
 
 def test_first_line_always_says_something() -> None:
-    assert weights.first_line(OSError()) == "OSError"
-    assert weights.first_line(ValueError("\n  the first\nthe second")) == "the first"
-    assert weights.first_line(KeyError("tokens")) == "KeyError 'tokens'"
+    assert first_line(OSError()) == "OSError"
+    assert first_line(ValueError("\n  the first\nthe second")) == "the first"
+    assert first_line(KeyError("tokens")) == "KeyError 'tokens'"
 
 
 def test_identities_are_written_with_the_results() -> None:

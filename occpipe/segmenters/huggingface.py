@@ -17,10 +17,9 @@ import torch
 from safetensors import SafetensorError
 
 from occpipe.classes import is_thing
-from occpipe.errors import WeightsError
+from occpipe.errors import WeightsError, first_line
 from occpipe.segmenters import Segmenter
 from occpipe.types import Image, Segment, Segmentation
-from occpipe.weights import first_line
 
 
 class HuggingFaceSegmenter:

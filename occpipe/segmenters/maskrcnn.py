@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
 
-from occpipe.errors import WeightsError
+from occpipe.errors import WeightsError, first_line
 from occpipe.segmenters import Segmenter
 from occpipe.types import Image, Segment, Segmentation
-from occpipe.weights import first_line
 
 _CATEGORIES: list[str] = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
 
