@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
@@ -21,12 +22,14 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from occpipe.config import Placement, PoolPlacement, RayRuntime
-from occpipe.errors import CapacityError
+from occpipe.errors import CapacityError, RunError
 
 _MB = 1 << 20
+_RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 
 @contextlib.contextmanager
@@ -64,12 +67,12 @@ def configure_data(settings: RayRuntime) -> None:
     context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
 
 
-def check_capacity(placement: Placement, timeout_s: float = 0) -> None:
-    """Raise CapacityError, naming what is missing, where the smallest form of the pools and one task do not fit.
+def check_capacity(placement: Placement, timeout_s: float = 0, names: Iterable[str] = ("segment", "inpaint")) -> None:
+    """Raise CapacityError, naming what is missing, where the smallest form of these pools and one task do not fit.
 
     With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them.
     """
-    pools = {"segment": placement.segment, "inpaint": placement.inpaint}
+    pools: dict[str, PoolPlacement] = {name: getattr(placement, name) for name in names}
     tasks = (placement.fetch, placement.relate, placement.sink)
     bundles = [{"CPU": pool.num_cpus, "GPU": pool.num_gpus} for pool in pools.values() for _ in range(pool.min_size)]
     bundles.append({"CPU": max(task.num_cpus for task in tasks), "GPU": 0})
@@ -97,6 +100,17 @@ def _missing(need: dict[str, float]) -> list[str]:
 def _share(pool: PoolPlacement, key: str) -> float:
     value: float = getattr(pool, f"num_{key.lower()}s")
     return value
+
+
+@contextlib.contextmanager
+def one_line_failures() -> Iterator[None]:
+    """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
+    try:
+        yield
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raised = [line for line in lines if _RAISED.match(line)] or lines
+        raise RunError(f"a worker failed: {raised[-1]}") from error
 
 
 @contextlib.contextmanager

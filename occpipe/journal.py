@@ -22,7 +22,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from occpipe.config import Config
 from occpipe.images import ImageError, ImageReason
 from occpipe.rows import Rows
-from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.segment import SegmentStage
 
@@ -131,13 +130,14 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class StoppableFetch(Fetch):
-    """Reads nothing more once the run is to stop."""
+class Stoppable:
+    """A fetch that reads nothing more once the run is to stop."""
 
+    fetch: Callable[[pa.Table], pa.Table]
     journal: Any
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return super().__call__(batch.slice(0, 0) if asking(self.journal)("is_stopping") else batch)
+        return self.fetch(batch.slice(0, 0) if asking(self.journal)("is_stopping") else batch)
 
 
 class GuardedSegment(Guard):

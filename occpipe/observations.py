@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ ROWS = ("image_id", "uri", "objects", "stuff")
 
 MOST = 200_000
 """Things of an earlier run that are looked at, drawn evenly: some 200 MB, and more would not change a calibration."""
+
+MOST_BYTES = 64_000_000
+"""Of a table of verdicts: a million lines, for it is held in memory."""
 
 Verdicts = dict[str, list[tuple[str, bool]]]
 
@@ -59,31 +62,54 @@ def observe_verdicts(
     judged: list[Observation] = []
     matched: set[tuple[str, str]] = set()
     for row in rows:
-        votes: dict[int, list[bool]] = {}
-        for key in {str(row["uri"]), str(row["image_id"])} & verdicts.keys():
-            for wanted, belongs in verdicts[key]:
-                for number, item in enumerate(row["objects"] or ()):
-                    if wanted.lower() in (str(number), item["label"]):
-                        votes.setdefault(number, []).append(belongs)
-                        matched.add((key, wanted))
-        if votes:
+        labels = [item["label"] for item in row["objects"] or ()]
+        said = judgements(row["uri"], row["image_id"], labels, verdicts, matched)
+        if said:
             context = _context(row, policy, scorer)
-        for number, ballots in sorted(votes.items()):
-            if 2 * sum(ballots) != len(ballots):
-                label = row["objects"][number]["label"]
-                judged.append(Observation(label, context.around(label), 2 * sum(ballots) > len(ballots)))
+        judged += [Observation(labels[n], context.around(labels[n]), belongs) for n, belongs in said.items()]
+    return judged, unmatched(verdicts, matched)
+
+
+def judgements(
+    uri: str, image_id: int, labels: Sequence[str], verdicts: Verdicts, matched: set[tuple[str, str]] | None = None
+) -> dict[int, bool]:
+    """Which things of an image, by place in `labels`, people judge to belong (True) or not; see `read_verdicts`.
+
+    As most of the verdicts on a thing say; where as many say keep as remove, it is not judged. The verdicts that match a
+    thing are added to `matched`.
+    """
+    votes: dict[int, list[bool]] = {}
+    for key in {str(uri), str(image_id)} & verdicts.keys():
+        for wanted, belongs in verdicts[key]:
+            for number, label in enumerate(labels):
+                if wanted.lower() in (str(number), label):
+                    votes.setdefault(number, []).append(belongs)
+                    if matched is not None:
+                        matched.add((key, wanted))
+    return {n: 2 * sum(said) > len(said) for n, said in sorted(votes.items()) if 2 * sum(said) != len(said)}
+
+
+def unmatched(verdicts: Verdicts, matched: set[tuple[str, str]]) -> list[str]:
+    """The verdicts that match no thing, as `image, object`."""
     asked = dict.fromkeys((key, wanted) for key, said in verdicts.items() for wanted, _ in said)
-    return judged, [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
+    return [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
 
 
 def read_verdicts(path: Path) -> Verdicts:
     """Human verdicts by image, from CSV with the columns image, object, verdict.
 
     An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
-    name, which stands for all of that class; a verdict is keep or remove. Raises ValueError, naming the line.
+    name, which stands for all of that class; a verdict is keep or remove. A line with a `grade` (1 to 5) and neither is
+    about the result of the image, and passed over. Raises ValueError, naming the line, or over `MOST_BYTES`.
     """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: over {MOST_BYTES} bytes of verdicts")
     found: Verdicts = {}
-    for number, (image, thing, verdict) in read_table(path, ("image", "object", "verdict")):
+    for number, (image, thing, verdict, grade) in read_table(path, ("image", "object", "verdict"), ("grade",)):
+        if grade not in ("", "1", "2", "3", "4", "5"):
+            raise ValueError(f"{path}, line {number}: a grade is 1 to 5")
+        if image and grade and not thing and not verdict:
+            continue
         if not image or not thing or verdict.lower() not in ("keep", "remove"):
             raise ValueError(f"{path}, line {number}: needs image, object, and a verdict keep or remove")
         found.setdefault(image, []).append((thing, verdict.lower() == "keep"))

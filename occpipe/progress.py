@@ -29,11 +29,11 @@ def describe(statuses: Counter[str], seconds: float) -> str:
 class LiveProgress:
     """Call it with each tick, inside a `with`."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, verb: str = "cleaning") -> None:
         self._console = console
         self._first: tuple[float, int] | None = None
         self._last_line = 0.0
-        columns = (TextColumn("cleaning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
         self._task = self._bar.add_task("starting Ray", total=None)
 
@@ -96,7 +96,9 @@ def summary_table(summary: Summary, output: str) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants its literal type
     published = summary.manifest["status"]
     for status in Status:
-        table.add_row(status, str(summary.statuses[status]), str(published[status]))
+        made, there = summary.statuses[status], published.get(status, 0)
+        if made or there or status is not Status.SCANNED:  # which only a scan has
+            table.add_row(status, str(made), str(there))
     table.add_section()
     table.add_row("images", str(summary.statuses.total()), str(summary.manifest["images"]))
     return table

@@ -12,14 +12,20 @@ import pyarrow.compute as pc
 
 @dataclass(slots=True)
 class Made:
-    """The rows of a run so far: how many of each status, and per reason an image that it closed, with what was wrong."""
+    """The rows of a run so far: how many of each status, and per reason an image that it closed, with what was wrong.
+
+    `copied` of those cleaned are pictures of an earlier run.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    copied: int = 0
 
     def add(self, rows: pa.Table) -> None:
         """Count thin rows, as the sink returns them."""
         self.statuses.update(rows.column("status").to_pylist())
+        if "copied" in rows.column_names:
+            self.copied += pc.sum(rows.column("copied")).as_py() or 0
         for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
             self.examples.setdefault(row["reason"], _printable(f"{row['uri']}: {row['error']['message']}"))
 
@@ -35,18 +41,26 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did: rows it made by status, images done before, seconds, and the published manifest.
+    """What a run did: the rows it made, images done before, seconds, and the published manifest.
 
-    `examples` are, per reason, one of the images that it closes and what was wrong with it; `stopped` is whether images
-    are left because the run was asked to stop.
+    `stopped` is whether images are left because the run was asked to stop.
     """
 
-    statuses: Counter[str]
-    examples: dict[str, str]
+    made: Made
     done_before: int
     seconds: float
     manifest: dict[str, Any]
     stopped: bool = False
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """Rows it made, by status."""
+        return self.made.statuses
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Per reason, one of the images that it closes and what was wrong with it."""
+        return self.made.examples
 
 
 def _printable(text: str) -> str:

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image as Pil
 
 from occpipe.config import Config
+from occpipe.config_file import load_config
 from occpipe.ledger import write_part
+from occpipe.published import Published
 from occpipe.schemas import PUBLISHED
+from occpipe.stages.discover import image_id
 from occpipe.stages.publish import publish
+from occpipe.stages.segment import segment_row
 from occpipe.storage import open_store
+from occpipe.types import Mask, Segment
+from occpipe.versions import SCAN
 
 
 def publish_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -40,3 +47,27 @@ def scene_row(number: int, things: dict[str, float], stuff: dict[str, float]) ->
         "stuff": [{"label": label, "confidence": confidence} for label, confidence in stuff.items()],
         "config": "0" * 16,
     }
+
+
+def seen_row(photos: Path, name: str, things: Sequence[tuple[str, Mask]], stuff: Sequence[str] = ()) -> dict[str, Any]:
+    """What a scan knows of a photo, with things of a confidence of 0.9 and what it has decided for none of them."""
+    entry = open_store(str(photos)).find(name)
+    assert entry is not None
+    with Pil.open(photos / name) as picture:
+        width, height = picture.size
+    objects = []
+    for label, mask in things:
+        row = segment_row(Segment.from_mask(label, True, 0.9, mask))
+        del row["is_thing"]
+        objects.append(row | {"relation": None, "verdict": "keep", "reason": "no_context", "evidence": []})
+    seen = {"image_id": image_id(name), "uri": name, "size": entry.size, "etag": entry.etag, "format": "JPEG"}
+    seen |= {"status": "unchanged", "width": width, "height": height, "objects": objects, "removed": 0.0}
+    return seen | {"stuff": [{"label": label, "confidence": 0.9} for label in stuff], "config": "0" * 16}
+
+
+def publish_scan(folder: Path, photos: Path, rows: Sequence[dict[str, Any]], *settings: str) -> Published:
+    """Publish rows as a scan of a folder of photos."""
+    store = open_store(str(folder))
+    write_part(store, 1, pa.Table.from_pylist([{n: row.get(n) for n in PUBLISHED.names} for row in rows], PUBLISHED))
+    publish(store, load_config("local", settings), [], open_store(str(photos)).uri, origin=SCAN)
+    return Published(str(folder))
