@@ -51,7 +51,7 @@ def _rows_to_show(published: Published, most: int) -> pa.Table:
     """Cleaned images first, then the others; files are read until there are enough."""
     cleaned, others = [], []
     for rows in published.tables():
-        is_cleaned = pc.equal(rows.column("status"), Status.CLEANED)
+        is_cleaned = pc.is_in(rows.column("status"), pa.array([Status.CLEANED, Status.SCANNED]))
         cleaned.append(rows.filter(is_cleaned).slice(0, most))
         others.append(rows.filter(pc.invert(is_cleaned)).slice(0, most))
         if sum(map(len, cleaned)) >= most:
@@ -73,7 +73,7 @@ def _card(row: dict[str, Any], corpus: Store, output: Store, limits: Limits) -> 
 
 
 def _figures(row: dict[str, Any], corpus: Store, output: Store, limits: Limits) -> Iterator[str]:
-    if row["status"] not in (Status.CLEANED, Status.UNCHANGED):
+    if row["status"] not in (Status.CLEANED, Status.SCANNED, Status.UNCHANGED):
         return
     try:
         before = decode(corpus.read(row["uri"]), limits)
@@ -85,7 +85,8 @@ def _figures(row: dict[str, Any], corpus: Store, output: Store, limits: Limits) 
         mask = rle_decode(Rle(row["height"], row["width"], row["mask"].encode("ascii")))
         yield _figure("before", before)
         yield _figure("removed", overlay(before, mask, _RED, 0.6))
-        yield _figure("after", decode(output.read(row["output"]), limits))
+        if row["status"] == Status.CLEANED:
+            yield _figure("after", decode(output.read(row["output"]), limits))
     except (OSError, ImageError) as error:
         yield f"<p>no picture: {_text(error)}</p>"
 

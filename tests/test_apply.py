@@ -141,7 +141,7 @@ def test_a_removal_is_filled_and_what_had_ended_stays_so(scan: Published, photos
         assert rows[uri]["status"] == "cleaned"
         assert reasons(rows[uri]) == [
             ("remove", "removed_by_policy"),
-            ("keep", "no_context"),
+            ("keep", "related"),
             ("keep", "kept_by_policy"),
         ]
         was, now = (decode((folder / uri).read_bytes(), Limits()) for folder in (photos, tmp_path / "out" / "images"))
@@ -161,7 +161,7 @@ def test_verdicts_beat_the_policy_both_ways_and_a_tie_changes_nothing(scan: Publ
     )
     config = settings_for(scan, overrides=["policy.remove=[cat]"])
     rows = decided(scan, tmp_path / "out", config, votes)
-    by_policy = [("remove", "removed_by_policy"), ("keep", "no_context"), ("keep", "kept_by_policy")]
+    by_policy = [("remove", "removed_by_policy"), ("keep", "related"), ("keep", "kept_by_policy")]
     assert reasons(rows["0.jpg"]) == [("keep", "kept_by_review"), ("remove", "removed_by_review"), by_policy[2]]
     assert reasons(rows["1.jpg"]) == by_policy
     assert reasons(rows["2.jpg"]) == [*by_policy[:2], ("remove", "removed_by_review")]

@@ -51,7 +51,7 @@ class Recall:
         if not is_safe_key(uri):
             raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
         height, width = row["height"], row["width"]
-        if not 0 < height * width <= self.max_pixels:
+        if min(height, width) < 1 or height * width > self.max_pixels:
             raise ImageError(ImageReason.TOO_MANY_PIXELS, f"{width} x {height}, the limit is {self.max_pixels} pixels")
         for item in row["objects"]:
             Rle(height, width, item["mask"].encode("ascii")).check()
