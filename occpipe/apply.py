@@ -59,12 +59,13 @@ def settings_for(
 ) -> Config:
     """The settings to decide with: those of the scan, or of a config, with overrides; `more` adds to the policy's lists.
 
-    What was seen stays: `segmenter` and `corpus` are the scan's. Raises ConfigError.
+    What was seen stays: `segmenter` and `corpus` are the scan's. Where Ray and weights are found never is, for the scan may
+    be a stranger's. Raises ConfigError.
     """
-    before = scan.config
-    config = load_config(source) if source else with_overrides(before, ["output.retry=none"])
-    config = config.model_copy(update={"segmenter": before.segmenter, "corpus": before.corpus})
-    config = with_overrides(config, overrides)
+    before, ours = scan.config, load_config(source or "local")
+    base = ours if source else before.model_copy(update={"ray": ours.ray, "weights": ours.weights})
+    base = base.model_copy(update={"segmenter": before.segmenter, "corpus": before.corpus})
+    config = with_overrides(base, [*([] if source else ["output.retry=none"]), *overrides])
     if (config.segmenter, config.corpus) != (before.segmenter, before.corpus):
         raise ConfigError("apply segments nothing: segmenter.* and corpus.* are those of the scan")
     lists = {key: [*getattr(config.policy, key), *names] for key, names in (more or {}).items() if names}

@@ -51,5 +51,5 @@ class StoredVerdicts:
 
 @cache
 def _stored(at: StoredVerdicts) -> Verdicts:
-    verdicts: Verdicts = json.loads(open_store(at.uri).read(at.key))
-    return verdicts
+    stored = json.loads(open_store(at.uri).read(at.key))
+    return {image: [(thing, belongs) for thing, belongs in said] for image, said in stored.items()}

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from occpipe.apply import APPLY_CHAIN, apply_corpus, settings_for
+from occpipe.cli import app
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.dry_run import Forecast, forecast
@@ -38,10 +40,9 @@ from occpipe.verdicts import Review
 from occpipe.versions import FIRST, Origin
 from tests.published import publish_scan, seen_row
 from tests.scenes import encoded, photo
-from tests.test_cli import occpipe
 
 SIZE = (120, 160)
-SETTINGS = ("inpainter.model=telea", "policy.max_area=1")
+SETTINGS = ("inpainter.model=telea", "policy.max_area=1", "ray.address='10.0.0.1:6379'", "output.retry=errors")
 
 
 def box(top: int, left: int, height: int = 30, width: int = 40) -> Mask:
@@ -296,19 +297,11 @@ def test_the_dry_run_of_the_command_writes_nothing_and_reads_no_image(
     for path in photos.iterdir():
         path.unlink()
     before = sorted(path for path in tmp_path.rglob("*"))
-    command = [
-        "apply",
-        scan.uri,
-        tmp_path / "out",
-        "--remove",
-        "cat",
-        "--verdicts",
-        tmp_path / "verdicts.csv",
-        "--dry-run",
-    ]
-    shown = occpipe(*command)
-    assert "3 images would change; then 3 cleaned, 1 error" in " ".join(shown.stdout.split()), shown.stderr
-    *images, totals = map(json.loads, occpipe(*command, "--json").stdout.splitlines())
+    command = ["apply", scan.uri, f"{tmp_path}/out", "--remove", "cat", "--dry-run"]
+    command += ["--verdicts", f"{tmp_path}/verdicts.csv"]
+    shown = CliRunner().invoke(app, command)
+    assert "3 images would change; then 3 cleaned, 1 error" in " ".join(shown.stdout.split()), shown.output
+    *images, totals = map(json.loads, CliRunner().invoke(app, [*command, "--json"]).stdout.splitlines())
     assert {image["uri"] for image in images} == {"0.jpg", "1.jpg", "2.jpg"}
     assert totals["totals"]["status"] == {"cleaned": 3, "unchanged": 0, "skipped": 0, "error": 1}
     assert sorted(path for path in tmp_path.rglob("*")) == before
@@ -318,8 +311,10 @@ def test_what_was_seen_stays_and_lists_grow(scan: Published, tmp_path: Path) -> 
     config = settings_for(scan, overrides=["policy.cut=0.3"], more={"protect": ["dog"], "keep": ["cat", "cat"]})
     assert (config.policy.cut, config.policy.protect, config.policy.keep) == (0.3, ("person", "dog"), ("cat",))
     assert config.inpainter.model == "telea", "the scan's"
+    assert config.ray.address is None, "that of a stranger would be told our code and read our photos"
     assert settings_for(scan, "gpu").inpainter.model == "big-lama"
     assert settings_for(scan, "gpu").segmenter == scan.config.segmenter
+    assert config.output.retry == "none"
     for override in ("segmenter.decode_side=512", "corpus.min_side=8"):
         with pytest.raises(ConfigError, match="are those of the scan"):
             settings_for(scan, overrides=[override])
@@ -361,4 +356,4 @@ def test_verdicts_are_known_by_the_bytes_of_their_table(tmp_path: Path) -> None:
     votes = review(tmp_path, "a.jpg,cat,keep")
     assert votes.sha256 == hashlib.sha256((tmp_path / "verdicts.csv").read_bytes()).hexdigest()
     stored = votes.store(open_store(str(tmp_path / "out")))
-    assert stored()["a.jpg"] == [["cat", True]]
+    assert stored()["a.jpg"] == [("cat", True)]

@@ -72,10 +72,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("page", "script"), [(p.name, b) for p in sorted(DOCS.glob("*.md")) for b in blocks(p.name)])
 def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
     printed = bash(script, folder)
-    if script.startswith("occpipe clean"):  # which says how it went on standard error
-        assert (folder / script.split()[3] / "metadata" / "_manifest.json").is_file()
-    else:
-        assert printed
+    made = re.findall(r"^occpipe (?:clean|scan|apply) \S+ (\S+)(?!.*--dry-run)", script, re.M)
+    for output in made:  # which say how it went on standard error
+        assert (folder / output / "metadata" / "_manifest.json").is_file()
+    assert printed or made
     for name in re.findall(r"--overlays (\S+)", script):
         assert {p.name for p in (folder / name).iterdir()} == {"a.png", "b.png"}
     for name in re.findall(r"--out (\S+)", script):
