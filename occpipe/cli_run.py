@@ -14,7 +14,7 @@ from rich.table import Table
 
 from occpipe.cli_common import ConfigOption, SetOption, one_line
 from occpipe.config_file import load_config
-from occpipe.errors import INTERRUPTED_EXIT_CODE
+from occpipe.errors import INTERRUPTED_EXIT_CODE, ConfigError
 
 if TYPE_CHECKING:
     from occpipe.config import Config
@@ -95,7 +95,7 @@ def apply(
     from occpipe.verdicts import Review
 
     if as_json and not dry_run:
-        raise typer.BadParameter("--json needs --dry-run")
+        raise ConfigError("--json needs --dry-run")
     published = Published(scanned)
     overrides = [*(overrides or ()), *([] if cut is None else [f"policy.cut={cut}"])]
     more = {"keep": keep or (), "protect": protect or (), "remove": remove or ()}
@@ -143,7 +143,7 @@ def follow(run: Callable[[Options], Summary], output_uri: str, *, strict: bool, 
     made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.made.copied
     if made and not cleaned and not summary.statuses["scanned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
-    if copied:
+    if summary.manifest["command"] == "apply":
         console.print(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.", highlight=False)
     rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
     closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"

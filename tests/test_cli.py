@@ -53,6 +53,7 @@ def test_config_prints_every_key() -> None:
         (("clean", ".", "out", "-s", "segmenter.model=unknown"), 4, "known: starter, eomt-l-640"),
         (("models", "verify", "unknown"), 4, "no weights 'unknown'"),
         (("report", "nowhere", "nowhere"), 3, "nothing is published there"),
+        (("apply", "nowhere", "out", "--cut", "0.3"), 3, "nothing is published there"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from occpipe.verdicts import Review
 from tests.hostile.files import hostile_files
 from tests.s3 import KEY, SECRET, s3_environment, s3_server
 from tests.scenes import encoded, gradient, moving
+from tests.stages import keep_to_declarations
 from tests.test_images import png_claiming, sixteen_bit_png, with_mode
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -354,7 +355,6 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 
 
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
-    """Each stage gets the columns it READS and nothing else, and gives back those it WRITES."""
     from occpipe.done import Done
     from occpipe.stages.discover import ManifestSource, discover, open_corpus
 
@@ -369,13 +369,7 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
         CHAIN[2](config),
         CHAIN[3](config),
     )
-    for stage in stages:
-        needed = batch.select([name for name in batch.column_names if name in stage.READS])
-        alone = stage(needed)
-        assert {*alone.column_names} == ({*needed.column_names} | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
-        batch = stage(batch)
-        for name in stage.WRITES:
-            assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)
+    batch = keep_to_declarations(stages, batch)
     thin = CHAIN[4](output.uri, "images", 1, "copy", 2)(batch)
     assert thin.to_pylist()[0]["status"] == "cleaned"
 
