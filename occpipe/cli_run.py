@@ -92,6 +92,7 @@ def apply(
     """
     from occpipe.apply import apply_corpus, settings_for
     from occpipe.published import Published
+    from occpipe.summary import printable
     from occpipe.verdicts import Review
 
     if as_json and not dry_run:
@@ -112,7 +113,7 @@ def apply(
 
     follow(run, output_uri, strict=strict, verb="applying")
     if review and review.unknown:
-        first = min(review.unknown)
+        first = printable(min(review.unknown))
         shown = f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}"
         Console(stderr=True).print(shown, highlight=False, markup=False, soft_wrap=True)
 
@@ -159,6 +160,7 @@ def _foresee(
     published: Published, settings: Config, review: Review | None, limit: int | None, *, as_json: bool
 ) -> None:
     from occpipe.dry_run import Forecast, forecast
+    from occpipe.summary import printable
 
     found = Forecast()
     for image in forecast(published, settings, review, found, limit):
@@ -169,10 +171,11 @@ def _foresee(
         return
     table = Table("class", "was", "becomes", "things")
     for (label, was, verdict, reason), things in found.things.most_common():
-        table.add_row(escape(label), escape(was), f"{verdict}: {reason}", str(things))
+        table.add_row(*(escape(printable(name)) for name in (label, was)), f"{verdict}: {reason}", str(things))
     if found.things:
         Console().print(table)
     counts = ", ".join(f"{count} {status}" for status, count in found.statuses.items())
     typer.echo(f"{found.changed} images would change; then {counts}")
     if found.missed:
-        typer.echo(f"{len(found.missed)} verdicts match nothing, the first: {found.missed[0]}", err=True)
+        first = printable(found.missed[0])
+        typer.echo(f"{len(found.missed)} verdicts match nothing, the first: {first}", err=True)

@@ -19,14 +19,15 @@ from occpipe.types import Status
 from occpipe.verdicts import Review
 
 _BATCH = 64
-_BEFORE = ("status", "objects")
-_AFTER = ("image_id", "uri", "status", "objects")
+_BEFORE = ("objects", "mask")
+_AFTER = ("image_id", "uri", "status", "objects", "mask")
 
 
 @dataclass(slots=True)
 class Forecast:
-    """What would change: images by status after it, those that are `changed`, and things that change sides by
-    (label, reason before, verdict after, reason after). `missed` verdicts match no thing.
+    """What would change: images by status after it, those that are `changed`, and the things that change sides.
+
+    `things` are counted by label, reason before, verdict and reason after; `missed` verdicts match none.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -59,7 +60,9 @@ def forecast(
             into.statuses[new["status"] or Status.CLEANED] += 1
             if review:
                 judgements(new["uri"], new["image_id"], _labels(new), review.verdicts, matched)
-            if things := list(_changes(old["objects"] or (), new["objects"] or ())):
+            things = list(_changes(old["objects"] or (), new["objects"] or ()))
+            # the mask also tells what is protected now; that of a clean has grown by shadows, which only the photo shows
+            if things or (old["mask"] != new["mask"] and not config.inpainter.shadow):
                 into.changed += 1
                 into.things.update((t["label"], t["was"]["reason"], t["verdict"], t["reason"]) for t in things)
                 image = {"image_id": new["image_id"], "uri": new["uri"], "status": new["status"] or Status.CLEANED}
@@ -81,10 +84,8 @@ def _changes(before: Any, after: Any) -> Iterator[dict[str, Any]]:
     """The things whose verdict is another one; where relate failed, there are none."""
     for place, (old, new) in enumerate(zip(before, after, strict=False)):
         if old["verdict"] != new["verdict"]:
-            was = {name: old[name] for name in ("verdict", "reason", "relation")}
-            yield {"object": place, "label": new["label"], "was": was} | {
-                name: new[name] for name in ("verdict", "reason", "relation")
-            }
+            was, now = ({name: item[name] for name in ("verdict", "reason", "relation")} for item in (old, new))
+            yield {"object": place, "label": new["label"], "was": was, **now}
 
 
 def _labels(row: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ class Made:
         if "copied" in rows.column_names:
             self.copied += pc.sum(rows.column("copied")).as_py() or 0
         for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
-            self.examples.setdefault(row["reason"], _printable(f"{row['uri']}: {row['error']['message']}"))
+            self.examples.setdefault(row["reason"], printable(f"{row['uri']}: {row['error']['message']}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,6 @@ class Summary:
         return self.made.examples
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from strangers, and may hold what steers a terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -284,6 +284,10 @@ def test_a_dry_run_says_what_apply_would_do(scan: Published, tmp_path: Path) -> 
     }
     assert seen.missed == ["9.jpg, cat"]
     assert len(list(forecast(scan, config, None, Forecast(), limit=1))) <= 1
+    base = Published(published(tmp_path / "out", config, scan.manifest["input"]))
+    assert list(forecast(base, config, votes, Forecast())) == [], "that is what it is"
+    near = settings_for(scan, overrides=["policy.remove=[cat]", "inpainter.dilation=0.2"])
+    assert [image["things"] for image in forecast(base, near, votes, Forecast())] == [[], [], []], "larger masks"
 
 
 def test_the_dry_run_of_the_command_writes_nothing_and_reads_no_image(
