@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from occpipe.decide import cut_of
-from occpipe.errors import ConfigError, StorageError, WeightsError
+from occpipe.errors import ConfigError, StorageError, WeightsError, first_line
 from occpipe.flat import ROWS, flat_tables
 from occpipe.models import load_relations
 from occpipe.published import Published
@@ -229,7 +229,7 @@ def _ask(published: Published, part: Sequence[str], cut: float | None, answers: 
                 for name, query in queries().items():
                     answers.add(name, database.execute(query).fetchall())
         except (pa.ArrowInvalid, OSError) as error:
-            raise StorageError(f"{published.uri}: a published file cannot be read: {error}") from error
+            raise StorageError(f"{published.uri}: a published file cannot be read: {first_line(error)}") from error
 
 
 def _figures(output: str, manifest: dict[str, Any], cut: float | None, answers: _Answers) -> Audit:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from occpipe.config import Config
-from occpipe.errors import StorageError
+from occpipe.errors import StorageError, first_line
 from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import Store, open_store
 
@@ -51,7 +51,7 @@ class Published:
             source = self.store.open(f"{METADATA}/{file}")
             return pq.ParquetFile(source, read_dictionary=list(dictionaries), pre_buffer=True)
         except (pa.ArrowInvalid, OSError) as error:
-            raise StorageError(f"{self.uri}/{METADATA}/{file}: {error}") from error
+            raise StorageError(f"{self.uri}/{METADATA}/{file} cannot be read: {first_line(error)}") from error
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows, or some of their columns, file by file."""
