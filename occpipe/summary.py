@@ -21,7 +21,7 @@ class Made:
         """Count thin rows, as the sink returns them."""
         self.statuses.update(rows.column("status").to_pylist())
         for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
-            self.examples.setdefault(row["reason"], _printable(f"{row['uri']}: {row['error']['message']}"))
+            self.examples.setdefault(row["reason"], printable(f"{row['uri']}: {row['error']['message']}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,6 @@ class Summary:
     stopped: bool = False
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from strangers, and may hold what steers a terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
