@@ -194,7 +194,13 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
         typer.echo(f"{weight.name}: sha256 {identity['sha256']}, {identity['licence']}; {against}")
 
 
-for _command in (cli_audit.audit, cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
+for _command in (
+    cli_audit.audit,
+    cli_audit.export,
+    cli_learning.explain,
+    cli_learning.calibrate,
+    cli_learning.train_embeddings,
+):
     app.command()(_command)  # after the others, as the help lists them
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(plan)

@@ -1,9 +1,10 @@
-"""`occpipe audit`: what a published output says of itself."""
+"""`occpipe audit` and `occpipe export`: what a published output says of itself, and its rows for other tools."""
 
 from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,14 @@ from occpipe.cli_common import one_line
 from occpipe.errors import ConfigError
 
 _LAST_LINE_BYTES = 1 << 20
+
+
+class Format(StrEnum):
+    """The formats of `occpipe export`."""
+
+    COCO = "coco"
+    HF = "hf"
+    SIDECAR = "sidecar"
 
 
 def audit(
@@ -61,6 +70,20 @@ def audit(
     for table in shown_tables:
         if table.row_count or table.show_header:
             console.print(table)
+
+
+def export(
+    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="What `clean` has published: a folder or URI.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty local folder.")],
+    kind: Annotated[
+        Format, typer.Option("--format", "-f", help="COCO JSON; a folder for Hugging Face datasets; a JSON an image.")
+    ],
+) -> None:
+    """Write the published rows for other tools. Only `hf` copies images; `coco` and `sidecar` name them."""
+    from occpipe.export import export as write
+
+    images = write(output_uri, folder, kind)
+    Console(stderr=True).print(f"{folder}: {images:,} images", highlight=False, markup=False, soft_wrap=True)
 
 
 def _last_line(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from occpipe.published import Published
 from occpipe.types import Verdict
@@ -65,28 +64,15 @@ def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """The things of rows, and the stuff of those from which a thing goes: only that is asked for, and most has none."""
     ids, lists = rows.column("image_id"), rows.column("objects")
     parents, things = pc.list_parent_indices(lists), lists.flatten()
-    row = parents.to_numpy()
-    pixels = _floats(rows.column("width")) * _floats(rows.column("height"))
+    places = pa.array(np.arange(len(things), dtype=np.int32))
+    pixels = pc.multiply(rows.column("width").cast(pa.float64()), rows.column("height").cast(pa.float64()))
     objects = {
         "image_id": ids.take(parents),
-        "object": pa.array(_places(row, len(rows))),
+        "object": pc.subtract(places, pc.subtract(lists.offsets, lists.offsets[0]).take(parents)),
         **{name: things.field(name) for name in ("label", "relation", "verdict", "reason")},
-        "share": pa.array(things.field("area").to_numpy() / pixels[row]),
+        "share": pc.divide(things.field("area").cast(pa.float64()), pixels.take(parents)),
     }
-    removed = pc.equal(things.field("verdict").cast(pa.string()), Verdict.REMOVE)
-    goes = np.unique(row[removed.to_numpy(zero_copy_only=False)])
-    ids, lists = ids.take(pa.array(goes)), rows.column("stuff").take(pa.array(goes))
+    goes = pc.unique(parents.filter(pc.equal(things.field("verdict").cast(pa.string()), Verdict.REMOVE)))
+    ids, lists = ids.take(goes), rows.column("stuff").take(goes)
     stuff = {"image_id": ids.take(pc.list_parent_indices(lists)), "label": lists.flatten().field("label")}
     return pa.RecordBatch.from_pydict(objects), pa.RecordBatch.from_pydict(stuff)
-
-
-def _places(row: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
-    """The place of each item in its list, from the row of each."""
-    counts = np.bincount(row, minlength=rows)
-    starts = (np.cumsum(counts) - counts).astype(np.int32)
-    return np.arange(len(row), dtype=np.int32) - starts[row]
-
-
-def _floats(column: pa.Array) -> NDArray[np.float64]:
-    """Numbers, with NaN where there is none."""
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)

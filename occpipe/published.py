@@ -59,9 +59,14 @@ class Published:
             with self.open(file["file"]) as opened:
                 yield opened.read(columns)
 
-    def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows as plain values, some hundred in memory at a time."""
+    def batches(self, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
+        """The same, at most `size` rows at a time."""
         for file in self.manifest["files"]:
             with self.open(file["file"]) as opened:
-                for batch in opened.iter_batches(ROWS_AT_ONCE, columns=columns):
-                    yield from batch.to_pylist()
+                for batch in opened.iter_batches(size, columns=columns):
+                    yield pa.Table.from_batches([batch]).select(columns or batch.schema.names)
+
+    def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows as plain values, some hundred in memory at a time."""
+        for rows in self.batches(columns):
+            yield from rows.to_pylist()
