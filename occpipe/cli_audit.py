@@ -83,7 +83,7 @@ def export(
     from occpipe.export import export as write
 
     images = write(output_uri, folder, kind)
-    Console(stderr=True).print(f"{folder}: {images:,} images", highlight=False, markup=False, soft_wrap=True)
+    typer.echo(f"{folder}: {images:,} images")
 
 
 def _last_line(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Published:
         for file in self.manifest["files"]:
             with self.open(file["file"]) as opened:
                 for batch in opened.iter_batches(size, columns=columns):
-                    yield pa.Table.from_batches([batch]).select(columns or batch.schema.names)
+                    yield pa.Table.from_batches([batch])
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """The rows as plain values, some hundred in memory at a time."""

@@ -1,8 +1,8 @@
 """COCO's JSON: `objects.json`, all things with what was decided for them, and `removals.json`, what was filled.
 
-The format: https://cocodataset.org/#format-data. Masks are compressed run lengths, as pycocotools reads them; a category has
-its COCO id where its name is COCO's. `file_name` is relative to the input: things that went are seen in its photos only.
-Ids of images count from 1, for readers that hold numbers as doubles; the `image_id` of the rows comes along as text.
+The format: https://cocodataset.org/#format-data. Masks are compressed run lengths, as pycocotools reads them; a category
+has its COCO id where its name is COCO's. `file_name` is relative to the input: things that went are seen in its photos
+only. Ids of images count from 1, for readers that hold numbers as doubles; the `image_id` of the rows comes along as text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write_coco(published: Published, folder: Path) -> int:
             number += 1
             image = _image(number, row)
             objects.image(image)
-            for item, place in zip(row["objects"] or (), range(1 << 30), strict=False):
+            for place, item in enumerate(row["objects"] or ()):
                 objects.annotation(number, _thing(item, place, row, categories))
             if row["mask"]:
                 removals.image(image)

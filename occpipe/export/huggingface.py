@@ -30,7 +30,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 def write_huggingface(published: Published, folder: Path) -> int:
     """Copy the written images, with `metadata.parquet` and a README.md; returns their number.
 
-    Raises StorageError for an image that is no longer there.
+    Raises OSError for an image that is no longer there.
     """
     schema = pa.schema([pa.field("file_name", pa.string()), *(PUBLISHED.field(name) for name in COLUMNS)])
     images = 0
@@ -39,7 +39,7 @@ def write_huggingface(published: Published, folder: Path) -> int:
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         for rows in published.batches(["output", *COLUMNS]):
-            rows = rows.filter(pc.is_valid(rows.column("output")))
+            rows = rows.filter(pc.is_valid(rows.column("output"))).select(["output", *COLUMNS])
             for _ in pool.map(lambda key: _copy(published, folder, key), rows.column("output").to_pylist()):
                 images += 1
             writer.write_table(rows.rename_columns(["file_name", *COLUMNS]).cast(schema))

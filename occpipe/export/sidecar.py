@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from occpipe.errors import StorageError
 from occpipe.published import Published
 from occpipe.storage import is_safe_key
 
@@ -18,8 +17,6 @@ def write_sidecars(published: Published, folder: Path) -> int:
         key = f"{row['uri']}.json"
         if is_safe_key(key):
             path = folder / key
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise StorageError(f"{path} is not below {folder}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(sidecar(row), indent=1) + "\n", encoding="utf-8")
             written += 1
