@@ -41,10 +41,8 @@ def test_the_sql_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (ROOT / "occpipe" / "data" / "views.sql").read_text(encoding="utf-8") == scripts[0]
     with duckdb.connect() as database:
         answers = [database.execute(script).fetchall() for script in scripts]
-    assert all(
-        answer or query.startswith(("CREATE", "SET", "SELECT status, reason"))
-        for answer, query in zip(answers, said, strict=True)
-    )
+    empty = [query.split()[0] for query, answer in zip(said, answers, strict=True) if not answer]
+    assert empty == ["CREATE", "SELECT", "SET"], "no image failed"
     assert answers[-1] == [("unchanged", "cleaned", 1, "2.jpg")]
     assert (tmp_path / "large.txt").read_text().split() == ["1.jpg", "2.jpg", "3.jpg"]
 
