@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from occpipe import __version__, cli_learning
+from occpipe import __version__, cli_audit, cli_learning
 from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
@@ -157,7 +157,13 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
         typer.echo(f"{weight.name}: sha256 {identity['sha256']}, {identity['licence']}; {against}")
 
 
-for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
+for _command in (
+    cli_audit.audit,
+    cli_audit.export,
+    cli_learning.explain,
+    cli_learning.calibrate,
+    cli_learning.train_embeddings,
+):
     app.command()(_command)  # after the others, as the help lists them
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(plan)

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from occpipe.config import Config
-from occpipe.errors import StorageError
+from occpipe.errors import StorageError, first_line
 from occpipe.ledger import read_parquet
 from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import Store, open_store
+
+ROWS_AT_ONCE = 512
 
 
 class Published:
@@ -64,15 +67,31 @@ class Published:
         vectors = self.config.relations.vectors
         return None if vectors is None else Path(vectors)
 
+    def open(self, file: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+        """One of the files that the manifest names, of which parts are read; these leaf columns come as dictionaries."""
+        try:
+            source = self.store.open(f"{METADATA}/{file}")
+            return pq.ParquetFile(source, read_dictionary=list(dictionaries), pre_buffer=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{self.uri}/{METADATA}/{file} cannot be read: {first_line(error)}") from error
+
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows, or some of their columns, file by file."""
         for file in self.manifest["files"]:
-            yield read_parquet(self.store, f"{METADATA}/{file['file']}", columns)
+            with self.open(file["file"]) as opened:
+                yield opened.read(columns)
+
+    def batches(self, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
+        """The same, at most `size` rows at a time."""
+        for file in self.manifest["files"]:
+            with self.open(file["file"]) as opened:
+                for batch in opened.iter_batches(size, columns=columns):
+                    yield pa.Table.from_batches([batch])
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows as plain values, one file in memory at a time."""
-        for table in self.tables(columns):
-            yield from table.to_pylist()
+        """The rows as plain values, some hundred in memory at a time."""
+        for rows in self.batches(columns):
+            yield from rows.to_pylist()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from PIL import Image as Pil
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.ledger import write_part
-from occpipe.masks import Rle
+from occpipe.masks import Rle, union
 from occpipe.published import Published
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.discover import image_id
@@ -78,3 +78,33 @@ def publish_scan(folder: Path, photos: Path | str, rows: Sequence[dict[str, Any]
     write_part(store, 1, pa.Table.from_pylist([{n: row.get(n) for n in PUBLISHED.names} for row in rows], PUBLISHED))
     publish(store, load_config("local", settings), [], open_store(str(photos)).uri, origin=SCAN)
     return Published(str(folder))
+
+
+def removed_row(
+    number: int, things: dict[str, float], stuff: dict[str, float], *, share: float, cut: float = 0.117
+) -> dict[str, Any]:
+    """A photo of 100 x 90 from which the things go whose relation is below the cut; each has a mask of its own."""
+    objects = []
+    for place, (label, relation) in enumerate(things.items()):
+        mask = np.zeros((90, 100), np.uint8)
+        mask[5 : 25 + number, 3 + 20 * place : 15 + 20 * place] = 1
+        segment = Segment.from_mask(label, True, 0.9, mask)
+        verdict, reason = ("remove", "unrelated") if relation < cut else ("keep", "related")
+        evidence = [{"context": name, "relation": relation} for name in stuff]
+        objects.append(
+            {
+                "label": label,
+                "score": segment.score,
+                "area": segment.area,
+                "bbox": segment.bbox._asdict(),
+                "mask": segment.rle.counts.decode("ascii"),
+                "relation": relation,
+                "verdict": verdict,
+                "reason": reason,
+                "evidence": evidence,
+            }
+        )
+    gone = union(Rle(90, 100, item["mask"].encode("ascii")) for item in objects if item["verdict"] == "remove")
+    assert gone is not None
+    filled = {"mask": gone.counts.decode("ascii"), "removed": share, "output": f"images/{number}.jpg"}
+    return scene_row(number, {}, stuff) | {"status": "cleaned", "objects": objects, **filled}

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 from occpipe.errors import StorageError
 from occpipe.storage.base import Entry, Store, TooLargeError
@@ -29,6 +30,9 @@ class LocalStore(Store):
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"more than {limit} bytes")
         return data
+
+    def open(self, key: str) -> BinaryIO:
+        return (self.root / key).open("rb")
 
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key
