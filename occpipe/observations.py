@@ -44,7 +44,7 @@ def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: Relation
     for row in rows:
         decided = [o for o in row["objects"] or () if o["reason"] in (Reason.RELATED, Reason.UNRELATED)]
         if decided:
-            context = _context(row, policy, scorer)
+            context = context_in(row, policy, scorer)
             for item in decided:
                 yield Observation(item["label"], context.around(item["label"]), None)
 
@@ -67,7 +67,7 @@ def observe_verdicts(
                         votes.setdefault(number, []).append(belongs)
                         matched.add((key, wanted))
         if votes:
-            context = _context(row, policy, scorer)
+            context = context_in(row, policy, scorer)
         for number, ballots in sorted(votes.items()):
             if 2 * sum(ballots) != len(ballots):
                 label = row["objects"][number]["label"]
@@ -80,17 +80,21 @@ def read_verdicts(path: Path) -> Verdicts:
     """Human verdicts by image, from CSV with the columns image, object, verdict.
 
     An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
-    name, which stands for all of that class; a verdict is keep or remove. Raises ValueError, naming the line.
+    name, which stands for all of that class; a verdict is keep or remove. A line of the review page that has neither is a
+    grade, and passed over; see `occpipe.agreement`. Raises ValueError, naming the line.
     """
     found: Verdicts = {}
     for number, (image, thing, verdict) in read_table(path, ("image", "object", "verdict")):
+        if image and not thing and not verdict:
+            continue
         if not image or not thing or verdict.lower() not in ("keep", "remove"):
             raise ValueError(f"{path}, line {number}: needs image, object, and a verdict keep or remove")
         found.setdefault(image, []).append((thing, verdict.lower() == "keep"))
     return found
 
 
-def _context(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:
+def context_in(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:
+    """The context in a published row, as it was when its things were decided with this policy and scorer."""
     things = [(o["label"], o["score"]) for o in row["objects"]]
     stuff = {s["label"]: s["confidence"] for s in row["stuff"] or ()}
     return context_of(things, stuff, policy, scorer)
