@@ -46,8 +46,9 @@ def outline(mask: Mask) -> str:
     """The edge of a mask, H x W, as an SVG path in the units of `view_of`, to a unit or so; empty for an empty mask."""
     width, height = view_of(*mask.shape)
     small = resize_mask(mask, height, width)
-    if not small.any():
-        small = (cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    if not small.any():  # a speck: each of its pixels shows
+        rows, columns = np.nonzero(mask)
+        small[rows * height // mask.shape[0], columns * width // mask.shape[1]] = 1
     contours, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     near = 0.8
     while True:

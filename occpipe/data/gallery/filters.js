@@ -21,7 +21,7 @@ class Filters {
       field.addEventListener("input", () => change());
       this.fields[name] = field;
       const head = heads[name] ?? name[0].toUpperCase() + name.slice(1);
-      this.node.append(el("div", { class: `field ${name}` }, el("label", { for: field.id }, head), field));
+      this.node.append(el("div", { class: `field for-${name}` }, el("label", { for: field.id }, head), field));
     }
     this.node.append(el("button", { type: "reset", click: () => setTimeout(change) }, "Clear"));
   }

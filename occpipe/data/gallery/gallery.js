@@ -76,7 +76,7 @@ class Gallery {
         {},
         step(-1, "previous", "‹"),
         step(1, "next", "›"),
-        el("h2", {}, el("small", {}, folder), file || entry.uri),
+        el("h2", { title: entry.uri }, file || entry.uri, el("small", {}, folder)),
         el("span", { class: "place" }, place < 0 ? "" : `${place + 1} / ${this.list.length}`),
         el("button", { type: "button", class: "close", "aria-label": "Close", click: () => this.dialog.close() }, "×"),
       ),

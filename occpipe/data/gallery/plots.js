@@ -34,8 +34,8 @@ function bars(rows, pick) {
         : el("div", {}, inside),
     );
   };
-  const list = el("ul", { class: "bars" }, rows.slice(0, 10).map(line));
-  const rest = rows.slice(10);
+  const list = el("ul", { class: "bars" }, rows.slice(0, 8).map(line));
+  const rest = rows.slice(8);
   return rest.length
     ? [list, el("details", {}, el("summary", {}, `${rest.length} more`), el("ul", { class: "bars" }, rest.map(line)))]
     : list;

@@ -12,7 +12,7 @@ function reportAside(entry, pick) {
     ),
     entry.error != null && el("p", { class: "message" }, `${entry.reason}: ${entry.error}`),
     entry.note != null && el("p", { class: "message" }, entry.note),
-    entry.objects.map((item) => whyCard(item, pick)),
+    entry.objects.map((item, place) => whyCard(item, pick, isRepeated(entry, place))),
     entry.more > 0 && el("p", {}, `${plural(entry.more, "thing")} more, not listed here.`),
     view && !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
     stuff.length > 0 &&
@@ -33,8 +33,8 @@ function headline() {
     tile(whole(status.skipped), "skipped", of(status.skipped)),
     tile(whole(status.error), "errors", of(status.error), status.error ? "error" : ""),
     tile(whole(things), "things seen", images ? `${(things / images).toFixed(1)} an image` : ""),
-    tile(whole(gone), "things removed", things ? percent(gone / things) : "", "cleaned"),
-    tile(percent(area), "filled", "mean of the cleaned"),
+    tile(whole(gone), "removed", things ? `${percent(gone / things)} of the things` : "", "cleaned"),
+    tile(percent(area), "filled", "of a cleaned image"),
   );
 }
 

@@ -18,7 +18,7 @@ function reviewAside(entry, pick, redraw) {
   };
   return [
     el("p", {}, "What belongs in this photo, and what should go?"),
-    entry.objects.map((item) => thingCard(item, pick, (verdict) => judge(item, verdict), said, DATA.blind && said.seen)),
+    entry.objects.map((item) => thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen)),
     !entry.objects.length && el("p", {}, "No thing was seen here."),
     hidden &&
       el(
@@ -45,11 +45,11 @@ function reviewAside(entry, pick, redraw) {
 }
 
 /** A thing with the choice to keep or remove it; what occpipe decided beside it, unless the page is blind. */
-function thingCard(item, pick, judge, said, locked) {
-  const verdict = said.things[item.index];
+function thingCard(entry, item, pick, judge, locked) {
+  const verdict = VERDICTS.of(entry).things[item.index];
   const card = DATA.blind
     ? el("article", { "data-index": item.index }, el("h3", {}, nameButton(item, pick)))
-    : whyCard(item, pick);
+    : whyCard(item, pick, isRepeated(entry, entry.objects.indexOf(item)));
   card.className = `why ${verdict ?? "unjudged"}`;
   const words = { keep: "keep", remove: "remove" };
   card.append(choices("Your verdict", `thing-${item.index}`, words, verdict, judge, locked));

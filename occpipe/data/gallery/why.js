@@ -1,5 +1,10 @@
-/** Why a thing was kept or removed: its score beside the cut, and what each class around it says. */
-function whyCard(item, onPick) {
+/** Whether another thing of the same class stands before this one: what is around them says the same of both. */
+function isRepeated(entry, place) {
+  return entry.objects.findIndex((item) => item.label === entry.objects[place].label) < place;
+}
+
+/** Why a thing was kept or removed: its score beside the cut, and, unless repeated, what each class around it says. */
+function whyCard(item, onPick, repeated) {
   const policy = DATA.policy;
   const pick = el(
     "button",
@@ -17,9 +22,9 @@ function whyCard(item, onPick) {
     "article",
     { class: `why ${item.verdict}`, "data-index": item.index },
     el("h3", {}, pick, el("span", { class: `verdict ${item.verdict}` }, item.verdict === REMOVE ? "removed" : "kept")),
-    el("p", {}, sentence(item, policy)),
+    el("p", {}, sentence(item, policy), repeated && item.why.length > 0 && el("small", {}, " What is around it: see above.")),
     item.relation != null && scale(item.relation, policy.cut),
-    item.why.length > 0 && context(item.why),
+    item.why.length > 0 && !repeated && context(item.why),
   );
 }
 
