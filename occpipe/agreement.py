@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from occpipe.gallery.rows import batches
 from occpipe.published import Published
 from occpipe.tables import read_table
 from occpipe.types import Verdict
@@ -202,7 +203,7 @@ def _known(published: Published, images: Collection[str]) -> tuple[Mapping[str, 
     ids: dict[str, str] = {}
     ours: dict[tuple[str, str], str] = {}
     wanted = pa.array(sorted(images), pa.string())
-    for table in published.batches(["image_id", "uri", "objects.list.element.verdict"]):
+    for table in batches(published, ["image_id", "uri", "objects.list.element.verdict"]):
         names = pc.is_in(table.column("uri"), wanted)
         numbers = pc.is_in(table.column("image_id").cast(pa.string()), wanted)
         for row in table.filter(pc.or_(names, numbers)).to_pylist():

@@ -20,6 +20,9 @@ ROWS = ("image_id", "uri", "objects", "stuff")
 MOST = 200_000
 """Things of an earlier run that are looked at, drawn evenly: some 200 MB, and more would not change a calibration."""
 
+MOST_BYTES = 64_000_000
+"""Of a table of verdicts: a million lines, for it is held in memory."""
+
 Verdicts = dict[str, list[tuple[str, bool]]]
 
 
@@ -44,7 +47,7 @@ def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: Relation
     for row in rows:
         decided = [o for o in row["objects"] or () if o["reason"] in (Reason.RELATED, Reason.UNRELATED)]
         if decided:
-            context = context_in(row, policy, scorer)
+            context = _context(row, policy, scorer)
             for item in decided:
                 yield Observation(item["label"], context.around(item["label"]), None)
 
@@ -67,7 +70,7 @@ def observe_verdicts(
                         votes.setdefault(number, []).append(belongs)
                         matched.add((key, wanted))
         if votes:
-            context = context_in(row, policy, scorer)
+            context = _context(row, policy, scorer)
         for number, ballots in sorted(votes.items()):
             if 2 * sum(ballots) != len(ballots):
                 label = row["objects"][number]["label"]
@@ -80,12 +83,16 @@ def read_verdicts(path: Path) -> Verdicts:
     """Human verdicts by image, from CSV with the columns image, object, verdict.
 
     An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
-    name, which stands for all of that class; a verdict is keep or remove. A line of the review page that has neither is a
-    grade, and passed over; see `occpipe.agreement`. Raises ValueError, naming the line.
+    name, which stands for all of that class; a verdict is keep or remove. A line with a `grade` (1 to 5) and neither is
+    about the result of the image, and passed over. Raises ValueError, naming the line, or over `MOST_BYTES`.
     """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: over {MOST_BYTES} bytes of verdicts")
     found: Verdicts = {}
-    for number, (image, thing, verdict) in read_table(path, ("image", "object", "verdict")):
-        if image and not thing and not verdict:
+    for number, (image, thing, verdict, grade) in read_table(path, ("image", "object", "verdict"), ("grade",)):
+        if grade not in ("", "1", "2", "3", "4", "5"):
+            raise ValueError(f"{path}, line {number}: a grade is 1 to 5")
+        if image and grade and not thing and not verdict:
             continue
         if not image or not thing or verdict.lower() not in ("keep", "remove"):
             raise ValueError(f"{path}, line {number}: needs image, object, and a verdict keep or remove")
@@ -93,8 +100,7 @@ def read_verdicts(path: Path) -> Verdicts:
     return found
 
 
-def context_in(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:
-    """The context in a published row, as it was when its things were decided with this policy and scorer."""
+def _context(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:
     things = [(o["label"], o["score"]) for o in row["objects"]]
     stuff = {s["label"]: s["confidence"] for s in row["stuff"] or ()}
     return context_of(things, stuff, policy, scorer)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from occpipe.config import Config
@@ -48,19 +47,6 @@ class Published:
         """The rows, or some of their columns, file by file."""
         for file in self.manifest["files"]:
             yield read_parquet(self.store, f"{METADATA}/{file['file']}", columns)
-
-    def batches(self, columns: list[str] | None = None, size: int = 65_536) -> Iterator[pa.Table]:
-        """The same, at most `size` rows at a time; columns may be parts of objects: `objects.list.element.label`."""
-        for file in self.manifest["files"]:
-            yield from self.batches_of(file, columns, size)
-
-    def batches_of(
-        self, file: Mapping[str, Any], columns: list[str] | None = None, size: int = 65_536
-    ) -> Iterator[pa.Table]:
-        """The same of one file of the manifest."""
-        data = pa.BufferReader(self.store.read(f"{METADATA}/{file['file']}"))
-        for batch in pq.ParquetFile(data).iter_batches(size, columns=columns):
-            yield pa.Table.from_batches([batch])
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """The rows as plain values, one file in memory at a time."""

@@ -17,7 +17,8 @@ from occpipe.agreement import people_say
 from occpipe.gallery.entries import Pictures, Room, entry
 from occpipe.gallery.figures import COLUMNS, Figures
 from occpipe.gallery.page import assemble
-from occpipe.gallery.sample import Sampler, read_rows
+from occpipe.gallery.rows import batches, read_rows
+from occpipe.gallery.sample import Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
 from occpipe.published import Published
@@ -42,7 +43,7 @@ def write_report(output_uri: str, input_uri: str | None, page: Path, most: int, 
     published = Published(output_uri)
     why = Why(published.config)
     figures, sampler = Figures(), Sampler(why.cut, most)
-    for table in published.batches(COLUMNS):
+    for table in batches(published, COLUMNS):
         figures.add(table)
         sampler.add(table)
     shown = _entries(published, input_uri, sampler.chosen(), why)
@@ -62,7 +63,7 @@ def write_review(output_uri: str, input_uri: str | None, page: Path, most: int, 
     published = Published(output_uri)
     why = Why(published.config)
     sampler = Sampler(why.cut, most, rated=True)
-    for table in published.batches(COLUMNS):
+    for table in batches(published, COLUMNS):
         sampler.add(table)
     shown = _entries(published, input_uri, sampler.chosen(), why)
     if blind:
@@ -85,8 +86,7 @@ def _entries(
         corpus.max_bytes,
     )
     rows = read_rows(published, list(chosen))
-    statuses = [row["status"] for row in rows.values()]
-    drawn = 2 * statuses.count(Status.CLEANED) + statuses.count(Status.UNCHANGED)
+    drawn = sum((row["width"] is not None) + (row["status"] == Status.CLEANED) for row in rows.values())
     room = Room(
         min(_LARGEST_TEXT, TEXT_BYTES // max(1, len(rows))), min(_LARGEST_PICTURE, PICTURE_BYTES // max(1, drawn))
     )

@@ -21,8 +21,11 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raise ValueError(f"{path}: damaged, or no UTF-8 text: {error}") from error
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The stripped values of some columns of a CSV, with the number of the line; ValueError where one is missing."""
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """The stripped values of some columns of a CSV, with the number of the line; ValueError where one is missing.
+
+    An `optional` column that is missing is empty.
+    """
     with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
         reader = csv.DictReader(stream)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
@@ -31,6 +34,6 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
             raise ValueError(f"{path}: no column {missing[0]}, separated by commas; found {found}")
         try:
             for number, row in enumerate(reader, 2):
-                yield number, [(row[name] or "").strip() for name in columns]
-        except csv.Error as error:
+                yield number, [(row.get(name) or "").strip() for name in (*columns, *optional)]
+        except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error

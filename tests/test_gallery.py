@@ -20,7 +20,8 @@ from occpipe.gallery.entries import Pictures, Room, entry
 from occpipe.gallery.figures import COLUMNS, MOST_NAMES, Figures
 from occpipe.gallery.page import assemble
 from occpipe.gallery.pictures import SIDE, outline, thumbnails, view_of
-from occpipe.gallery.sample import Places, Sampler, read_rows
+from occpipe.gallery.rows import batches, read_rows
+from occpipe.gallery.sample import Places, Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
 from occpipe.masks import Rle
@@ -131,9 +132,9 @@ def test_only_the_chosen_rows_are_read(tmp_path: Path) -> None:
     published = Published(str(publish_rows(tmp_path / "out", MIXED)))
     found = read_rows(published, [4, 0])
     assert {place: found[place]["image_id"] for place in found} == {0: 1, 4: 5}
-    batches = list(published.batches(COLUMNS, size=4))
-    assert [len(batch) for batch in batches] == [4, 2]
-    assert batches[0].column("objects").type.value_type.names == ["label", "relation", "verdict", "reason"]
+    read = list(batches(published, COLUMNS, size=4))
+    assert [len(batch) for batch in read] == [4, 2]
+    assert read[0].column("objects").type.value_type.names == ["label", "relation", "verdict", "reason"]
 
 
 def decoded(uri: str) -> Pil.Image:

@@ -23,7 +23,6 @@ _DECODED = 1280
 _MOST_CONTEXTS = 12
 _MOST_STUFF = 10
 _LONGEST = 400
-_PICTURED = (Status.CLEANED, Status.UNCHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def entry(
             )
         ]
     _fit(found, room.text)
-    if row["status"] in _PICTURED:
+    if found["view"]:
         try:
             drawn = thumbnails(list(draw(row)), room.picture)
             found |= dict(zip(("before", "after"), drawn, strict=False))

@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from occpipe.gallery.figures import things_of
-from occpipe.published import Published
 from occpipe.types import Reason, Status, Verdict
 
 REMOVED, NEAR, LARGE, MANY, FAILED, SKIPPED, KEPT = (
@@ -62,7 +61,7 @@ class Sampler:
         self._kinds: dict[str, dict[str, Places]] = {kind: {} for kind in _TURNS}
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows with the columns of `figures.COLUMNS`, in the order in which `read_rows` counts them."""
+        """Take rows with the columns of `figures.COLUMNS`, in the order in which `rows.read_rows` counts them."""
         place = self._rows + np.arange(len(rows), dtype=np.int64)
         self._rows += len(rows)
         # ids are hashes, in rising order: turned into numbers without an order they draw evenly, the same in each call
@@ -80,7 +79,8 @@ class Sampler:
         self._offer(LARGE, "", -removed[status == Status.CLEANED], place[status == Status.CLEANED])
         number = np.bincount(of, minlength=len(rows)).astype(np.float64)
         self._offer(MANY, "", -number[number >= MANY_THINGS], place[number >= MANY_THINGS])
-        kept = (status == Status.UNCHANGED) & ((number > 0) | (not self._rated))
+        stayed = ~np.isin(status.astype(str), (Status.CLEANED, Status.ERROR, Status.SKIPPED))
+        kept = stayed & ((number > 0) | (not self._rated))
         self._offer(KEPT, "", chance[kept], place[kept])
         if self._rated:
             return
@@ -122,21 +122,3 @@ def _in_turns(kind: str, places: dict[str, Places]) -> Iterator[tuple[int, str]]
         for name, place in zip(names, tier, strict=True):
             if place is not None:
                 yield place, f"{kind}: {name}" if name else kind
-
-
-def read_rows(published: Published, places: list[int]) -> dict[int, dict[str, Any]]:
-    """The rows at these places, counted over the files in the order of the manifest.
-
-    Only files that hold one of them are read, a thousand rows in memory at a time.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    start, wanted = 0, np.array(sorted(places), np.int64)
-    for file in published.manifest["files"]:
-        stop = start + file["rows"]
-        if ((wanted >= start) & (wanted < stop)).any():
-            for batch in published.batches_of(file, size=1000):
-                here = wanted[(wanted >= start) & (wanted < start + len(batch))]
-                found |= zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
-                start += len(batch)
-        start = stop
-    return found

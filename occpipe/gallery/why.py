@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from occpipe.config import Config
-from occpipe.decide import cut_of
+from occpipe.decide import context_of, cut_of
 from occpipe.errors import OccpipeError
 from occpipe.models import load_relations
-from occpipe.observations import context_in
 from occpipe.relations import EmbeddingScorer
 
 _SAME = 0.005
@@ -50,7 +49,9 @@ class Why:
         scorer, found = self._scorer, dict[str, dict[str, float]]()
         if scorer is None or not row["objects"]:
             return found
-        context = context_in(row, self.policy, scorer)
+        things = [(item["label"], item["score"]) for item in row["objects"]]
+        stuff = {item["label"]: item["confidence"] for item in row["stuff"] or ()}
+        context = context_of(things, stuff, self.policy, scorer)
         for label, relation in {o["label"]: o["relation"] for o in row["objects"]}.items():
             if relation is None or label not in scorer.vectors:
                 continue

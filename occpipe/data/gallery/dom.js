@@ -12,6 +12,8 @@ const REASONS = {
   too_large: "too large to be removed",
   kept_by_policy: "kept by policy",
   removed_by_policy: "removed by policy",
+  kept_by_review: "kept by a person's verdict",
+  removed_by_review: "removed by a person's verdict",
   low_confidence: "seen too unsurely",
   no_context: "too little around it to tell",
 };

@@ -94,7 +94,7 @@ class Gallery {
 
   toggles(entry) {
     const names = { filled: "filled area", outlines: "outlines", names: "names" };
-    const usable = Object.keys(names).filter((key) => (key === "filled" ? entry.after : entry.objects.length));
+    const usable = Object.keys(names).filter((key) => (key === "filled" ? entry.mask : entry.objects.length));
     return el(
       "div",
       { class: "toggles", role: "group", "aria-label": "Overlays" },
@@ -167,7 +167,7 @@ function thumbPicture(entry) {
   const shape = { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "xMidYMid slice", "aria-hidden": "true" };
   return [
     el("img", { src: entry.before, alt: "", loading: "lazy" }),
-    entry.after && svg("svg", shape, svg("path", { class: "filled", d: entry.mask })),
+    entry.mask && svg("svg", shape, svg("path", { class: "filled", d: entry.mask })),
     entry.after && el("img", { class: "after", src: entry.after, alt: "", loading: "lazy" }),
   ];
 }

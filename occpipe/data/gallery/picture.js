@@ -9,7 +9,7 @@ function picture(entry, overlays) {
   frame.append(el("img", { src: entry.before, alt: `before: ${entry.uri}`, draggable: "false" }));
   if (entry.after) frame.append(el("img", { class: "after", src: entry.after, alt: "after", draggable: "false" }));
   const shapes = [
-    overlays.filled && entry.after && svg("path", { class: "filled", d: entry.mask }),
+    overlays.filled && entry.mask && svg("path", { class: "filled", d: entry.mask }),
     overlays.outlines &&
       entry.objects.map((item) =>
         svg("path", { class: `outline ${item.verdict ?? ""}`, d: item.outline, "data-index": item.index, stroke: item.colour }),

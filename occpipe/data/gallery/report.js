@@ -30,6 +30,7 @@ function headline() {
     tile(whole(images), "images"),
     tile(whole(status.cleaned), "cleaned", of(status.cleaned), "cleaned"),
     tile(whole(status.unchanged), "unchanged", of(status.unchanged)),
+    status.scanned > 0 && tile(whole(status.scanned), "to be cleaned", of(status.scanned)),
     tile(whole(status.skipped), "skipped", of(status.skipped)),
     tile(whole(status.error), "errors", of(status.error), status.error ? "error" : ""),
     tile(whole(things), "things seen", images ? `${(things / images).toFixed(1)} an image` : ""),
@@ -56,7 +57,7 @@ function main() {
     gallery.node.scrollIntoView();
     gallery.node.focus({ preventScroll: true });
   };
-  const kindOf = { unrelated: "gone", removed_by_policy: "gone" };
+  const kindOf = { unrelated: "gone", removed_by_policy: "gone", removed_by_review: "gone" };
   document.getElementById("head").append(pageHead("report", DATA.about));
   document.getElementById("main").append(
     headline(),
