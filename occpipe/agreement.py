@@ -25,8 +25,8 @@ from occpipe.published import Published
 from occpipe.tables import read_table
 from occpipe.types import Verdict
 
-COLUMNS = ("image", "object", "verdict", "grade", "rater")
-"""The columns of a verdicts file of the review page. A line with a grade has neither object nor verdict."""
+COLUMNS, OPTIONAL = ("image", "object", "verdict"), ("grade", "rater")
+"""The columns of a verdicts file. On the review page's, a line with a grade has neither object nor verdict."""
 
 DRAWS = 1000
 """Bootstrap samples."""
@@ -80,7 +80,7 @@ def read_ratings(paths: Iterable[Path]) -> Ratings:
     """The ratings of some files. A rater without a name is called after the file. ValueError, naming the line."""
     found = Ratings()
     for path in paths:
-        for number, (image, thing, verdict, grade, name) in read_table(path, COLUMNS):
+        for number, (image, thing, verdict, grade, name) in read_table(path, COLUMNS, OPTIONAL):
             rater, where = name or path.name, f"{path}, line {number}"
             if not image or bool(thing) != bool(verdict) or not (verdict or grade):
                 raise ValueError(f"{where}: needs image, and object with verdict, or a grade")

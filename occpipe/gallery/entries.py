@@ -138,14 +138,18 @@ def object_entry(
 
 
 def _fit(found: dict[str, Any], most: int) -> None:
-    """Leave out the last things, then outlines, until the entry takes at most `most` bytes."""
+    """Leave out the last things where an entry takes more than `most` bytes, and its mask where even none is too much."""
     objects = found["objects"]
-    while objects and len(json.dumps(found)) > most:
-        kept = len(objects) * 3 // 4
-        found["more"] += len(objects) - kept
-        del objects[kept:]
-    if len(json.dumps(found)) > most:
+    room, kept = most - len(json.dumps(found | {"objects": []})), 0
+    if room < 0:
         found |= {"mask": "", "stuff": []}
+    for item in objects:
+        room -= len(json.dumps(item)) + 2
+        if room < 0:
+            break
+        kept += 1
+    found["more"] = len(objects) - kept
+    del objects[kept:]
 
 
 def _outline(counts: str | None, row: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 _PARTS = Path(__file__).parents[1] / "data" / "gallery"
-_STYLES = ("page.css", "gallery.css")
+_STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css")
 _SCRIPTS = ("dom.js", "plots.js", "picture.js", "why.js", "filters.js", "gallery.js")
 _MAIN = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
 

@@ -102,9 +102,7 @@ function themeSwitch() {
 /** Whether a key press is meant for the field that has the focus. */
 function isTyping(event) {
   const at = event.target;
-  return (
-    event.ctrlKey || event.metaKey || event.altKey || at.matches("select, textarea, input:not([type=checkbox])")
-  );
+  return event.ctrlKey || event.metaKey || event.altKey || at.matches("select, textarea, input:not([type=checkbox])");
 }
 
 /** The top of a page: what it is of, in a line. */

@@ -14,7 +14,12 @@ class Filters {
       todo: () => this.choice(["to do", "done"]),
     };
     const heads = { text: "Search", label: "Class", least: "Relation from", most: "to", todo: "Progress" };
-    this.node = el("form", { class: "filters", role: "search", "aria-label": "Filter", submit: (e) => e.preventDefault() });
+    this.node = el("form", {
+      class: "filters",
+      role: "search",
+      "aria-label": "Filter",
+      submit: (e) => e.preventDefault(),
+    });
     for (const name of names) {
       const field = kinds[name]();
       field.id = `filter-${name}`;
@@ -28,7 +33,12 @@ class Filters {
 
   choice(values) {
     const known = [...new Set(values.filter(Boolean))].sort();
-    return el("select", {}, el("option", { value: "" }, "all"), known.map((v) => el("option", { value: v }, v)));
+    return el(
+      "select",
+      {},
+      el("option", { value: "" }, "all"),
+      known.map((v) => el("option", { value: v }, v)),
+    );
   }
 
   /** Show what has this value in one field, and nothing else. */
@@ -54,7 +64,9 @@ class Filters {
     const words = this.value("text").toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return true;
     const labels = [...entry.objects.map((item) => item.label), ...entry.stuff.map(([label]) => label)];
-    const text = [entry.uri, entry.error, entry.reason, entry.status, ...entry.shows, ...labels].join("\n").toLowerCase();
+    const text = [entry.uri, entry.error, entry.reason, entry.status, ...entry.shows, ...labels]
+      .join("\n")
+      .toLowerCase();
     return words.every((word) => text.includes(word));
   }
 

@@ -20,7 +20,10 @@ class Gallery {
       this.dialog,
     );
     document.addEventListener("keydown", (event) => this.onKey(event));
-    window.addEventListener("resize", () => this.dialog.open && spread([...this.dialog.querySelectorAll(".overlay .name")]));
+    window.addEventListener(
+      "resize",
+      () => this.dialog.open && spread([...this.dialog.querySelectorAll(".overlay .name")]),
+    );
     this.draw();
   }
 
@@ -69,7 +72,11 @@ class Gallery {
     const { folder, file } = nameOf(entry.uri);
     const place = this.list.indexOf(this.at);
     const step = (by, name, sign) =>
-      el("button", { type: "button", class: `step ${name}`, "aria-label": `${name} picture`, click: () => this.step(by) }, sign);
+      el(
+        "button",
+        { type: "button", class: `step ${name}`, "aria-label": `${name} picture`, click: () => this.step(by) },
+        sign,
+      );
     this.dialog.replaceChildren(
       el(
         "header",
@@ -81,7 +88,15 @@ class Gallery {
         el("button", { type: "button", class: "close", "aria-label": "Close", click: () => this.dialog.close() }, "×"),
       ),
       el("div", { class: "stage" }, this.frame, entry.before && this.toggles(entry)),
-      el("div", { class: "aside", tabindex: 0, role: "region", "aria-label": "Why" }, this.parts.aside(entry, (i) => this.pick(i), () => this.redraw())),
+      el(
+        "div",
+        { class: "aside", tabindex: 0, role: "region", "aria-label": "Why" },
+        this.parts.aside(
+          entry,
+          (i) => this.pick(i),
+          () => this.redraw(),
+        ),
+      ),
     );
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
@@ -99,7 +114,11 @@ class Gallery {
       "div",
       { class: "toggles", role: "group", "aria-label": "Overlays" },
       usable.map((key) => {
-        const box = el("input", { type: "checkbox", id: `overlay-${key}`, change: () => this.toggle(key, box.checked) });
+        const box = el("input", {
+          type: "checkbox",
+          id: `overlay-${key}`,
+          change: () => this.toggle(key, box.checked),
+        });
         box.checked = this.overlays[key];
         return el("label", { for: box.id }, box, names[key]);
       }),

@@ -3,7 +3,8 @@
  * names of the things. `overlays` says which of these are drawn: {filled, outlines, names}.
  */
 function picture(entry, overlays) {
-  if (!entry.before) return el("div", { class: "picture empty" }, el("p", {}, entry.note ?? entry.error ?? entry.status));
+  if (!entry.before)
+    return el("div", { class: "picture empty" }, el("p", {}, entry.note ?? entry.error ?? entry.status));
   const [width, height] = entry.view;
   const frame = el("div", { class: "picture", vars: { "--at": entry.after ? 0.5 : 1, "--ratio": width / height } });
   frame.append(el("img", { src: entry.before, alt: `before: ${entry.uri}`, draggable: "false" }));
@@ -12,11 +13,20 @@ function picture(entry, overlays) {
     overlays.filled && entry.mask && svg("path", { class: "filled", d: entry.mask }),
     overlays.outlines &&
       entry.objects.map((item) =>
-        svg("path", { class: `outline ${item.verdict ?? ""}`, d: item.outline, "data-index": item.index, stroke: item.colour }),
+        svg("path", {
+          class: `outline ${item.verdict ?? ""}`,
+          d: item.outline,
+          "data-index": item.index,
+          stroke: item.colour,
+        }),
       ),
   ];
   const names = overlays.names ? entry.objects.filter((item) => item.box).map((item) => nameTag(item)) : [];
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, ...shapes.filter(Boolean));
+  const drawing = svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
+    ...shapes.filter(Boolean),
+  );
   frame.append(el("div", { class: "overlay", "aria-hidden": "true" }, drawing, names));
   requestAnimationFrame(() => spread(names));
   if (entry.after) frame.append(el("span", { class: "handle", "aria-hidden": "true" }), slider(frame));
@@ -31,14 +41,24 @@ function slider(frame) {
   };
   range.addEventListener("input", move);
   move();
-  return el("div", { class: "slider" }, range, el("span", { class: "tag" }, "before"), el("span", { class: "tag" }, "after"));
+  return el(
+    "div",
+    { class: "slider" },
+    range,
+    el("span", { class: "tag" }, "before"),
+    el("span", { class: "tag" }, "after"),
+  );
 }
 
 function nameTag(item) {
   const [x, y] = item.box;
   return el(
     "span",
-    { class: `name ${item.verdict ?? ""}`, "data-index": item.index, vars: { "--x": x, "--y": y, "--colour": item.colour } },
+    {
+      class: `name ${item.verdict ?? ""}`,
+      "data-index": item.index,
+      vars: { "--x": x, "--y": y, "--colour": item.colour },
+    },
     item.label,
   );
 }

@@ -1,6 +1,12 @@
 /** A headline figure: a number, what it counts, and a line below. */
 function tile(value, what, note, kind = "") {
-  return el("li", { class: `tile ${kind}` }, el("strong", {}, value), el("span", {}, what), el("small", {}, note ?? ""));
+  return el(
+    "li",
+    { class: `tile ${kind}` },
+    el("strong", {}, value),
+    el("span", {}, what),
+    el("small", {}, note ?? ""),
+  );
 }
 
 /** A plot with its heading. */
@@ -30,7 +36,11 @@ function bars(rows, pick) {
       "li",
       {},
       pick && name !== null
-        ? el("button", { type: "button", "aria-label": `${text}, show in the gallery`, click: () => pick(name) }, inside)
+        ? el(
+            "button",
+            { type: "button", "aria-label": `${text}, show in the gallery`, click: () => pick(name) },
+            inside,
+          )
         : el("div", {}, inside),
     );
   };
@@ -69,7 +79,11 @@ function histogram(counts, cut) {
       { class: "histogram" },
       drawing,
       cut != null &&
-        el("span", { class: `cut ${cut > 0.6 ? "left" : ""}`, vars: { "--at": cut } }, el("b", {}, `cut ${score(cut)}`)),
+        el(
+          "span",
+          { class: `cut ${cut > 0.6 ? "left" : ""}`, vars: { "--at": cut } },
+          el("b", {}, `cut ${score(cut)}`),
+        ),
     ),
     el("div", { class: "axis", "aria-hidden": "true" }, marks),
     legend([

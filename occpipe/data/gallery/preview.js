@@ -21,7 +21,12 @@ function main() {
         el("h2", { class: "unseen" }, "Things"),
         entry.objects.map((item, place) => whyCard(item, pick, isRepeated(entry, place))),
         !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
-        el("p", { class: "stuff" }, "Stuff: ", entry.stuff.map(([label, sure]) => `${label} ${score(sure)}`).join(", ") || "none"),
+        el(
+          "p",
+          { class: "stuff" },
+          "Stuff: ",
+          entry.stuff.map(([label, sure]) => `${label} ${score(sure)}`).join(", ") || "none",
+        ),
       ),
     ),
   );

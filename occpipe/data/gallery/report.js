@@ -17,7 +17,8 @@ function reportAside(entry, pick) {
     view && !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
     stuff.length > 0 &&
       el("p", { class: "stuff" }, "Stuff: ", stuff.map(([label, sure]) => `${label} ${score(sure)}`).join(", ")),
-    view && el("p", { class: "stuff" }, `${size[0]} × ${size[1]} pixels${removed ? `, ${percent(removed)} filled` : ""}`),
+    view &&
+      el("p", { class: "stuff" }, `${size[0]} × ${size[1]} pixels${removed ? `, ${percent(removed)} filled` : ""}`),
   ];
 }
 
@@ -64,9 +65,27 @@ function main() {
     el(
       "div",
       { class: "panels" },
-      panel("Relation of the things", "0 = does not belong, 1 = belongs; bar heights are square roots of counts", histogram(FIGURES.histogram, DATA.policy.cut)),
-      panel("Removed, by class", "of all rows", bars(FIGURES.removed.map((row) => [...row, "gone"]), show("label"))),
-      panel("Why things stayed or went", "of all rows", bars(FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name]]), show("reason"))),
+      panel(
+        "Relation of the things",
+        "0 = does not belong, 1 = belongs; bar heights are square roots of counts",
+        histogram(FIGURES.histogram, DATA.policy.cut),
+      ),
+      panel(
+        "Removed, by class",
+        "of all rows",
+        bars(
+          FIGURES.removed.map((row) => [...row, "gone"]),
+          show("label"),
+        ),
+      ),
+      panel(
+        "Why things stayed or went",
+        "of all rows",
+        bars(
+          FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name]]),
+          show("reason"),
+        ),
+      ),
       panel(
         "What became of the images",
         "of all rows",
@@ -76,7 +95,11 @@ function main() {
       DATA.people && peoplePanel(DATA.people),
     ),
     el("h2", { class: "above" }, "Worth a look"),
-    el("p", { class: "note" }, `${plural(DATA.entries.length, "image")} of ${whole(FIGURES.images)}: removals of each class, things near the cut, large removals, failures, and some that stayed as they were. Point at a cleaned one to see the result.`),
+    el(
+      "p",
+      { class: "note" },
+      `${plural(DATA.entries.length, "image")} of ${whole(FIGURES.images)}: removals of each class, things near the cut, large removals, failures, and some that stayed as they were. Point at a cleaned one to see the result.`,
+    ),
     gallery.node,
     keys({ "n → / p ←": "next, previous", f: "filled area", o: "outlines", l: "names", "/": "search", Esc: "close" }),
   );

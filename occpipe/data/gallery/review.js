@@ -18,7 +18,9 @@ function reviewAside(entry, pick, redraw) {
   };
   return [
     el("p", {}, "What belongs in this photo, and what should go?"),
-    entry.objects.map((item) => thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen)),
+    entry.objects.map((item) =>
+      thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen),
+    ),
     !entry.objects.length && el("p", {}, "No thing was seen here."),
     hidden &&
       el(
@@ -121,7 +123,13 @@ function save() {
 }
 
 function main() {
-  const rater = el("input", { id: "rater", value: VERDICTS.rater, maxlength: 80, autocomplete: "name", required: true });
+  const rater = el("input", {
+    id: "rater",
+    value: VERDICTS.rater,
+    maxlength: 80,
+    autocomplete: "name",
+    required: true,
+  });
   rater.addEventListener("input", () => {
     VERDICTS.rater = rater.value;
     VERDICTS.keep();
@@ -136,23 +144,25 @@ function main() {
     key: reviewKey,
   });
   document.getElementById("head").append(pageHead("review", DATA.about));
-  document.getElementById("main").append(
-    el(
-      "div",
-      { class: "rater" },
-      el("div", { class: "field" }, el("label", { for: "rater" }, "Your name"), rater),
-      el("div", {}, doneText, el("div", {}, bar)),
-      el("button", { type: "button", class: "save", click: save }, "Save verdicts.csv"),
-    ),
-    el(
-      "p",
-      { class: "note" },
-      "Say of each thing whether it should stay or go, then how good the result looks. This browser keeps what you said ",
-      "until you save it; nothing is sent anywhere.",
-    ),
-    gallery.node,
-    keys({ "n → / p ←": "next, previous", k: "keep the next thing", r: "remove it", "1–5": "grade", Esc: "close" }),
-  );
+  document
+    .getElementById("main")
+    .append(
+      el(
+        "div",
+        { class: "rater" },
+        el("div", { class: "field" }, el("label", { for: "rater" }, "Your name"), rater),
+        el("div", {}, doneText, el("div", {}, bar)),
+        el("button", { type: "button", class: "save", click: save }, "Save verdicts.csv"),
+      ),
+      el(
+        "p",
+        { class: "note" },
+        "Say of each thing whether it should stay or go, then how good the result looks. This browser keeps what you said ",
+        "until you save it; nothing is sent anywhere.",
+      ),
+      gallery.node,
+      keys({ "n → / p ←": "next, previous", k: "keep the next thing", r: "remove it", "1–5": "grade", Esc: "close" }),
+    );
   progress();
   gallery.openNamed();
 }

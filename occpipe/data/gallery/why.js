@@ -22,7 +22,12 @@ function whyCard(item, onPick, repeated) {
     "article",
     { class: `why ${item.verdict}`, "data-index": item.index },
     el("h3", {}, pick, el("span", { class: `verdict ${item.verdict}` }, item.verdict === REMOVE ? "removed" : "kept")),
-    el("p", {}, sentence(item, policy), repeated && item.why.length > 0 && el("small", {}, " What is around it: see above.")),
+    el(
+      "p",
+      {},
+      sentence(item, policy),
+      repeated && item.why.length > 0 && el("small", {}, " What is around it: see above."),
+    ),
     item.relation != null && scale(item.relation, policy.cut),
     item.why.length > 0 && !repeated && context(item.why),
   );
@@ -53,7 +58,11 @@ function sentence(item, policy) {
 function scale(relation, cut) {
   return el(
     "div",
-    { class: "scale", role: "img", "aria-label": `relation ${score(relation)}${cut == null ? "" : `, cut ${score(cut)}`}` },
+    {
+      class: "scale",
+      role: "img",
+      "aria-label": `relation ${score(relation)}${cut == null ? "" : `, cut ${score(cut)}`}`,
+    },
     cut != null && el("span", { class: "cut", vars: { "--at": cut } }),
     el("span", { class: "dot", vars: { "--at": Math.min(1, Math.max(0, relation)) } }),
   );
@@ -94,7 +103,15 @@ function context(classes) {
   return el(
     "table",
     { class: "context" },
-    el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        heads.map((head) => el("th", { scope: "col" }, head)),
+      ),
+    ),
     el("tbody", {}, classes.map(line)),
   );
 }
