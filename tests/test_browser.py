@@ -105,7 +105,6 @@ def test_a_report_is_read(browser: Browser, output: Path, tmp_path: Path) -> Non
         page.get_by_role("button", name="cat: show in the picture").click()
         assert page.locator(".viewer .name.picked").inner_text() == "cat"
 
-        page.locator(".viewer .close").focus()
         page.keyboard.press("n")
         assert page.locator(".place").inner_text() == "2 / 2"
         page.keyboard.press("ArrowLeft")

@@ -99,10 +99,13 @@ function themeSwitch() {
   return select;
 }
 
-/** Whether a key press is meant for the field that has the focus. */
+/** Whether a key press is meant for the field that has the focus: text for all, arrows and the like for the others. */
 function isTyping(event) {
   const at = event.target;
-  return event.ctrlKey || event.metaKey || event.altKey || at.matches("select, textarea, input:not([type=checkbox])");
+  if (event.ctrlKey || event.metaKey || event.altKey) return true;
+  if (at.matches("input[type=radio], input[type=checkbox], input[type=range]"))
+    return event.key.length > 1 || event.key === " ";
+  return at.matches("select, textarea, input");
 }
 
 /** The top of a page: what it is of, in a line. */
