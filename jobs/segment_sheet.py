@@ -13,8 +13,8 @@ from make_demo import photos, scenes  # type: ignore[import-not-found]  # a job 
 from PIL import Image as Pil
 
 from occpipe.config_file import load_config
+from occpipe.drawing import draw_segments
 from occpipe.models import load_segmenter
-from occpipe.preview import draw_segments
 
 COLUMNS = 2
 WIDTH = 620

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from occpipe import __version__, cli_audit, cli_learning
+from occpipe import __version__, cli_audit, cli_learning, cli_look
 from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
@@ -63,45 +62,8 @@ def clean(
     follow(lambda hooks: clean_corpus(settings, input_uri, output_uri, **(options | hooks)), output_uri, strict=strict)
 
 
-app.command()(scan)
-app.command()(apply)
-
-
-@app.command()
-def preview(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNGs.")] = Path("previews"),
-    config: ConfigOption = "local",
-    overrides: SetOption = None,
-) -> None:
-    """Draw one PNG per image: photo, segments with labels, relation scores, mask, result. No Ray, nothing else written."""
-    settings = load_config(config, overrides or ())
-    from occpipe.api import Cleaner
-    from occpipe.preview import preview_files
-
-    console = Console(stderr=True)
-    failed = 0
-    for path, note in preview_files(Cleaner(settings), images, out):
-        failed += note is not None
-        console.print(f"{path}: {note}" if note else path, highlight=False, soft_wrap=True)
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(
-    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")],
-    input_uri: Annotated[
-        str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")
-    ] = None,
-    page: Annotated[Path, typer.Option("--page", help="The HTML file to write.")] = Path("report.html"),
-    most: Annotated[int, typer.Option(min=1, help="How many images are shown at most, cleaned ones first.")] = 100,
-) -> None:
-    """Write a self-contained page with before and after of each image and the reason for each removal."""
-    from occpipe.report import write_report
-
-    shown = write_report(output_uri, input_uri, page, most)
-    Console(stderr=True).print(f"{page}: {shown} images", highlight=False, soft_wrap=True)
+for _command in (scan, apply, cli_look.preview, cli_look.report, cli_look.review):
+    app.command()(_command)
 
 
 @app.command()

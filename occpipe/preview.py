@@ -1,34 +1,37 @@
-"""One picture that explains a decision: photo, segments with labels, what is removed, result, and the reasons."""
+"""Before a run: what would go from some photos and why, as a picture, as before and after in turn, or as a page."""
 
 from __future__ import annotations
 
-import colorsys
 import itertools
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 from PIL import Image as Pil
-from PIL import ImageDraw, ImageFont
 
 from occpipe.api import Cleaner
-from occpipe.classes import coco_stuff
 from occpipe.decide import cut_of
 from occpipe.errors import StorageError
+from occpipe.gallery.entries import Room, entry
+from occpipe.gallery.page import assemble
+from occpipe.gallery.why import Why
 from occpipe.images import ImageError, Limits, decode
-from occpipe.types import CleanResult, Image, Mask, SceneObject, Segmentation, Verdict
+from occpipe.masks import Rle
+from occpipe.preview_sheet import draw_preview, draw_things
+from occpipe.stages.relate import object_row
+from occpipe.types import CleanResult, Image, Status
 
-PANEL = 480
-"""Long side of a panel in pixels."""
-GOLDEN_RATIO = 0.618034
-_GAP = 8
-_LINE = 18
-_INK, _PAPER, _RED = (20, 20, 20), (250, 250, 248), (214, 40, 40)
+Format = Literal["png", "gif", "html"]
+GIF_SIDE = 640
+"""Long side of a GIF in pixels."""
+_HOLD_MS, _STEP_MS, _STEPS = 1400, 60, 6
+_ROOM = Room(60_000, 400_000)
 
 
-def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, str | None]]:
-    """Write one PNG for each image into `out`; yields its path, or the image's path with what is wrong with it.
+def preview_files(
+    cleaner: Cleaner, paths: Iterable[Path], out: Path, form: Format = "png"
+) -> Iterator[tuple[Path, str | None]]:
+    """Write one file for each image into `out`; yields its path, or the image's path with what is wrong with it.
 
     Raises StorageError where there is no image at all.
     """
@@ -46,10 +49,56 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
             yield path, str(error)
             continue
         (scene,) = cleaner.segmenter([rgb])
-        target = _free_name(out, path.stem, taken)
-        cut = cut_of(cleaner.config.policy, cleaner.relations)
-        draw_preview(rgb, scene, cleaner.apply(rgb, scene), cut).save(target)
+        result = cleaner.apply(rgb, scene)
+        target = _free_name(out, f"{path.stem}.preview", form, taken)
+        match form:
+            case "png":
+                draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
+            case "gif":
+                save_gif(rgb, result, target)
+            case "html":
+                target.write_text(preview_page(rgb, result, path.name, cleaner), encoding="utf-8")
         yield target, None
+
+
+def save_gif(rgb: Image, result: CleanResult, target: Path) -> None:
+    """A photo, H x W x 3, with its things outlined, and its result, in turn and without end, one fading into the other."""
+    before, after = (Pil.fromarray(picture) for picture in (draw_things(rgb, result), result.image))
+    for picture in (before, after):
+        picture.thumbnail((GIF_SIDE, GIF_SIDE), Pil.Resampling.LANCZOS)
+    there = [Pil.blend(before, after, step / _STEPS) for step in range(_STEPS + 1)]
+    both = Pil.new("RGB", (before.width, 2 * before.height))  # one palette for all frames, or still parts would flicker
+    both.paste(before)
+    both.paste(after, (0, before.height))
+    palette = both.quantize(256)
+    frames = [frame.quantize(palette=palette) for frame in (*there, *there[-2:0:-1])]
+    times = [_HOLD_MS if step in (0, _STEPS) else _STEP_MS for step in range(len(frames))]
+    frames[0].save(target, save_all=True, append_images=frames[1:], duration=times, loop=0, disposal=1)
+
+
+def preview_page(rgb: Image, result: CleanResult, name: str, cleaner: Cleaner) -> str:
+    """A page of one photo, H x W x 3: a slider between before and after, and why each thing stayed or went."""
+    why = Why(cleaner.config)
+    cleaned = bool(result.mask.any())
+    row = {
+        "image_id": 0,
+        "uri": name,
+        "status": Status.CLEANED if cleaned else Status.UNCHANGED,
+        "reason": None,
+        "error": None,
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "removed": float(result.mask.mean()),
+        "mask": Rle.encode(result.mask).counts.decode("ascii") if cleaned else None,
+        "objects": [object_row(item) for item in result.objects],
+        "stuff": [{"label": label, "confidence": confidence} for label, confidence in result.stuff.items()],
+    }
+    for item in row["objects"]:
+        item["bbox"] = dict(item["bbox"])
+    shown = entry(row, [], why.shares(row), lambda _: (rgb, result.image)[: 1 + cleaned], _ROOM)
+    about = [f"{cleaner.config.segmenter.model} segmenter", f"{cleaner.config.inpainter.model} inpainter"]
+    data = {"id": "", "title": name, "about": about, "blind": False, "policy": why.limits, "entries": [shown]}
+    return assemble("preview", f"{name} · occpipe preview", data)
 
 
 def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]:
@@ -60,123 +109,9 @@ def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]
             yield path
 
 
-def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """`STEM.preview.png`, numbered where two photos of one call have the same name; never the name of a photo."""
-    numbered = (f"{stem}{f'-{n}' if n > 1 else ''}.preview.png" for n in itertools.count(1))
+def _free_name(folder: Path, stem: str, suffix: str, taken: set[Path]) -> Path:
+    """`STEM.SUFFIX`, numbered where two photos of one call have the same name; never the name of a photo."""
+    numbered = (f"{stem}{f'-{n}' if n > 1 else ''}.{suffix}" for n in itertools.count(1))
     target = next(folder / name for name in numbered if folder / name not in taken)
     taken.add(target)
     return target
-
-
-def draw_preview(rgb: Image, scene: Segmentation, result: CleanResult, cut: float) -> Pil.Image:
-    """The preview of one image, H x W x 3, from its segmentation, its result and the cut that was used."""
-    scale = PANEL / max(rgb.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    panels = (
-        ("photo", Pil.fromarray(rgb)),
-        ("segments", _draw_segments(rgb, scene)),
-        ("removed", _draw_removed(rgb, result.mask)),
-        ("result", Pil.fromarray(result.image)),
-    )
-    lines = [*_object_lines(result.objects, cut), "", _stuff_line(result.stuff)]
-    across = 4 if height >= width else 2
-    rows = len(panels) // across
-    sheet_width = across * (width + _GAP) + _GAP
-    sheet_height = rows * (height + _LINE + _GAP) + _GAP + _LINE * (len(lines) + 1)
-    sheet = Pil.new("RGB", (sheet_width, sheet_height), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
-    for index, (title, panel) in enumerate(panels):
-        x = _GAP + index % across * (width + _GAP)
-        y = _GAP + index // across * (height + _LINE + _GAP)
-        pen.text((x, y), title, _INK, font)
-        sheet.paste(panel.resize((width, height), Pil.Resampling.LANCZOS), (x, y + _LINE))
-        if title == "segments":
-            _draw_labels(pen, scene, (x, y + _LINE), scale, font)
-    y = rows * (height + _LINE + _GAP) + _GAP
-    for line in lines:
-        pen.text((_GAP, y), line, _RED if line.startswith(Verdict.REMOVE) else _INK, font)
-        y += _LINE
-    return sheet
-
-
-def draw_segments(rgb: Image, scene: Segmentation) -> Pil.Image:
-    """A photo, H x W x 3, beside its segments with their labels, and a line with its stuff."""
-    scale = PANEL / max(rgb.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    sheet = Pil.new("RGB", (2 * width + _GAP, height + _LINE), _PAPER)
-    for x, panel in ((0, Pil.fromarray(rgb)), (width + _GAP, _draw_segments(rgb, scene))):
-        sheet.paste(panel.resize((width, height), Pil.Resampling.LANCZOS), (x, 0))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    _draw_labels(pen, scene, (width + _GAP, 0), scale, font)
-    pen.text((0, height + 1), _stuff_line(scene.stuff), _INK, font)
-    return sheet
-
-
-def colour_of(label: str) -> tuple[int, int, int]:
-    """A colour for a class, the same in every picture."""
-    known = {c.name: c.id for c in coco_stuff()}
-    number = known.get(label, zlib.crc32(label.encode()))
-    hue = number * GOLDEN_RATIO % 1  # classes that stand near each other in the list get hues far from each other
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (number % 2), 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def overlay(rgb: Image, mask: Mask, colour: tuple[int, int, int], strength: float = 0.5) -> Image:
-    """An image, H x W x 3, tinted where a mask, H x W, is 1."""
-    tinted = rgb.astype(np.float32)
-    inside = mask.astype(bool)
-    tinted[inside] = (1 - strength) * tinted[inside] + strength * np.array(colour, np.float32)
-    return tinted.astype(np.uint8)
-
-
-def _draw_segments(rgb: Image, scene: Segmentation) -> Pil.Image:
-    picture = rgb
-    for segment in scene.segments:
-        picture = overlay(picture, segment.mask, colour_of(segment.label))
-    return Pil.fromarray(picture)
-
-
-def _draw_removed(rgb: Image, mask: Mask) -> Pil.Image:
-    return Pil.fromarray(overlay(rgb, mask, _RED, 0.6))
-
-
-def _draw_labels(
-    pen: ImageDraw.ImageDraw,
-    scene: Segmentation,
-    corner: tuple[int, int],
-    scale: float,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-) -> None:
-    for segment in scene.segments:
-        inside = np.argwhere(segment.mask)
-        y, x = inside[len(inside) // 2]  # a pixel of the segment itself: the middle of its box may lie outside
-        text = f"{segment.label} {segment.score:.2f}"
-        half, width = pen.textlength(text, font) / 2, scene.width * scale
-        at = (corner[0] + min(max(x * scale, half), max(half, width - half)), corner[1] + y * scale)
-        pen.text(at, text, (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=_INK)
-
-
-def _object_lines(objects: Iterable[SceneObject], cut: float) -> list[str]:
-    ranked = sorted(objects, key=lambda o: (o.verdict is Verdict.KEEP, o.label))
-    lines = [f"{o.verdict} {o.label}: {o.reason}{_relation(o, cut)}{_why(o)}" for o in ranked]
-    return lines or ["no things seen"]
-
-
-def _relation(item: SceneObject, cut: float) -> str:
-    if item.relation is None:
-        return ""
-    side = "below" if item.relation < cut else "not below"
-    return f", relation {item.relation:.3f} is {side} the cut {cut:.3f}"
-
-
-def _why(item: SceneObject) -> str:
-    if not item.evidence:
-        return ""
-    near, far = item.evidence[0], item.evidence[-1]
-    return f" (nearest {near.context} {near.relation:.2f}, farthest {far.context} {far.relation:.2f})"
-
-
-def _stuff_line(stuff: dict[str, float]) -> str:
-    named = sorted(stuff.items(), key=lambda pair: -pair[1])[:8]
-    return "stuff: " + (", ".join(f"{label} {confidence:.2f}" for label, confidence in named) or "none")

@@ -54,6 +54,8 @@ def test_config_prints_every_key() -> None:
         (("models", "verify", "unknown"), 4, "no weights 'unknown'"),
         (("report", "nowhere", "nowhere"), 3, "nothing is published there"),
         (("apply", "nowhere", "out", "--cut", "0.3"), 3, "nothing is published there"),
+        (("review", "nowhere", "--page", "none.html"), 3, "nothing is published there"),
+        (("review", "nowhere", "--verdicts", "none.csv"), 3, "nothing is published there"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
@@ -93,6 +95,17 @@ def test_preview_draws_one_png_an_image(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.preview.png", "wide.preview.png"]
     with Pil.open(tmp_path / "out" / "cat.preview.png") as drawn:
         assert min(drawn.size) > 400
+
+
+def test_previews_as_gif_and_as_page(tmp_path: Path) -> None:
+    (tmp_path / "<b>cat.jpg").write_bytes(encoded(photo("chelsea")))
+    for form in ("gif", "html"):
+        assert occpipe("preview", tmp_path / "<b>cat.jpg", "--out", tmp_path, "--format", form).returncode == 0
+    with Pil.open(tmp_path / "<b>cat.preview.gif") as drawn:
+        assert drawn.format == "GIF"
+    page = (tmp_path / "<b>cat.preview.html").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert '"label":"cat"' in page
 
 
 def test_models_list_names_licences() -> None:

@@ -36,7 +36,7 @@ def test_configs_are_found_by_name(installed: Path) -> None:
 
 
 def test_weights_and_tables_come_along(installed: Path) -> None:
-    for folder in ("assets", "data"):
+    for folder in ("assets", "data", "data/gallery"):
         there = {path.name for path in (installed / "occpipe" / folder).iterdir()}
         assert {path.name for path in (ROOT / "occpipe" / folder).iterdir()} <= there
     assert not list(installed.glob("tests"))

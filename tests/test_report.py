@@ -1,107 +1,102 @@
+"""The shells that write pages, over outputs made of rows; what a browser makes of them is in test_browser."""
+
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from occpipe.config_file import load_config
-from occpipe.ledger import write_part
-from occpipe.masks import Rle
-from occpipe.preview import colour_of, draw_preview, overlay
-from occpipe.report import write_report
-from occpipe.schemas import PUBLISHED
-from occpipe.stages.publish import publish
-from occpipe.storage import open_store
+from occpipe import report
+from occpipe.errors import StorageError
+from occpipe.report import write_report, write_review
 from occpipe.summary import Made
-from occpipe.types import (
-    CleanResult,
-    Evidence,
-    Reason,
-    SceneObject,
-    Segment,
-    Segmentation,
-    Verdict,
-)
+from tests.published import publish_rows
 from tests.scenes import encoded, gradient
+from tests.test_gallery import MIXED, row, thing
+
+HEAD = "image,object,verdict,grade,rater\n"
 
 
-def test_the_page_shows_pictures_and_escapes_names(tmp_path: Path) -> None:
-    mask = np.zeros((64, 96), np.uint8)
-    mask[10:20, 10:30] = 1
-    counts = Rle.encode(mask).counts.decode()
-    item = {
-        "label": "cat",
-        "verdict": "remove",
-        "reason": "unrelated",
-        "relation": 0.03,
-        "evidence": [{"context": "sky-other", "relation": 0.3}, {"context": "sea", "relation": 0.1}],
-    }
-    base = {"config": "c", "width": 96, "height": 64, "objects": []}
-    rows = [
-        base | {"image_id": 1, "uri": "plain.jpg", "status": "unchanged", "output": "images/plain.jpg"},
-        base
-        | {
-            "image_id": 2,
-            "uri": "<b>cat</b>.jpg",
-            "status": "cleaned",
-            "output": "images/cat.jpg",
-            "mask": counts,
-            "objects": [item],
-        },
-        base | {"image_id": 3, "uri": "bad.jpg", "status": "error", "reason": "truncated", "error": {"message": "<i>"}},
-    ]
-    corpus, output = open_store(str(tmp_path / "in")), open_store(str(tmp_path / "out"))
-    for name in ("plain.jpg", "<b>cat</b>.jpg"):
-        corpus.write(name, encoded(gradient()))
-    output.write("images/cat.jpg", encoded(gradient()))
-    write_part(output, 1, pa.Table.from_pylist(rows, PUBLISHED))
-    publish(output, load_config(), [], corpus.uri)
-    page = tmp_path / "page" / "report.html"
-    assert write_report(output.uri, corpus.uri, page, 2) == 2
-    text = page.read_text()
-    assert text.index("cat") < text.index("plain.jpg"), "cleaned images come first"
-    assert text.count("<img ") == 4
-    assert "<b>cat</b>" not in text
-    assert "nearest sky-other (0.30), farthest sea (0.10)" in text
-    assert "http" not in text.replace("http-equiv", ""), "nothing is loaded from elsewhere"
-    assert write_report(output.uri, corpus.uri, page, 9) == 3
-    assert "truncated: &lt;i&gt;" in page.read_text()
-    assert json.loads(output.read("metadata/_manifest.json"))["removed"] == {"cat": 1}
+def data_of(page: Path) -> dict[str, Any]:
+    (text,) = re.findall(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
-def test_preview_names_what_is_removed() -> None:
-    rgb = gradient(120, 160)
-    mask = np.zeros((120, 160), np.uint8)
-    mask[40:80, 40:90] = 1
-    cat = Segment.from_mask("cat", True, 0.9, mask)
-    item = SceneObject(cat, 0.05, Verdict.REMOVE, Reason.UNRELATED, (Evidence("sea", 0.3), Evidence("sky", 0.1)))
-    scene = Segmentation(120, 160, (cat,), {"sea": 0.8})
-    drawn = np.asarray(draw_preview(rgb, scene, CleanResult(rgb, mask, (item,), scene.stuff), 0.1))
-    plain = np.asarray(draw_preview(rgb, Segmentation(120, 160), CleanResult(rgb, mask * 0, (), {}), 0.1))
-    assert drawn.shape == plain.shape
-    red = (drawn == (214, 40, 40)).all(axis=2)
-    assert red.any(), "the removed thing's line is red"
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(1, 7):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encoded(gradient()))
+    made = publish_rows(tmp_path / "out", MIXED)
+    (made / "images").mkdir()
+    return made
 
 
-def test_overlay_touches_the_mask_only() -> None:
-    rgb = gradient()
-    mask = np.zeros(rgb.shape[:2], np.uint8)
-    mask[:, :48] = 1
-    tinted = overlay(rgb, mask, (255, 0, 0))
-    assert np.array_equal(tinted[:, 48:], rgb[:, 48:])
-    assert tinted[:, :48, 0].mean() > rgb[:, :48, 0].mean()
+def test_a_report_counts_all_rows_and_shows_some(output: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "report.html"
+    assert write_report(str(output), None, page, 2) == 2
+    data = data_of(page)
+    assert data["figures"]["images"] == 6
+    assert len(data["entries"]) == 2
+    assert data["title"] == "out"
+    assert str(tmp_path) not in page.read_text(), "where it lies is nobody else's business"
+    assert data["people"] is None
+    (tmp_path / "v.csv").write_text(HEAD + "1.jpg,0,remove,,ann\n")
+    write_report(str(output), None, page, 9, [tmp_path / "v.csv"])
+    assert ["raters", "1", ""] in data_of(page)["people"]
+    moved = (tmp_path / "photos").rename(tmp_path / "moved")
+    write_report(str(output), None, page, 9)
+    assert {entry["before"] for entry in data_of(page)["entries"]} == {None}
+    write_report(str(output), str(moved), page, 9)
+    assert {entry["uri"] for entry in data_of(page)["entries"] if entry["before"]} == {"3.jpg", "6.jpg"}
 
 
-def test_colours_differ() -> None:
-    names = ["sky-other", "tree", "building-other", "water-other", "grass", "person", "cat", "dog", "car"]
-    assert len({colour_of(name) for name in names}) == len(names)
+def test_a_review_shows_what_can_be_judged(output: Path, tmp_path: Path) -> None:
+    page = tmp_path / "review.html"
+    assert write_review(str(output), None, page, 9, blind=False) == 3
+    assert data_of(page)["entries"][0]["objects"][0]["verdict"] == "remove"
+    assert write_review(str(output), None, page, 9, blind=True) == 3
+    data = data_of(page)
+    assert data["policy"] is None
+    assert {item["verdict"] for entry in data["entries"] for item in entry["objects"]} == {None}
+    assert {entry["status"] for entry in data["entries"]} == {None}
+
+
+def test_a_page_of_large_rows_keeps_within_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of noise, which no codec makes small, and 100 things in each; an eighth of a page's bytes."""
+    monkeypatch.setattr(report, "PICTURE_BYTES", pictures := report.PICTURE_BYTES // 8)
+    monkeypatch.setattr(report, "TEXT_BYTES", texts := report.TEXT_BYTES // 8)
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    (tmp_path / "photos" / "noise.jpg").write_bytes(encoded(noise))
+    evidence = [{"context": "sky", "relation": 0.5}] * 12
+    things = [thing(f"thing {n}", 0.5, "related", evidence=evidence) for n in range(100)]
+    rows = [row(n, "unchanged", *things, uri="noise.jpg", width=640, height=480) for n in range(14)]
+    output = publish_rows(tmp_path / "out", rows)
+    page = tmp_path / "report.html"
+    assert write_report(str(output), None, page, 12) == 12
+    assert pictures * 0.5 < page.stat().st_size < pictures + texts + 60_000
+    shown = data_of(page)["entries"]
+    assert all(entry["before"] for entry in shown)
+    assert {len(entry["objects"]) + entry["more"] for entry in shown} == {100}
+
+
+def test_a_damaged_file_is_an_error_that_names_it(output: Path, tmp_path: Path) -> None:
+    (file,) = (output / "metadata").glob("*.parquet")
+    file.write_bytes(b"PAR1 and no more")
+    with pytest.raises(StorageError, match=file.name):
+        write_report(str(output), None, tmp_path / "report.html", 9)
 
 
 def test_names_in_a_summary_steer_no_terminal() -> None:
     made = Made()
     error = {"stage": "fetch", "type": "ImageError", "message": "unsafe"}
-    row = {"uri": "a\x1b[2J\n0 errors.jpg", "status": "error", "reason": "unsafe_path", "error": error}
-    made.add(pa.Table.from_pylist([row]))
+    item = {"uri": "a\x1b[2J\n0 errors.jpg", "status": "error", "reason": "unsafe_path", "error": error}
+    made.add(pa.Table.from_pylist([item]))
     assert made.examples == {"unsafe_path": "a\\x1b[2J\\x0a0 errors.jpg: unsafe"}

@@ -1,0 +1,212 @@
+"""What raters of the review page say together: agreement, grades, and how often they side with occpipe.
+
+Raters judge different things, and not all of them, so agreement is Krippendorff's alpha, which holds for any number of
+raters and for missing values (Hayes and Krippendorff, "Answering the call for a standard reliability measure for coding
+data", 2007): 1 = they agree, 0 = as by chance. Intervals are percentiles of a bootstrap over images, since verdicts on one
+image hang together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from occpipe.gallery.rows import batches
+from occpipe.published import Published
+from occpipe.tables import read_table
+from occpipe.types import Verdict
+
+COLUMNS, OPTIONAL = ("image", "object", "verdict"), ("grade", "rater")
+"""The columns of a verdicts file. On the review page's, a line with a grade has neither object nor verdict."""
+
+DRAWS = 1000
+"""Bootstrap samples."""
+
+_FEWEST = 5  # images, below which an interval would say nothing
+_GRADES = 5
+_VERDICTS = tuple(Verdict)
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A figure with the ends of its 95% interval; None where there are too few images for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Line(NamedTuple):
+    """A figure of what people say, None where it cannot be told, and what kind of number it is."""
+
+    what: str
+    figure: Interval | None
+    kind: Literal["count", "number", "share"]
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The line as text: what, figure, interval."""
+        if self.figure is None:
+            return self.what, "-", ""
+        form = {"count": ".0f", "number": ".2f", "share": ".0%"}[self.kind]
+        value, low, high = self.figure
+        return self.what, f"{value:{form}}", "" if low is None else f"{low:{form}} to {high:{form}}"
+
+
+@dataclass(slots=True)
+class Ratings:
+    """Verdicts by (image, object), and grades from 1 to 5 by image, each by rater; the last word of a rater counts."""
+
+    verdicts: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    grades: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def raters(self) -> list[str]:
+        """Who has said anything."""
+        names = {name for by_rater in self.verdicts.values() for name in by_rater}
+        return sorted(names.union(*self.grades.values()))
+
+
+def read_ratings(paths: Iterable[Path]) -> Ratings:
+    """The ratings of some files. A rater without a name is called after the file. ValueError, naming the line."""
+    found = Ratings()
+    for path in paths:
+        for number, (image, thing, verdict, grade, name) in read_table(path, COLUMNS, OPTIONAL):
+            rater, where = name or path.name, f"{path}, line {number}"
+            if not image or bool(thing) != bool(verdict) or not (verdict or grade):
+                raise ValueError(f"{where}: needs image, and object with verdict, or a grade")
+            if verdict:
+                if verdict.lower() not in _VERDICTS:
+                    raise ValueError(f"{where}: a verdict is keep or remove")
+                found.verdicts[image, thing][rater] = verdict.lower()
+            if grade:
+                if grade not in ("1", "2", "3", "4", "5"):
+                    raise ValueError(f"{where}: a grade is 1 to 5")
+                found.grades[image][rater] = int(grade)
+    return found
+
+
+def people_say(published: Published, paths: Iterable[Path]) -> list[Line]:
+    """What the raters of some verdicts files say of a published output, figure by figure.
+
+    Raises ValueError for a wrong file.
+    """
+    ratings = read_ratings(paths)
+    ids, ours = _known(published, {image for image, _ in ratings.verdicts} | set(ratings.grades))
+    judged: dict[str, dict[str, list[int]]] = defaultdict(dict)  # image, thing: verdicts; one may come by uri and by id
+    graded: dict[str, list[int]] = defaultdict(list)
+    for (image, thing), by_rater in ratings.verdicts.items():
+        said = [_VERDICTS.index(Verdict(verdict)) for verdict in by_rater.values()]
+        judged[ids.get(image, image)].setdefault(thing, []).extend(said)
+    for image, grades in ratings.grades.items():
+        graded[ids.get(image, image)] += [grade - 1 for grade in grades.values()]
+    units = [list(things.values()) for things in judged.values()]
+    lines = [
+        Line("raters", Interval(len(ratings.raters)), "count"),
+        Line("things judged", Interval(sum(map(len, units))), "count"),
+        Line("agreement on keep or remove (alpha)", alpha_of(units, len(_VERDICTS)), "number"),
+    ]
+    for verdict, what in (
+        (Verdict.REMOVE, "of what was removed, people remove"),
+        (Verdict.KEEP, "of what stayed, people keep"),
+    ):
+        wanted = _VERDICTS.index(verdict)
+        votes = [
+            [
+                float(vote == wanted)
+                for thing, said in things.items()
+                if ours.get((image, thing)) == verdict
+                for vote in said
+            ]
+            for image, things in judged.items()
+        ]
+        lines.append(Line(what, mean_of(votes), "share"))
+    grades = [[grade + 1.0 for grade in said] for said in graded.values()]
+    return [
+        *lines,
+        Line("results graded", Interval(len(grades)), "count"),
+        Line("mean grade, 1 to 5", mean_of(grades), "number"),
+        Line(
+            "agreement on grades (alpha, ordinal)",
+            alpha_of([[said] for said in graded.values()], _GRADES, ordinal=True),
+            "number",
+        ),
+    ]
+
+
+def alpha_of(groups: Sequence[Sequence[Sequence[int]]], values: int, *, ordinal: bool = False) -> Interval | None:
+    """Krippendorff's alpha of units in groups (images), each unit the values 0, 1, ... that raters gave it.
+
+    Values are nominal, or `ordinal`: then two of them differ by how many values lie between. None where all values are
+    equal, or no unit has two.
+    """
+    matrices = np.zeros((len(groups), values, values))
+    for matrix, units in zip(matrices, groups, strict=True):
+        for unit in units:
+            for a, b in permutations(unit, 2):
+                matrix[a, b] += 1 / (len(unit) - 1)
+    matrices = matrices[matrices.any((1, 2))]
+    value = float(_alpha(matrices.sum(0), ordinal=ordinal))
+    if np.isnan(value):
+        return None
+    drawn = _alpha(_resampled(matrices), ordinal=ordinal)
+    return _interval(value, drawn, len(matrices))
+
+
+def mean_of(groups: Sequence[Sequence[float]]) -> Interval | None:
+    """The mean of all values, in groups (images) of which each is drawn as a whole; None where there are no values."""
+    sums = np.array([(sum(group), len(group)) for group in groups if group], float)
+    if not len(sums):
+        return None
+    drawn = _resampled(sums)
+    return _interval(float(sums[:, 0].sum() / sums[:, 1].sum()), drawn[:, 0] / drawn[:, 1], len(sums))
+
+
+def _alpha(coincidences: Floats, *, ordinal: bool) -> Floats:
+    """Alpha of coincidence matrices, ... x V x V; NaN where nothing can differ."""
+    given = coincidences.sum(-1)
+    between = given.cumsum(-1) - given / 2 if ordinal else np.arange(given.shape[-1], dtype=float)
+    distance = (between[..., :, None] - between[..., None, :]) ** 2
+    if not ordinal:
+        distance = np.minimum(distance, 1)
+    by_chance = (given[..., :, None] * given[..., None, :] * distance).sum((-2, -1))
+    seen = (given.sum(-1) - 1) * (coincidences * distance).sum((-2, -1))
+    result: Floats = 1 - np.divide(seen, by_chance, out=np.full_like(seen, np.nan), where=by_chance > 0)
+    return result
+
+
+def _resampled(groups: Floats) -> Floats:
+    """Sums over groups drawn with replacement, as many as there are: N x ... -> DRAWS x ..."""
+    counts = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
+    result: Floats = np.tensordot(counts.astype(float), groups, 1)
+    return result
+
+
+def _interval(value: float, drawn: Floats, groups: int) -> Interval:
+    if groups < _FEWEST:
+        return Interval(value)
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Interval(value, float(low), float(high))
+
+
+def _known(published: Published, images: Collection[str]) -> tuple[Mapping[str, str], dict[tuple[str, str], str]]:
+    """The id of each image by its uri, and our verdict by (id, place of the object), for the images asked about."""
+    ids: dict[str, str] = {}
+    ours: dict[tuple[str, str], str] = {}
+    wanted = pa.array(sorted(images), pa.string())
+    for table in batches(published, ["image_id", "uri", "objects.list.element.verdict"]):
+        names = pc.is_in(table.column("uri"), wanted)
+        numbers = pc.is_in(table.column("image_id").cast(pa.string()), wanted)
+        for row in table.filter(pc.or_(names, numbers)).to_pylist():
+            ids[row["uri"]] = image = str(row["image_id"])
+            ours |= {(image, str(place)): item["verdict"] for place, item in enumerate(row["objects"] or ())}
+    return ids, ours

@@ -1,0 +1,93 @@
+"""The commands that show what was decided: preview before a run, report and review after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from occpipe.cli_common import ConfigOption, SetOption, one_line
+from occpipe.config_file import load_config
+
+_OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")]
+_InputArgument = Annotated[
+    str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")
+]
+_VerdictsOption = Annotated[
+    list[Path] | None, typer.Option("--verdicts", help="A file that the review page saved; repeatable, one a rater.")
+]
+MOST = 80
+"""Images in a page, if nothing else is asked for: each then has 30 to 60 kB for a picture."""
+
+
+def preview(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is drawn.")] = Path("previews"),
+    form: Annotated[
+        Literal["png", "gif", "html"],
+        typer.Option("--format", help="A picture; before and after in turn; a page with a slider."),
+    ] = "png",
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
+) -> None:
+    """Show for each image what would go and why: things and their scores, mask, result. No Ray, nothing else written."""
+    settings = load_config(config, overrides or ())
+    from occpipe.api import Cleaner
+    from occpipe.preview import preview_files
+
+    console = Console(stderr=True)
+    failed = 0
+    for path, note in preview_files(Cleaner(settings), images, out, form):
+        failed += note is not None
+        console.print(f"{path}: {note}" if note else path, highlight=False, markup=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def report(
+    output_uri: _OutputArgument,
+    input_uri: _InputArgument = None,
+    page: Annotated[Path, typer.Option("--page", help="The HTML file to write.")] = Path("report.html"),
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST,
+    verdicts: _VerdictsOption = None,
+) -> None:
+    """Write a self-contained page: figures of all rows, and before, after and why of the images worth a look."""
+    from occpipe.report import write_report
+
+    with one_line():
+        shown = write_report(output_uri, input_uri, page, most, verdicts or ())
+    Console(stderr=True).print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
+
+
+def review(
+    output_uri: _OutputArgument,
+    input_uri: _InputArgument = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="The HTML file to write.", show_default="review.html")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST,
+    blind: Annotated[bool, typer.Option("--blind", help="Do not show what occpipe decided.")] = False,
+    verdicts: _VerdictsOption = None,
+) -> None:
+    """Write a page on which people judge things and grade results; with --verdicts, print what they say together.
+
+    The browser saves a rater's verdicts as a CSV, which `calibrate` reads.
+    """
+    from occpipe.agreement import people_say
+    from occpipe.published import Published
+    from occpipe.report import write_review
+
+    if page is not None or not verdicts:
+        page = page or Path("review.html")
+        with one_line():
+            shown = write_review(output_uri, input_uri, page, most, blind=blind)
+        Console(stderr=True).print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
+    if verdicts:
+        table = Table("what people say", "figure", "95% interval")
+        with one_line():
+            for line in people_say(Published(output_uri), verdicts):
+                table.add_row(*line.texts)
+        Console().print(table)

@@ -1,0 +1,86 @@
+/** What a gallery shows: fields above it, and whether an entry passes them. `change` is called after each change. */
+class Filters {
+  constructor(names, change) {
+    this.change = change;
+    this.fields = {};
+    const all = DATA.entries.flatMap((entry) => entry.objects);
+    const kinds = {
+      text: () => el("input", { type: "search", placeholder: "name, class, message …", maxlength: 200 }),
+      status: () => this.choice(DATA.entries.map((entry) => entry.status)),
+      label: () => this.choice(all.map((item) => item.label)),
+      reason: () => this.choice([...all, ...DATA.entries].map((item) => item.reason)),
+      least: () => el("input", { type: "number", min: 0, max: 1, step: 0.01, placeholder: "0" }),
+      most: () => el("input", { type: "number", min: 0, max: 1, step: 0.01, placeholder: "1" }),
+      todo: () => this.choice(["to do", "done"]),
+    };
+    const heads = { text: "Search", label: "Class", least: "Relation from", most: "to", todo: "Progress" };
+    this.node = el("form", {
+      class: "filters",
+      role: "search",
+      "aria-label": "Filter",
+      submit: (e) => e.preventDefault(),
+    });
+    for (const name of names) {
+      const field = kinds[name]();
+      field.id = `filter-${name}`;
+      field.addEventListener("input", () => change());
+      this.fields[name] = field;
+      const head = heads[name] ?? name[0].toUpperCase() + name.slice(1);
+      this.node.append(el("div", { class: `field for-${name}` }, el("label", { for: field.id }, head), field));
+    }
+    this.node.append(el("button", { type: "reset", click: () => setTimeout(change) }, "Clear"));
+  }
+
+  choice(values) {
+    const known = [...new Set(values.filter(Boolean))].sort();
+    return el(
+      "select",
+      {},
+      el("option", { value: "" }, "all"),
+      known.map((v) => el("option", { value: v }, v)),
+    );
+  }
+
+  /** Show what has this value in one field, and nothing else. */
+  only(name, value) {
+    this.node.reset();
+    this.fields[name].value = value;
+    this.change();
+  }
+
+  value(name) {
+    return this.fields[name]?.value ?? "";
+  }
+
+  passes(entry, isDone) {
+    const [status, todo, reason] = [this.value("status"), this.value("todo"), this.value("reason")];
+    if (status && entry.status !== status) return false;
+    if (todo && isDone(entry) !== (todo === "done")) return false;
+    const things = this.things();
+    const ofThings = reason && entry.reason === reason ? "" : reason;
+    if ((this.value("label") || ofThings || this.bounded()) && !entry.objects.some((item) => things(item, ofThings))) {
+      return false;
+    }
+    const words = this.value("text").toLowerCase().split(/\s+/).filter(Boolean);
+    if (!words.length) return true;
+    const labels = [...entry.objects.map((item) => item.label), ...entry.stuff.map(([label]) => label)];
+    const text = [entry.uri, entry.error, entry.reason, entry.status, ...entry.shows, ...labels]
+      .join("\n")
+      .toLowerCase();
+    return words.every((word) => text.includes(word));
+  }
+
+  bounded() {
+    return this.value("least") !== "" || this.value("most") !== "";
+  }
+
+  /** Whether one thing has the class, the reason and a relation within the bounds, all at once. */
+  things() {
+    const label = this.value("label");
+    const [least, most] = [Number(this.value("least") || 0), Number(this.value("most") || 1)];
+    return (item, reason) =>
+      (!label || item.label === label) &&
+      (!reason || item.reason === reason) &&
+      (!this.bounded() || (item.relation != null && item.relation >= least && item.relation <= most));
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * A photo and its result in one frame, parted by a slider; over the photo's side what was filled, and the outlines and
+ * names of the things. `overlays` says which of these are drawn: {filled, outlines, names}.
+ */
+function picture(entry, overlays) {
+  if (!entry.before)
+    return el("div", { class: "picture empty" }, el("p", {}, entry.note ?? entry.error ?? entry.status));
+  const [width, height] = entry.view;
+  const frame = el("div", { class: "picture", vars: { "--at": entry.after ? 0.5 : 1, "--ratio": width / height } });
+  frame.append(el("img", { src: entry.before, alt: `before: ${entry.uri}`, draggable: "false" }));
+  if (entry.after) frame.append(el("img", { class: "after", src: entry.after, alt: "after", draggable: "false" }));
+  const shapes = [
+    overlays.filled && entry.mask && svg("path", { class: "filled", d: entry.mask }),
+    overlays.outlines &&
+      entry.objects.map((item) =>
+        svg("path", {
+          class: `outline ${item.verdict ?? ""}`,
+          d: item.outline,
+          "data-index": item.index,
+          stroke: item.colour,
+        }),
+      ),
+  ];
+  const names = overlays.names ? entry.objects.filter((item) => item.box).map((item) => nameTag(item)) : [];
+  const drawing = svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
+    ...shapes.filter(Boolean),
+  );
+  frame.append(el("div", { class: "overlay", "aria-hidden": "true" }, drawing, names));
+  requestAnimationFrame(() => spread(names));
+  if (entry.after) frame.append(el("span", { class: "handle", "aria-hidden": "true" }), slider(frame));
+  return frame;
+}
+
+function slider(frame) {
+  const range = el("input", { type: "range", min: 0, max: 100, value: 50, step: 1, "aria-label": "Before and after" });
+  const move = () => {
+    frame.style.setProperty("--at", range.value / 100);
+    range.setAttribute("aria-valuetext", `${range.value}% before, ${100 - range.value}% after`);
+  };
+  range.addEventListener("input", move);
+  move();
+  return el(
+    "div",
+    { class: "slider" },
+    range,
+    el("span", { class: "tag" }, "before"),
+    el("span", { class: "tag" }, "after"),
+  );
+}
+
+function nameTag(item) {
+  const [x, y] = item.box;
+  return el(
+    "span",
+    {
+      class: `name ${item.verdict ?? ""}`,
+      "data-index": item.index,
+      vars: { "--x": x, "--y": y, "--colour": item.colour },
+    },
+    item.label,
+  );
+}
+
+/** Names that would lie on each other are moved down, and back into the frame from its edges. */
+function spread(names) {
+  const placed = [];
+  for (const name of names) {
+    const frame = name.parentElement.getBoundingClientRect();
+    const box = name.getBoundingClientRect();
+    let [left, top] = [box.left - frame.left, box.top - frame.top];
+    left = Math.max(2, Math.min(left, frame.width - box.width - 2));
+    top = Math.max(2, Math.min(top, frame.height - box.height - 2));
+    const hit = () =>
+      placed.find((p) => left < p.right && left + box.width > p.left && top < p.bottom && top + box.height > p.top);
+    for (let other = hit(); other && top + box.height < frame.height; other = hit()) top = other.bottom + 1;
+    placed.push({ left, top, right: left + box.width, bottom: top + box.height });
+    name.style.left = `${left}px`;
+    name.style.top = `${top}px`;
+  }
+}
+
+/** Have one thing of a picture stand out, or none. */
+function highlight(frame, index) {
+  frame.classList.toggle("picking", index != null);
+  for (const part of frame.querySelectorAll("[data-index]")) {
+    part.classList.toggle("picked", part.dataset.index === String(index));
+  }
+}

@@ -1,0 +1,109 @@
+const FIGURES = DATA.figures;
+
+/** The things of an entry with why they were decided as they were, and the rest of the row. */
+function reportAside(entry, pick) {
+  const { view, removed, stuff, size } = entry;
+  return [
+    el(
+      "div",
+      { class: "facts" },
+      el("span", { class: `status ${entry.status}` }, entry.status),
+      entry.shows.map((what) => el("span", { class: "chip" }, what)),
+    ),
+    entry.error != null && el("p", { class: "message" }, `${entry.reason}: ${entry.error}`),
+    entry.note != null && el("p", { class: "message" }, entry.note),
+    entry.objects.map((item, place) => whyCard(item, pick, isRepeated(entry, place))),
+    entry.more > 0 && el("p", {}, `${plural(entry.more, "thing")} more, not listed here.`),
+    view && !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
+    stuff.length > 0 &&
+      el("p", { class: "stuff" }, "Stuff: ", stuff.map(([label, sure]) => `${label} ${score(sure)}`).join(", ")),
+    view &&
+      el("p", { class: "stuff" }, `${size[0]} × ${size[1]} pixels${removed ? `, ${percent(removed)} filled` : ""}`),
+  ];
+}
+
+function headline() {
+  const { status, images, things, gone, area } = FIGURES;
+  const of = (count) => (images ? percent(count / images) : "");
+  return el(
+    "ul",
+    { class: "tiles" },
+    tile(whole(images), "images"),
+    tile(whole(status.cleaned), "cleaned", of(status.cleaned), "cleaned"),
+    tile(whole(status.unchanged), "unchanged", of(status.unchanged)),
+    status.scanned > 0 && tile(whole(status.scanned), "to be cleaned", of(status.scanned)),
+    tile(whole(status.skipped), "skipped", of(status.skipped)),
+    tile(whole(status.error), "errors", of(status.error), status.error ? "error" : ""),
+    tile(whole(things), "things seen", images ? `${(things / images).toFixed(1)} an image` : ""),
+    tile(whole(gone), "removed", things ? `${percent(gone / things)} of the things` : "", "cleaned"),
+    tile(percent(area), "filled", "of a cleaned image"),
+  );
+}
+
+/** What raters said, from the files given to the command: [what, figure, interval]. */
+function peoplePanel(people) {
+  const rows = people.map(([what, figure, interval]) =>
+    el("tr", {}, el("th", { scope: "row" }, what), el("td", {}, figure), el("td", {}, el("small", {}, interval))),
+  );
+  return panel("What people say", "with 95% intervals", el("table", { class: "people" }, el("tbody", {}, rows)));
+}
+
+function main() {
+  const gallery = new Gallery({
+    filters: ["text", "status", "label", "reason", "least", "most"],
+    aside: reportAside,
+  });
+  const show = (name) => (value) => {
+    gallery.filters.only(name, value);
+    gallery.node.scrollIntoView();
+    gallery.node.focus({ preventScroll: true });
+  };
+  const kindOf = { unrelated: "gone", removed_by_policy: "gone", removed_by_review: "gone" };
+  document.getElementById("head").append(pageHead("report", DATA.about));
+  document.getElementById("main").append(
+    headline(),
+    el(
+      "div",
+      { class: "panels" },
+      panel(
+        "Relation of the things",
+        "0 = does not belong, 1 = belongs; bar heights are square roots of counts",
+        histogram(FIGURES.histogram, DATA.policy.cut),
+      ),
+      panel(
+        "Removed, by class",
+        "of all rows",
+        bars(
+          FIGURES.removed.map((row) => [...row, "gone"]),
+          show("label"),
+        ),
+      ),
+      panel(
+        "Why things stayed or went",
+        "of all rows",
+        bars(
+          FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name]]),
+          show("reason"),
+        ),
+      ),
+      panel(
+        "What became of the images",
+        "of all rows",
+        parts(Object.entries(FIGURES.status), FIGURES.images),
+        FIGURES.failures.length > 0 && bars(FIGURES.failures, show("reason")),
+      ),
+      DATA.people && peoplePanel(DATA.people),
+    ),
+    el("h2", { class: "above" }, "Worth a look"),
+    el(
+      "p",
+      { class: "note" },
+      `${plural(DATA.entries.length, "image")} of ${whole(FIGURES.images)}: removals of each class, things near the cut, large removals, failures, and some that stayed as they were. Point at a cleaned one to see the result.`,
+    ),
+    gallery.node,
+    keys({ "n → / p ←": "next, previous", f: "filled area", o: "outlines", l: "names", "/": "search", Esc: "close" }),
+  );
+  gallery.openNamed();
+}
+
+main();

@@ -1,0 +1,170 @@
+const VERDICTS = new Verdicts();
+const GRADES = { 1: "spoilt", 2: "poor", 3: "fair", 4: "good", 5: "as if real" };
+
+/** The entry as a rater may see it: where the page is blind, without its result until every thing is judged. */
+function visible(entry) {
+  if (!DATA.blind || VERDICTS.of(entry).seen) return entry;
+  return { ...entry, after: null, mask: "" };
+}
+
+function reviewAside(entry, pick, redraw) {
+  const full = DATA.entries.find((one) => one.id === entry.id);
+  const said = VERDICTS.of(entry);
+  const hidden = DATA.blind && full.after && !said.seen;
+  const judge = (item, verdict) => {
+    VERDICTS.put(entry, { things: { ...VERDICTS.of(entry).things, [item.index]: verdict } });
+    progress();
+    redraw();
+  };
+  return [
+    el("p", {}, "What belongs in this photo, and what should go?"),
+    entry.objects.map((item) =>
+      thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen),
+    ),
+    !entry.objects.length && el("p", {}, "No thing was seen here."),
+    hidden &&
+      el(
+        "button",
+        {
+          type: "button",
+          id: "unveil",
+          disabled: !VERDICTS.judged(entry),
+          click: () => {
+            VERDICTS.put(entry, { seen: true });
+            redraw();
+          },
+        },
+        VERDICTS.judged(entry) ? "See the result" : "Judge every thing to see the result",
+      ),
+    entry.after &&
+      choices("How good is the result?", "grade", GRADES, said.grade, (grade) => {
+        VERDICTS.put(entry, { grade: Number(grade) });
+        progress();
+        redraw();
+      }),
+    entry.note && el("p", { class: "message" }, entry.note),
+  ];
+}
+
+/** A thing with the choice to keep or remove it; what occpipe decided beside it, unless the page is blind. */
+function thingCard(entry, item, pick, judge, locked) {
+  const verdict = VERDICTS.of(entry).things[item.index];
+  const card = DATA.blind
+    ? el("article", { "data-index": item.index }, el("h3", {}, nameButton(item, pick)))
+    : whyCard(item, pick, isRepeated(entry, entry.objects.indexOf(item)));
+  card.className = `why ${verdict ?? "unjudged"}`;
+  const words = { keep: "keep", remove: "remove" };
+  card.append(choices("Your verdict", `thing-${item.index}`, words, verdict, judge, locked));
+  return card;
+}
+
+function nameButton(item, pick) {
+  const button = el(
+    "button",
+    { type: "button", class: "pick", "aria-pressed": "false", "aria-label": `${item.label}: show in the picture` },
+    el("i", { vars: { "--colour": item.colour } }),
+    item.label,
+  );
+  button.addEventListener("click", () => pick(button.getAttribute("aria-pressed") === "true" ? null : item.index));
+  return button;
+}
+
+/** Radio buttons in a line: value to text. */
+function choices(legendText, name, values, chosen, choose, locked = false) {
+  return el(
+    "fieldset",
+    { class: "choices", disabled: locked },
+    el("legend", {}, legendText),
+    Object.entries(values).map(([value, text]) => {
+      const id = `${name}-${value}`;
+      const radio = el("input", { type: "radio", name, id, value, change: () => choose(value) });
+      radio.checked = String(chosen) === value;
+      return el("label", { for: id }, radio, name === "grade" ? `${value} ${text}` : text);
+    }),
+  );
+}
+
+const bar = el("progress", { max: Math.max(1, DATA.entries.length), "aria-label": "Done" });
+const doneText = el("span", { class: "count" });
+
+function progress() {
+  const done = DATA.entries.filter((entry) => VERDICTS.done(entry)).length;
+  bar.value = done;
+  doneText.textContent = `${done} of ${plural(DATA.entries.length, "picture")} done`;
+}
+
+/** K and R judge the next thing, digits grade. */
+function reviewKey(event, entry) {
+  const said = VERDICTS.of(entry);
+  const next = entry.objects.find((item) => !said.things[item.index]);
+  const verdict = { k: "keep", r: "remove" }[event.key];
+  if (verdict && next) VERDICTS.put(entry, { things: { ...said.things, [next.index]: verdict } });
+  else if (event.key in GRADES && visible(entry).after) VERDICTS.put(entry, { grade: Number(event.key) });
+  else return false;
+  progress();
+  return true;
+}
+
+function save() {
+  const name = document.getElementById("rater");
+  if (!VERDICTS.rater.trim()) {
+    say("Please write your name first.");
+    name.setAttribute("aria-invalid", "true");
+    name.focus();
+    return;
+  }
+  const url = URL.createObjectURL(new Blob([VERDICTS.csv()], { type: "text/csv;charset=utf-8" }));
+  const link = el("a", { href: url, download: "verdicts.csv" });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  say("Saved as verdicts.csv.");
+}
+
+function main() {
+  const rater = el("input", {
+    id: "rater",
+    value: VERDICTS.rater,
+    maxlength: 80,
+    autocomplete: "name",
+    required: true,
+  });
+  rater.addEventListener("input", () => {
+    VERDICTS.rater = rater.value;
+    VERDICTS.keep();
+    rater.removeAttribute("aria-invalid");
+  });
+  const gallery = new Gallery({
+    filters: DATA.blind ? ["text", "label", "todo"] : ["text", "label", "reason", "least", "most", "todo"],
+    aside: reviewAside,
+    shown: visible,
+    isDone: (entry) => VERDICTS.done(entry),
+    badge: (entry) => VERDICTS.done(entry) && el("span", { class: "chip" }, "✓ done"),
+    key: reviewKey,
+  });
+  document.getElementById("head").append(pageHead("review", DATA.about));
+  document
+    .getElementById("main")
+    .append(
+      el(
+        "div",
+        { class: "rater" },
+        el("div", { class: "field" }, el("label", { for: "rater" }, "Your name"), rater),
+        el("div", {}, doneText, el("div", {}, bar)),
+        el("button", { type: "button", class: "save", click: save }, "Save verdicts.csv"),
+      ),
+      el(
+        "p",
+        { class: "note" },
+        "Say of each thing whether it should stay or go, then how good the result looks. This browser keeps what you said ",
+        "until you save it; nothing is sent anywhere.",
+      ),
+      gallery.node,
+      keys({ "n → / p ←": "next, previous", k: "keep the next thing", r: "remove it", "1–5": "grade", Esc: "close" }),
+    );
+  progress();
+  gallery.openNamed();
+}
+
+main();

@@ -1,0 +1,117 @@
+/** Whether another thing of the same class stands before this one: what is around them says the same of both. */
+function isRepeated(entry, place) {
+  return entry.objects.findIndex((item) => item.label === entry.objects[place].label) < place;
+}
+
+/** Why a thing was kept or removed: its score beside the cut, and, unless repeated, what each class around it says. */
+function whyCard(item, onPick, repeated) {
+  const policy = DATA.policy;
+  const pick = el(
+    "button",
+    {
+      type: "button",
+      class: "pick",
+      "aria-pressed": "false",
+      "aria-label": `${item.label}: show in the picture`,
+      click: () => onPick(pick.getAttribute("aria-pressed") === "true" ? null : item.index),
+    },
+    el("i", { vars: { "--colour": item.colour } }),
+    item.label,
+  );
+  return el(
+    "article",
+    { class: `why ${item.verdict}`, "data-index": item.index },
+    el("h3", {}, pick, el("span", { class: `verdict ${item.verdict}` }, item.verdict === REMOVE ? "removed" : "kept")),
+    el(
+      "p",
+      {},
+      sentence(item, policy),
+      repeated && item.why.length > 0 && el("small", {}, " What is around it: see above."),
+    ),
+    item.relation != null && scale(item.relation, policy.cut),
+    item.why.length > 0 && !repeated && context(item.why),
+  );
+}
+
+function sentence(item, policy) {
+  const cut = policy.cut == null ? "the cut" : `the cut of ${score(policy.cut)}`;
+  const area = `${percent(item.area)} of the photo`;
+  switch (item.reason) {
+    case "unrelated":
+      return `It does not belong here: its relation of ${score(item.relation)} is below ${cut}.`;
+    case "related":
+      return `It belongs here: its relation of ${score(item.relation)} is not below ${cut}.`;
+    case "too_small":
+      return `It is too small: ${area}, the least is ${percent(policy.min_area)}.`;
+    case "too_large":
+      return `It is too large: ${area}, the most is ${percent(policy.max_area)}.`;
+    case "low_confidence":
+      return `It was seen too unsurely: a confidence of ${score(item.score)}, the least is ${score(policy.min_score)}.`;
+    case "no_context":
+      return `Too little is known of what is around it: ${plural(item.why.length, "class").replace("classs", "classes")}.`;
+    default:
+      return `It is ${REASONS[item.reason] ?? item.reason}.`;
+  }
+}
+
+/** The relation on a line from 0 to 1, with the cut. */
+function scale(relation, cut) {
+  return el(
+    "div",
+    {
+      class: "scale",
+      role: "img",
+      "aria-label": `relation ${score(relation)}${cut == null ? "" : `, cut ${score(cut)}`}`,
+    },
+    cut != null && el("span", { class: "cut", vars: { "--at": cut } }),
+    el("span", { class: "dot", vars: { "--at": Math.min(1, Math.max(0, relation)) } }),
+  );
+}
+
+/** The classes around a thing, [name, relation with it alone, share]: nearest first; shares as bars to both sides. */
+function context(classes) {
+  const shares = classes.map(([, , share]) => share).filter((share) => share != null);
+  const most = Math.max(0.01, ...shares.map(Math.abs));
+  const line = ([name, alone, share], place) => {
+    const end = place === 0 ? "nearest" : place === classes.length - 1 ? "farthest" : "";
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, name, classes.length > 1 && end && el("small", {}, ` ${end}`)),
+      el("td", {}, score(alone)),
+      shares.length > 0 && el("td", {}, share == null ? "–" : signed(share)),
+      shares.length > 0 &&
+        el(
+          "td",
+          { class: "share" },
+          svg(
+            "svg",
+            { viewBox: "-50 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+            svg("rect", {
+              class: share < 0 ? "against" : "for",
+              x: Math.min(0, (50 * (share ?? 0)) / most),
+              width: (50 * Math.abs(share ?? 0)) / most,
+              y: 1,
+              height: 8,
+            }),
+            svg("line", { y2: 10 }),
+          ),
+        ),
+    );
+  };
+  const heads = ["around it", "alone", ...(shares.length ? ["adds", "against · for"] : [])];
+  return el(
+    "table",
+    { class: "context" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        heads.map((head) => el("th", { scope: "col" }, head)),
+      ),
+    ),
+    el("tbody", {}, classes.map(line)),
+  );
+}
