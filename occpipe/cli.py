@@ -54,6 +54,9 @@ def clean(
         bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")] = False,
+    log_json: Annotated[
+        str | None, typer.Option("--log-json", help="Append what happens as JSON lines to this file; - prints them.")
+    ] = None,
 ) -> None:
     """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
 
@@ -61,16 +64,18 @@ def clean(
     """
     settings = load_config(config, overrides or ())
     from occpipe.pipeline import clean_corpus
-    from occpipe.progress import LiveProgress, StopRequest, summary_table
+    from occpipe.progress import LiveProgress, StopRequest, stages_table, summary_table
+    from occpipe.run_log import RunLog
     from occpipe.summary import Tick
 
     console = Console(stderr=True)
     stop = StopRequest(console)
     try:
-        with LiveProgress(console) as progress:
+        with RunLog(log_json, console) as log, LiveProgress(console) as progress:
 
             def on_progress(tick: Tick) -> None:
                 stop.begin()
+                log(tick)
                 progress(tick)
 
             summary = clean_corpus(
@@ -82,10 +87,13 @@ def clean(
                 on_progress=on_progress,
                 stop=stop.event,
             )
+            log.end(summary)
     except KeyboardInterrupt:
         console.print(_STOPPED, highlight=False)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
+    if summary.over_all:
+        console.print(stages_table(summary.over_all.paces, "stages, since the first rows came out"))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():
@@ -94,6 +102,8 @@ def clean(
     made = summary.statuses.total()
     if made and not summary.statuses["cleaned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
+    if summary.over_all and summary.over_all.limit:
+        console.print(summary.over_all.limit, highlight=False, markup=False, soft_wrap=True)
     rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
     closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
     console.print(closing, highlight=False, soft_wrap=True)

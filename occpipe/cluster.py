@@ -7,8 +7,10 @@ So the least that a config needs is compared with what the cluster has, before t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -27,6 +29,13 @@ from occpipe.config import Placement, PoolPlacement, RayRuntime
 from occpipe.errors import CapacityError
 
 _MB = 1 << 20
+
+
+def job_name(output_uri: str) -> str:
+    """The name of the jobs that write an output: readable, and another one for another output."""
+    uri = output_uri.rstrip("/")
+    readable = re.sub(r"[^a-z0-9]+", "-", uri.rpartition("/")[2].lower()).strip("-")[:40]
+    return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from occpipe.cluster import check_capacity, configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, passing_on, start_journal
+from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, Timed, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import identities, load_relations
 from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
@@ -42,6 +42,7 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import open_version
+from occpipe.watch import watching
 
 _RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
@@ -82,14 +83,12 @@ def clean_corpus(
                 check_capacity(config.placement, config.ray.capacity_timeout_s)
                 journal = start_journal()
                 sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
-                rows = build(config, found, sink, journal)
-                on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
-                with passing_on(stop, journal):
+                rows, at = build(config, found, sink, journal), config.placement
+                with watching(made, found.pending, started, journal, at, store.uri, stop, on_progress):
                     for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
                         lock.check()
                         made.add(batch)
                         index.add(batch)
-                        on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
         index.flush()
         lock.confirm()
         whole = limit is None and made.statuses.total() == found.pending
@@ -101,7 +100,7 @@ def clean_corpus(
         counts = f"{rows_made} of {found.pending} rows were made, {published} of {found.seen} published"
         raise RunError(f"{counts}; do all nodes write to the same {store.uri}?")
     seconds = time.monotonic() - started
-    return Summary(made.statuses, made.examples, found.seen - found.pending, seconds, manifest, stopped=stopped)
+    return Summary(made.statuses, made.examples, found.seen - found.pending, seconds, manifest, stopped, made.over_all)
 
 
 def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset:
@@ -109,14 +108,15 @@ def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset
     configure_data(config.ray)
     at = config.placement
     rows = ray.data.read_datasource(ManifestSource(sink.output, found))
-    rows = _tasks(rows, StoppableFetch(found.root, config.corpus, at.fetch.threads, journal), at.fetch)  # 2
+    fetch = StoppableFetch(found.root, config.corpus, at.fetch.threads, journal)
+    rows = _tasks(rows, Timed("fetch", fetch, journal), at.fetch)  # 2
     rows = _pool(rows, GuardedSegment, config, journal, at.segment)  # 3
-    rows = _tasks(rows, Relate(config), at.relate)  # 4
+    rows = _tasks(rows, Timed("relate", Relate(config), journal), at.relate)  # 4
     rows = _pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
-    return _tasks(rows, sink, at.sink)  # 6
+    return _tasks(rows, Timed("sink", sink, journal), at.sink)  # 6
 
 
-def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Dataset:
+def _tasks(rows: Dataset, stage: Timed, at: TaskPlacement) -> Dataset:
     return rows.map_batches(
         stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
         batch_size=at.batch_size,

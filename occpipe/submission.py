@@ -9,7 +9,6 @@ credential is not put into a job: whoever sees the dashboard, sees a job's setti
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import shlex
 import time
@@ -24,6 +23,7 @@ import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
+from occpipe.cluster import job_name
 from occpipe.config import Config
 from occpipe.config_file import overrides_of
 from occpipe.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
@@ -47,13 +47,6 @@ class Job:
     ended: datetime | None
     message: str
     exit_code: int | None
-
-
-def job_name(output_uri: str) -> str:
-    """The name of the jobs that write an output: readable, and another one for another output."""
-    uri = output_uri.rstrip("/")
-    readable = re.sub(r"[^a-z0-9]+", "-", uri.rpartition("/")[2].lower()).strip("-")[:40]
-    return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
 
 
 def entrypoint(config: Config, input_uri: str, output_uri: str, options: Sequence[str] = ()) -> str:
