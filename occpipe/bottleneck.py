@@ -38,10 +38,10 @@ def find_limit(paces: Mapping[str, Pace], at: Placement, free: Mapping[str, floa
     """
     loads = {stage: load_of(paces[stage], getattr(at, stage)) or 0.0 for stage in STAGES}
     limit = max(STAGES, key=lambda stage: loads[stage])
-    starved = [name for name in POOLS if name != limit and (busy := paces[name].busy) is not None and busy < STARVED]
+    starved = [name for name in POOLS if (busy := paces[name].busy) is not None and busy < STARVED]
     if loads[limit] < AT_LIMIT:
-        least = min((getattr(at, stage) for stage in STAGES if stage not in POOLS), key=lambda task: task.num_cpus)
-        if starved == list(POOLS) and free.get("CPU", 0.0) < least.num_cpus - _EPSILON:
+        least = min(getattr(at, stage).num_cpus for stage in STAGES if stage not in POOLS)
+        if starved == list(POOLS) and free.get("CPU", 0.0) < least - _EPSILON:
             return "both pools starved: no CPU is free for tasks, add nodes or lower placement.*.num_cpus"
         return None
     words = [_starved(name, paces[name], after=STAGES.index(name) > STAGES.index(limit)) for name in starved]

@@ -93,7 +93,7 @@ def clean(
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
     if summary.over_all:
-        console.print(stages_table(summary.over_all.paces, "stages, since the first rows came out"))
+        console.print(stages_table(summary.over_all.paces, title="stages, from the first segmented image on"))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():

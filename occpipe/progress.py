@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from occpipe.summary import Summary, Tick
 from occpipe.types import Status
 
 PLAIN_INTERVAL_S = 10.0
+_FIGURE = re.compile(r"\d+%")
 
 
 def describe(statuses: Counter[str], seconds: float) -> str:
@@ -40,18 +42,20 @@ def describe_stages(paces: Mapping[str, Pace]) -> str:
     return ", ".join(f"{name} {pace.images_per_s:.1f}/s ({pace.queue} wait)" for name, pace in paces.items())
 
 
-def stages_table(paces: Mapping[str, Pace], title: str | None = None) -> Table:
-    """A row for each stage; a column of shares is there where it is known for any."""
+def stages_table(paces: Mapping[str, Pace], *, title: str | None = None) -> Table:
+    """A row for each stage; a column of shares is there where it is known for any, rows that wait where any does."""
     shares = {"at work": "busy", "cores": "cpu", "GPU": "gpu"}
     known = {head: name for head, name in shares.items() if any(getattr(p, name) is not None for p in paces.values())}
     table = Table(title=title, title_justify="left")
     table.add_column("stage")
-    for head in ("images/s", "workers at work", "rows waiting", *known):
+    waiting = ["rows waiting"] if any(pace.queue for pace in paces.values()) else []
+    for head in ("images/s", "workers at work", *known, *waiting):
         table.add_column(head, justify="right")
     for stage, pace in paces.items():
         values = [getattr(pace, name) for name in known.values()]
-        row = (f"{pace.images_per_s:.1f}", f"{pace.at_work:.1f}", f"{pace.queue}")
-        table.add_row(stage, *row, *("" if value is None else f"{value:.0%}" for value in values))
+        shown = ["" if value is None else f"{value:.0%}" for value in values]
+        shown += [str(pace.queue)] * len(waiting)
+        table.add_row(stage, f"{pace.images_per_s:.1f}", f"{pace.at_work:.1f}", *shown)
     return table
 
 
@@ -93,8 +97,9 @@ class LiveProgress:
             self._print(f"{done}/{tick.total} {text}{reasons}{self._left(tick, done)}")
             if done < tick.total and tick.stages:
                 self._print(f"  {describe_stages(tick.paces)}")
-            if tick.limit and tick.limit.partition(" (")[0] != self._limit:  # once, not with every new figure
-                self._limit = tick.limit.partition(" (")[0]
+            said = tick.limit and _FIGURE.sub("", tick.limit)
+            if tick.limit and said != self._limit:  # once, not with every new figure
+                self._limit = said
                 self._print(f"  {tick.limit}")
 
     def _print(self, line: str) -> None:

@@ -63,7 +63,8 @@ class Summary:
     """What a run did: rows it made by status, images done before, seconds, and the published manifest.
 
     `examples` are, per reason, one of the images that it closes and what was wrong with it; `stopped` is whether images
-    are left because the run was asked to stop; `over_all` is its last tick, with paces over the whole run, if it did any.
+    are left because the run was asked to stop; `over_all` is its last tick, with paces from the first segmented
+    image on, if it had anything to do.
     """
 
     statuses: Counter[str]

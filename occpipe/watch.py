@@ -27,7 +27,8 @@ TICK_S = 1.0
 RECENT_S = 30.0
 """Span that a tick's paces are read off; a pool's batch may take seconds, so a shorter one would jump."""
 TELLING_S = 20.0
-"""Seconds in which rows have come out, before it is said what limits a run."""
+"""Seconds from the first segmented image on, after which it is said what limits a run: before, it is still filling."""
+_FIRST_POOL = "segment"
 _ANSWER_S = 10.0
 
 
@@ -37,13 +38,13 @@ class Watch:
     def __init__(self, made: Made, total: int, started: float, placement: Placement) -> None:
         self._made, self._total, self._started, self._placement = made, total, started, placement
         self._moments: deque[tuple[float, Stages]] = deque()  # of the last RECENT_S
-        self._flowing: tuple[float, Stages] | None = None  # when the first rows came out
+        self._flowing: tuple[float, Stages] | None = None  # the moment before the first image was segmented
 
     def tick(self, stages: Stages, free: Mapping[str, float], now: float, *, over_all: bool = False) -> Tick:
         """Progress as of `now`, where the stages have done `stages` and Ray has `free` left."""
         statuses, reasons = self._made.counts()
-        if self._flowing is None and statuses.total():
-            self._flowing = now, stages
+        if self._flowing is None and _FIRST_POOL in stages:
+            self._flowing = self._moments[-1] if self._moments else (now, stages)
         while len(self._moments) > 1 and self._moments[1][0] <= now - RECENT_S:
             self._moments.popleft()
         self._moments.append((now, stages))
