@@ -25,7 +25,8 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 
-from occpipe.cluster import check_capacity, configure_data, ray_session
+from occpipe.capacity import check_capacity
+from occpipe.cluster import configure_data, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
@@ -121,7 +122,7 @@ def _tasks(rows: Dataset, stage: Timed, at: TaskPlacement) -> Dataset:
         stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
         batch_size=at.batch_size,
         batch_format="pyarrow",
-        num_cpus=at.num_cpus,
+        **at.ray_options(),
         compute=TaskPoolStrategy(at.max_tasks),
     )
 
@@ -132,8 +133,7 @@ def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: P
         fn_constructor_args=(config, journal),
         batch_size=at.batch_size,
         batch_format="pyarrow",
-        num_cpus=at.num_cpus,
-        num_gpus=at.num_gpus,
+        **at.ray_options(),
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
         max_task_retries=-1,  # a task holds many batches, and the journal ends what would repeat for ever
     )
