@@ -194,6 +194,11 @@ class PoolPlacement(_Placed):
         return self
 
 
+def threads_on(cores: int, threads: int) -> int:
+    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says."""
+    return threads or max(1, cores // 2)
+
+
 class Placement(_Section):
     """Where each stage runs."""
 

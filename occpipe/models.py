@@ -11,7 +11,7 @@ from pathlib import Path
 
 from occpipe import weights
 from occpipe.classes import is_thing
-from occpipe.config import Config, Relations
+from occpipe.config import Config, Relations, threads_on
 from occpipe.errors import ConfigError, WeightsError, first_line
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
@@ -35,7 +35,7 @@ def set_threads(threads: int) -> int:
     """Set torch's threads in this process and say how many; 0 gives half of the cores to each of the two pools."""
     import torch
 
-    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    threads = threads_on(os.cpu_count() or 2, threads)
     torch.set_num_threads(threads)
     return threads
 
