@@ -157,9 +157,9 @@ class Timed:
     def __call__(self, batch: pa.Table) -> pa.Table:
         begun = time.monotonic()
         done = self.stage(batch)
-        if len(batch):
+        if len(done):  # a fetch that is told to stop takes rows and gives none
             first = batch.column("image_id")[0].as_py()
-            telling(self.journal)("report", BatchDone(self.name, first, len(batch), time.monotonic() - begun))
+            telling(self.journal)("report", BatchDone(self.name, first, len(done), time.monotonic() - begun))
         return done
 
 

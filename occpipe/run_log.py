@@ -69,7 +69,7 @@ class RunLog:
             return
         head = {"version": VERSION, "event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         try:
-            self._file.write(json.dumps(head | dict(values or {}) | more, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(head | dict(values or {}) | more) + "\n")
             self._file.flush()
         except OSError as error:
             self._file = None
