@@ -6,8 +6,6 @@ Counters begin at 0 with each run and carry the job's name for the output, so tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge
 
@@ -51,9 +49,9 @@ class Metrics:
                 self._published[key] = value
 
 
-def values_of(tick: Tick) -> list[tuple[str, float, Mapping[str, str]]]:
+def values_of(tick: Tick) -> list[tuple[str, float, dict[str, str]]]:
     """Name, value since the run began (or now) and tags of each metric that a tick knows."""
-    values: list[tuple[str, float, Mapping[str, str]]] = [("occpipe_images_to_do", tick.total, {})]
+    values: list[tuple[str, float, dict[str, str]]] = [("occpipe_images_to_do", tick.total, {})]
     values += [("occpipe_images_total", count, {"status": status}) for status, count in tick.statuses.items()]
     values += [("occpipe_closed_images_total", count, {"reason": reason}) for reason, count in tick.reasons.items()]
     for stage, sums in tick.stages.items():

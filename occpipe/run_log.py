@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -35,7 +36,8 @@ class RunLog:
         self._file: TextIO | None = None
         self._last: tuple[float, Tick] | None = None
         try:
-            self._file = sys.stdout if path == "-" else path and open(path, "a", encoding="utf-8")  # noqa: PTH123, SIM115 - closed at exit; as the shell's >>
+            if path is not None:
+                self._file = sys.stdout if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - see __exit__
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from None
 

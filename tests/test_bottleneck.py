@@ -12,11 +12,9 @@ from occpipe.figures import Pace
 from occpipe.plan import POOLS, STAGES
 
 ROOM = {"CPU": 8.0, "GPU": 2.0}
-UNBOUNDED = {
-    "fetch": StoragePlacement(max_tasks=None),
-    "relate": TaskPlacement(max_tasks=None),
-    "sink": StoragePlacement(max_tasks=None),
-}
+UNBOUNDED = Placement(
+    fetch=StoragePlacement(max_tasks=None), relate=TaskPlacement(max_tasks=None), sink=StoragePlacement(max_tasks=None)
+)
 
 
 def line(**changes: dict[str, Any]) -> dict[str, Pace]:
@@ -91,14 +89,14 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"fetch": {"at_work": 40.0}},
-            Placement(**UNBOUNDED),
+            UNBOUNDED,
             ROOM,
             None,
             id="tasks without a bound are not at it",
         ),
         pytest.param(
             {"segment": {"busy": 0.2}, "inpaint": {"busy": 0.1}},
-            Placement(**UNBOUNDED),
+            UNBOUNDED,
             {"GPU": 2.0},
             "both pools starved: no CPU is free for tasks, add nodes or lower placement.*.num_cpus",
             id="no CPU for tasks",
