@@ -29,7 +29,7 @@ from occpipe.cluster import configure_data
 from occpipe.config import Config
 from occpipe.config_file import load_config, with_overrides
 from occpipe.errors import ConfigError, StorageError
-from occpipe.journal import GuardedInpaint, Stoppable
+from occpipe.journal import GuardedInpaint, Stoppable, Timed
 from occpipe.models import identities, needed
 from occpipe.pipeline import in_pool, in_tasks, run
 from occpipe.published import Published
@@ -49,6 +49,7 @@ from occpipe.versions import Origin
 APPLY_CHAIN = (Recall, Relate, Reuse, Refetch, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
 _LOADED = ("inpainter", "relations")
+_STAGES = ("relate", "fetch", "inpaint", "sink")  # those that are watched
 
 
 def settings_for(
@@ -94,14 +95,14 @@ def apply_corpus(
         bases = tuple(_bases(config, models, scan, output_uri))
         rows = ray.data.read_datasource(ManifestSource(sink.output, found))
         rows = in_tasks(rows, Recall(scan.by_id, config.corpus.max_pixels), at.relate)  # 2
-        rows = in_tasks(rows, decide, at.relate)  # 3
+        rows = in_tasks(rows, Timed("relate", decide, journal), at.relate)  # 3
         rows = in_tasks(rows, Reuse(bases, config.policy, at.fetch.threads), at.fetch)  # 4
-        rows = in_tasks(rows, Stoppable(fetch, journal), at.fetch)  # 5
+        rows = in_tasks(rows, Timed("fetch", Stoppable(fetch, journal), journal), at.fetch)  # 5
         rows = in_pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 6
-        return in_tasks(rows, sink, at.sink)  # 7
+        return in_tasks(rows, Timed("sink", sink, journal), at.sink)  # 7
 
     origin = Origin("apply", scan.digest, review.sha256 if review else None)
-    recipe = Recipe(origin, models, root, _entries(scan, review), build, ("inpaint",))
+    recipe = Recipe(origin, models, root, _entries(scan, review), build, _STAGES)
     return run(recipe, config, output_uri, **options)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,12 +21,13 @@ from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
-from occpipe.cli_run import InputArgument, LimitOption, NewVersionOption, StrictOption, apply, follow, scan
+from occpipe.cli_run import InputArgument, LimitOption, LogOption, NewVersionOption, StrictOption, apply, follow, scan
 from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
 if TYPE_CHECKING:
     from occpipe.recipe import Options
+    from occpipe.summary import Summary
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -50,6 +52,7 @@ def clean(
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
     strict: StrictOption = False,
+    log_json: LogOption = None,
 ) -> None:
     """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
 
@@ -59,10 +62,23 @@ def clean(
     from occpipe.pipeline import clean_corpus
 
     options: Options = {"limit": limit, "new_version": new_version}
-    follow(lambda hooks: clean_corpus(settings, input_uri, output_uri, **(options | hooks)), output_uri, strict=strict)
+
+    def run(hooks: Options) -> Summary:
+        return clean_corpus(settings, input_uri, output_uri, **(options | hooks))
+
+    follow(run, output_uri, strict=strict, log_json=log_json)
 
 
-for _command in (scan, apply, cli_look.preview, cli_look.report, cli_look.review):
+_ON_OUTPUTS: tuple[Callable[..., None], ...] = (
+    scan,
+    apply,
+    cli_look.preview,
+    cli_look.report,
+    cli_look.review,
+    cli_audit.audit,
+    cli_audit.export,
+)
+for _command in _ON_OUTPUTS:  # after `clean`, as the help lists them
     app.command()(_command)
 
 
@@ -119,14 +135,8 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
         typer.echo(f"{weight.name}: sha256 {identity['sha256']}, {identity['licence']}; {against}")
 
 
-for _command in (
-    cli_audit.audit,
-    cli_audit.export,
-    cli_learning.explain,
-    cli_learning.calibrate,
-    cli_learning.train_embeddings,
-):
-    app.command()(_command)  # after the others, as the help lists them
+for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
+    app.command()(_command)
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(plan)
 app.command()(submit)

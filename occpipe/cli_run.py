@@ -34,6 +34,9 @@ NewVersionOption = Annotated[
     bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
 ]
 StrictOption = Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")]
+LogOption = Annotated[
+    str | None, typer.Option("--log-json", help="Append what happens as JSON lines to this file; - prints them.")
+]
 
 
 def scan(
@@ -44,6 +47,7 @@ def scan(
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
     strict: StrictOption = False,
+    log_json: LogOption = None,
 ) -> None:
     """Find what does not belong in each photo and say why in Parquet, as `clean` does, and write no image.
 
@@ -57,7 +61,7 @@ def scan(
     def run(hooks: Options) -> Summary:
         return scan_corpus(settings, input_uri, output_uri, **(options | hooks))
 
-    follow(run, output_uri, strict=strict, verb="scanning")
+    follow(run, output_uri, strict=strict, verb="scanning", log_json=log_json)
 
 
 def apply(
@@ -85,6 +89,7 @@ def apply(
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
     strict: StrictOption = False,
+    log_json: LogOption = None,
 ) -> None:
     """Decide again on what SCANNED has seen, without segmenting again, and inpaint only what changed.
 
@@ -111,31 +116,43 @@ def apply(
     def run(hooks: Options) -> Summary:
         return apply_corpus(settings, published, output_uri, review, **(options | hooks))
 
-    follow(run, output_uri, strict=strict, verb="applying")
+    follow(run, output_uri, strict=strict, verb="applying", log_json=log_json)
     if review and review.unknown:
         first = printable(min(review.unknown))
         shown = f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}"
         Console(stderr=True).print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
-def follow(run: Callable[[Options], Summary], output_uri: str, *, strict: bool, verb: str = "cleaning") -> None:
+def follow(
+    run: Callable[[Options], Summary],
+    output_uri: str,
+    *,
+    strict: bool,
+    verb: str = "cleaning",
+    log_json: str | None = None,
+) -> None:
     """Run with progress, stoppable by Ctrl-C and SIGTERM; say what was done, and exit as that asks for."""
-    from occpipe.progress import LiveProgress, StopRequest, summary_table
+    from occpipe.progress import LiveProgress, StopRequest, stages_table, summary_table
+    from occpipe.run_log import RunLog
 
     console = Console(stderr=True)
     stop = StopRequest(console)
     try:
-        with LiveProgress(console, verb) as progress:
+        with RunLog(log_json, console) as log, LiveProgress(console, verb) as progress:
 
             def on_progress(tick: Tick) -> None:
                 stop.begin()
+                log(tick)
                 progress(tick)
 
             summary = run({"on_progress": on_progress, "stop": stop.event})
+            log.end(summary)
     except KeyboardInterrupt:
         console.print(STOPPED, highlight=False)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
+    if summary.over_all:
+        console.print(stages_table(summary.over_all.paces, title="stages, from the first image of the first pool on"))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():
@@ -146,6 +163,8 @@ def follow(run: Callable[[Options], Summary], output_uri: str, *, strict: bool, 
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
     if summary.manifest["command"] == "apply":
         console.print(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.", highlight=False)
+    if summary.over_all and summary.over_all.limit:
+        console.print(summary.over_all.limit, highlight=False, markup=False, soft_wrap=True)
     rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
     closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
     console.print(closing, highlight=False, soft_wrap=True)

@@ -55,7 +55,7 @@ def overrides_of(config: Config) -> list[str]:
 
 def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and defaults[name]:  # a section; what a user may name freely is empty by default
             yield from _differences(value, defaults[name], f"{prefix}{name}.")
         elif value != defaults[name]:
             yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"

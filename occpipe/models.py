@@ -11,7 +11,7 @@ from pathlib import Path
 
 from occpipe import weights
 from occpipe.classes import is_thing
-from occpipe.config import Config, Relations
+from occpipe.config import Config, Relations, threads_on
 from occpipe.errors import ConfigError, WeightsError, first_line
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
@@ -37,7 +37,7 @@ def set_threads(threads: int) -> int:
     """Set torch's threads in this process and say how many; 0 gives half of the cores to each of the two pools."""
     import torch
 
-    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    threads = threads_on(os.cpu_count() or 2, threads)
     torch.set_num_threads(threads)
     return threads
 
@@ -53,7 +53,7 @@ def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
         _check_hf(config)
         from occpipe.segmenters.huggingface import HuggingFaceSegmenter
 
-        source = _hf_folder(settings.model) or settings.model.removeprefix("hf:")
+        source = hf_folder(settings.model) or settings.model.removeprefix("hf:")
         tagger = _starter_segmenter(config, device) if _needs_tagger(settings.model) else None
         return HuggingFaceSegmenter(source, device, tagger=tagger)
     weight = _find(settings.model, "segmenter")
@@ -182,7 +182,7 @@ _RELATIONS = "starter-relations"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def _hf_folder(model: str) -> Path | None:
+def hf_folder(model: str) -> Path | None:
     """The folder of `hf:<path>`; None for `hf:<owner>/<name>`, unless a folder of that name is there."""
     name = model.removeprefix("hf:")
     folder = Path(name).expanduser()
@@ -194,7 +194,7 @@ def _check_hf(config: Config) -> None:
     known = weights.find_hub(model.removeprefix("hf:"))
     if known:
         weights.check_consent(known, config.weights)
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     if folder and not (folder / "config.json").is_file():
         raise WeightsError(
             f"{model}: there is no model of transformers in {folder} (config.json and model.safetensors)"
@@ -213,7 +213,7 @@ def _check_transformers() -> None:
 
 
 def _hf_identity(model: str) -> dict[str, str | None]:
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     known = weights.find_hub(model.removeprefix("hf:"))
     return {
         "name": model,
@@ -235,7 +235,7 @@ def _needs_tagger(model: str) -> bool:
 
 def _hf_labels(model: str) -> list[str] | None:
     """The class names of a model in a local folder; None for one on the hub."""
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     if folder is None:
         return None
     try:

@@ -24,11 +24,12 @@ from typing import Any, Unpack
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from occpipe.cluster import check_capacity, configure_data, one_line_failures, ray_session
+from occpipe.capacity import check_capacity
+from occpipe.cluster import configure_data, one_line_failures, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, Stoppable, passing_on, start_journal
+from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, Stoppable, Timed, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import load_relations
 from occpipe.recipe import Options, Recipe, Stage, of_corpus
@@ -42,6 +43,7 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import SCAN, open_version
+from occpipe.watch import Watch, watching
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -86,17 +88,16 @@ def run(
         made, index = Made(), IndexWriter(store, number)
         if found.pending:
             with ray_session(config.ray), one_line_failures():
-                check_capacity(config.placement, config.ray.capacity_timeout_s, recipe.pools)
+                check_capacity(config.placement, config.ray.capacity_timeout_s, recipe.stages)
                 journal = start_journal()
                 sink = Sink(store.uri, images, number, config.output.unchanged, config.placement.sink.threads)
                 rows = recipe.build(config, found, sink, journal)
-                on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
-                with passing_on(stop, journal):
+                watch = Watch(made, found.pending, started, config.placement, recipe.stages)
+                with watching(watch, journal, store.uri, stop, on_progress):
                     for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
                         lock.check()
                         made.add(batch)
                         index.add(batch)
-                        on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
         index.flush()
         lock.confirm()
         whole = limit is None and made.statuses.total() == found.pending
@@ -116,12 +117,12 @@ def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset
     at = config.placement
     rows = ray.data.read_datasource(ManifestSource(sink.output, found))
     fetch = Stoppable(Fetch(found.root, config.corpus, at.fetch.threads), journal)
-    rows = in_tasks(rows, fetch, at.fetch)  # 2
+    rows = in_tasks(rows, Timed("fetch", fetch, journal), at.fetch)  # 2
     rows = in_pool(rows, GuardedSegment, config, journal, at.segment)  # 3
-    rows = in_tasks(rows, Relate(config), at.relate)  # 4
+    rows = in_tasks(rows, Timed("relate", Relate(config), journal), at.relate)  # 4
     if sink.images is not None:
         rows = in_pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
-    return in_tasks(rows, sink, at.sink)  # 6
+    return in_tasks(rows, Timed("sink", sink, journal), at.sink)  # 6
 
 
 def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
@@ -130,7 +131,7 @@ def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
         stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
         batch_size=at.batch_size,
         batch_format="pyarrow",
-        num_cpus=at.num_cpus,
+        **at.ray_options(),
         compute=TaskPoolStrategy(at.max_tasks),
     )
 
@@ -142,8 +143,7 @@ def in_pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at:
         fn_constructor_args=(config, journal),
         batch_size=at.batch_size,
         batch_format="pyarrow",
-        num_cpus=at.num_cpus,
-        num_gpus=at.num_gpus,
+        **at.ray_options(),
         compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
         max_task_retries=-1,  # a task holds many batches, and the journal ends what would repeat for ever
     )

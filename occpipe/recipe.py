@@ -12,6 +12,7 @@ from ray.data import Dataset
 
 from occpipe.config import Config
 from occpipe.models import PARTS, identities
+from occpipe.plan import STAGES
 from occpipe.stages.discover import Discovery, check_apart, open_corpus
 from occpipe.stages.sink import Sink
 from occpipe.storage import Entry, open_store
@@ -39,14 +40,17 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The images below `root` as `entries`, the models that work on them, the stages and the pools that these need."""
+    """The images below `root` as `entries`, the models that work on them, and the stages that their rows pass.
+
+    `stages` are the names in `placement` of those that are watched, in the order of `build`.
+    """
 
     origin: Origin
     models: list[dict[str, str | None]]
     root: str
     entries: Iterator[Entry]
     build: Build
-    pools: tuple[str, ...]
+    stages: tuple[str, ...]
 
 
 def of_corpus(config: Config, input_uri: str, output_uri: str, build: Build, *, scan: bool = False) -> Recipe:
@@ -54,5 +58,5 @@ def of_corpus(config: Config, input_uri: str, output_uri: str, build: Build, *, 
     models = identities(config, parts=("segmenter", "relations") if scan else PARTS)
     root, entries = open_corpus(input_uri, config.corpus)
     check_apart(input_uri, root, open_store(output_uri).uri)
-    pools = ("segment",) if scan else ("segment", "inpaint")
-    return Recipe(SCAN if scan else CLEAN, models, root, entries, build, pools)
+    stages = tuple(stage for stage in STAGES if not (scan and stage == "inpaint"))
+    return Recipe(SCAN if scan else CLEAN, models, root, entries, build, stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -98,3 +99,15 @@ class LocalStore(Store):
             return
         if S_ISREG(stat.st_mode):
             yield Entry(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other processes that fill a folder; where its file system knows no locks, the last one to rename wins."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
