@@ -43,8 +43,8 @@ def make_rows(rng: np.random.Generator, rows: int) -> pa.Table:
     objects = make_things(rng, int(counts.sum()), np.repeat(status == "cleaned", counts))
     stuff = np.where(seen, rng.poisson(5, rows), 0)
     columns = {name: pa.nulls(rows, PUBLISHED.field(name).type) for name in PUBLISHED.names}
-    reasons = pa.array(np.where(seen, None, np.where(status == "error", "truncated", "too_small")))
-    stages, kinds = (pa.array(np.where(seen, None, value)) for value in ("segment", "ImageError"))
+    reasons = pa.array(np.where(status == "error", "truncated", "too_small"), mask=seen)
+    stages, kinds = (pa.array(np.full(rows, value), mask=seen) for value in ("segment", "ImageError"))
     columns |= {
         "image_id": pa.array(ids),
         "uri": pa.array([f"photos/{key >> 52:03x}/{key:016x}.jpg" for key in ids.tolist()]),

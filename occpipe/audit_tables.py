@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _BAR = 24
 _SCORE_STEPS = 10
 _AREAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _FORMULA = tuple("=+-@\t\r")
-_OUTLIERS = {
+_OUTLIERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "large": ("largest removals", lambda value: f"{value:.1%} filled"),
     "near": ("nearest to the cut", lambda value: f"{value:+.4f}"),
     "many": ("most things", lambda value: f"{value:.0f} things"),

@@ -49,9 +49,8 @@ def compare(before: Audit, after: Audit) -> Drift:
     """What differs between an earlier output and a later one."""
     rows = [*_shares("status", _statuses(before), _statuses(after))]
     rows += _shares("failure", _failures(before), _failures(after), before.images, after.images)
-    for what in ("reason", "label"):
-        counts = (_things(made, what) for made in (before, after))
-        rows += _shares("class" if what == "label" else what, *counts)
+    rows += _shares("reason", _things(before, "reason"), _things(after, "reason"))
+    rows += _shares("class", _things(before, "label"), _things(after, "label"))
     rows += _removed(before, after)
     rows.sort(key=lambda row: (-abs(row.z), row.what, row.name))
     scores = [_normal(Counter(_scores(made))) for made in (before, after)]
