@@ -103,8 +103,9 @@ def clean(
         raise typer.Exit(STRICT_EXIT_CODE)
 
 
-for _command in (cli_look.preview, cli_look.report, cli_look.review):
-    app.command()(_command)
+app.command()(cli_look.preview)
+app.command()(cli_look.report)
+app.command()(cli_look.review)
 
 
 @app.command()

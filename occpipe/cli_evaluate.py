@@ -83,7 +83,7 @@ def evaluate_segmenter(
         photos = read_photos(data, space, held_out=True if held_out else None, limit=limit)
     result = evaluation.evaluate_segmenter(segmenter, photos, space)
     if overlays is not None:
-        from occpipe.preview import draw_segments
+        from occpipe.drawing import draw_segments
 
         overlays.mkdir(parents=True, exist_ok=True)
         for photo in photos:
