@@ -107,8 +107,8 @@ def people_say(published: Published, paths: Iterable[Path]) -> list[Line]:
     for (image, thing), by_rater in ratings.verdicts.items():
         said = [_VERDICTS.index(Verdict(verdict)) for verdict in by_rater.values()]
         judged[ids.get(image, image)].setdefault(thing, []).extend(said)
-    for image, grades in ratings.grades.items():
-        graded[ids.get(image, image)] += [grade - 1 for grade in grades.values()]
+    for image, by_name in ratings.grades.items():
+        graded[ids.get(image, image)] += [grade - 1 for grade in by_name.values()]
     units = [list(things.values()) for things in judged.values()]
     lines = [
         Line("raters", Interval(len(ratings.raters)), "count"),

@@ -120,7 +120,7 @@ def _data(published: Published, why: Why, shown: list[dict[str, Any]]) -> dict[s
 def _blinded(one: dict[str, Any]) -> dict[str, Any]:
     """An entry without what was decided, its things in the order of the row."""
     things = [item | {"verdict": None, "reason": None, "relation": None, "why": []} for item in one["objects"]]
-    hidden = {"status": None, "reason": None, "removed": None, "shows": []}
+    hidden: dict[str, Any] = {"status": None, "reason": None, "removed": None, "shows": []}
     return one | hidden | {"objects": sorted(things, key=lambda item: int(item["index"]))}
 
 

@@ -223,7 +223,7 @@ def test_shares_are_those_of_the_scorer_that_decided() -> None:
     why = Why(Config())
     assert why.cut == pytest.approx(0.117, abs=0.001)
     assert why.limits["cut"] == why.cut
-    stuff = [{"label": label, "confidence": 0.9} for label in ("sea", "sand", "sky-other")]
+    stuff: list[dict[str, Any]] = [{"label": label, "confidence": 0.9} for label in ("sea", "sand", "sky-other")]
     board = row(1, "unchanged", thing("surfboard", None, "related"), stuff=stuff)
     assert why.shares(board) == {}, "no relation, no shares"
     from occpipe.relations import load_relations
