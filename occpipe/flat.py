@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from occpipe.published import Published
 from occpipe.types import Verdict
@@ -64,7 +65,7 @@ def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """The things of rows, and the stuff of those from which a thing goes: only that is asked for, and most has none."""
     ids, lists = rows.column("image_id"), rows.column("objects")
     parents, things = pc.list_parent_indices(lists), lists.flatten()
-    places = pa.array(np.arange(len(things), dtype=np.int32))
+    places = _array(np.arange(len(things), dtype=np.int32))
     pixels = pc.multiply(rows.column("width").cast(pa.float64()), rows.column("height").cast(pa.float64()))
     objects = {
         "image_id": ids.take(parents),
@@ -72,7 +73,14 @@ def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         **{name: things.field(name) for name in ("label", "relation", "verdict", "reason")},
         "share": pc.divide(things.field("area").cast(pa.float64()), pixels.take(parents)),
     }
-    goes = pc.unique(parents.filter(pc.equal(things.field("verdict").cast(pa.string()), Verdict.REMOVE)))
+    verdicts = things.field("verdict")
+    removed = [place for place, name in enumerate(verdicts.dictionary.to_pylist()) if name == Verdict.REMOVE]
+    goes = pc.unique(parents.filter(pc.is_in(verdicts.indices, _array(np.array(removed, np.int32)))))
     ids, lists = ids.take(goes), rows.column("stuff").take(goes)
     stuff = {"image_id": ids.take(pc.list_parent_indices(lists)), "label": lists.flatten().field("label")}
     return pa.RecordBatch.from_pydict(objects), pa.RecordBatch.from_pydict(stuff)
+
+
+def _array(values: NDArray[np.int32]) -> pa.Array:
+    """NumPy's integers as Arrow's. `pa.array` would import pandas first, which takes a second."""
+    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
