@@ -92,7 +92,7 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str
     table = pa.table([[image_id(name) for name in names], names, sizes, names], schema=MANIFEST)
     root = str(photos[0].parent)
     fetched, fetch = measured(Fetch(root, config.corpus, at.fetch.threads), table, at.fetch.batch_size)
-    threads = set_threads(at.segment.threads)
+    threads = set_threads(at.segment.threads, share=1.0)
     segmenter = load_segmenter(config, workers=threads)
     sees: Any = Clock(segmenter, pick_device(config.segmenter.device))
     seen, segment = measured(SegmentStage(config, sees), fetched, at.segment.batch_size, sees)

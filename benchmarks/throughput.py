@@ -35,7 +35,7 @@ from occpipe.config_file import load_config
 from occpipe.ledger import PARTS
 from occpipe.plan import POOLS, STAGES, Machine, Overhead, Rates
 
-WAYS = ("sequential", "loop", "occpipe")
+WAYS = ("sequential", "loop", "occpipe", "ray")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
 NOTHING = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)

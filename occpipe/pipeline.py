@@ -15,24 +15,21 @@ Between stages travel encoded bytes and run-length masks, never full-size arrays
 from __future__ import annotations
 
 import contextlib
-import re
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from threading import Event
-from typing import Any
 
-import ray.data
-from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
-from ray.exceptions import RayError
+import pyarrow as pa
 
-from occpipe.cluster import check_capacity, configure_data, ray_session
-from occpipe.config import Config, PoolPlacement, TaskPlacement
+from occpipe.config import Config
+from occpipe.crew import Crew
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, StoppableFetch, passing_on, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import identities, load_relations
-from occpipe.stages.discover import Discovery, ManifestSource, check_apart, discover, open_corpus
+from occpipe.stages.discover import Discovery, check_apart, discover, manifest_rows, open_corpus
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.publish import publish
@@ -42,8 +39,6 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import open_version
-
-_RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -78,18 +73,15 @@ def clean_corpus(
         found = discover(root, entries, store, done, run, limit)
         made, index = Made(), IndexWriter(store, run)
         if found.pending:
-            with ray_session(config.ray), _one_line():
-                check_capacity(config.placement, config.ray.capacity_timeout_s)
-                journal = start_journal()
-                sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
-                rows = build(config, found, sink, journal)
+            sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
+            engine = _on_a_cluster if needs_ray(config, found.pending) else _on_this_machine
+            with engine(config, found, sink, stop) as batches:
                 on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
-                with passing_on(stop, journal):
-                    for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-                        lock.check()
-                        made.add(batch)
-                        index.add(batch)
-                        on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
+                for batch in batches:
+                    lock.check()
+                    made.add(batch)
+                    index.add(batch)
+                    on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
         index.flush()
         lock.confirm()
         whole = limit is None and made.statuses.total() == found.pending
@@ -104,47 +96,23 @@ def clean_corpus(
     return Summary(made.statuses, made.examples, found.seen - found.pending, seconds, manifest, stopped=stopped)
 
 
-def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset:
-    """The data set of thin rows; nothing runs before it is read."""
-    configure_data(config.ray)
-    at = config.placement
-    rows = ray.data.read_datasource(ManifestSource(sink.output, found))
-    rows = _tasks(rows, StoppableFetch(found.root, config.corpus, at.fetch.threads, journal), at.fetch)  # 2
-    rows = _pool(rows, GuardedSegment, config, journal, at.segment)  # 3
-    rows = _tasks(rows, Relate(config), at.relate)  # 4
-    rows = _pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
-    return _tasks(rows, sink, at.sink)  # 6
-
-
-def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Dataset:
-    return rows.map_batches(
-        stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
-        batch_size=at.batch_size,
-        batch_format="pyarrow",
-        num_cpus=at.num_cpus,
-        compute=TaskPoolStrategy(at.max_tasks),
-    )
-
-
-def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: PoolPlacement) -> Dataset:
-    return rows.map_batches(
-        stage,
-        fn_constructor_args=(config, journal),
-        batch_size=at.batch_size,
-        batch_format="pyarrow",
-        num_cpus=at.num_cpus,
-        num_gpus=at.num_gpus,
-        compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
-        max_task_retries=-1,  # a task holds many batches, and the journal ends what would repeat for ever
-    )
+def needs_ray(config: Config, images: int) -> bool:
+    """Whether a run is for Ray: it runs or has an address, GPUs are to be shared, or the corpus is worth its start."""
+    at, ray = config.placement, sys.modules.get("ray")
+    address = config.ray.address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized())
+    return bool(address or at.segment.num_gpus or at.inpaint.num_gpus or images >= config.ray.from_images)
 
 
 @contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
-    try:
-        yield
-    except RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raised = [line for line in lines if _RAISED.match(line)] or lines
-        raise RunError(f"a worker failed: {raised[-1]}") from error
+def _on_this_machine(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
+    crew = Crew(config, found.root, sink, found.pending, stop)
+    with contextlib.closing(crew.rows(manifest_rows(open_store(sink.output), found))) as batches:
+        yield batches
+
+
+@contextlib.contextmanager
+def _on_a_cluster(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
+    from occpipe.on_ray import on_ray  # whose import takes seconds
+
+    with on_ray(config, found, sink, stop) as batches:
+        yield batches

@@ -18,7 +18,7 @@ from occpipe.cli_plan import advice, duration, scaled, sentences
 from occpipe.config import Config, Placement, PoolPlacement
 from occpipe.errors import CapacityError, ConfigError
 from occpipe.plan import MAX_READ_TASKS, POOLS, STAGES, UNIT_ROWS, Cluster, Rates, block_rows, make_plan, read_rates
-from occpipe.stages import discover
+from occpipe.stages import discover, source
 
 LAPTOP = Cluster(nodes=1, cpus=4)
 GPU_NODE = Cluster(nodes=1, cpus=16, gpus=1, price=2.0)
@@ -109,7 +109,7 @@ def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
 )
 def test_block_rows(images: int, block_mb: int, size: int, rows: int) -> None:
     assert block_rows(rates(bytes_per_image=size), images, block_mb, Placement()) == rows
-    assert (UNIT_ROWS, MAX_READ_TASKS) == (discover.UNIT_ROWS, discover.MAX_READ_TASKS)
+    assert (UNIT_ROWS, MAX_READ_TASKS) == (discover.UNIT_ROWS, source.MAX_READ_TASKS)
 
 
 @pytest.mark.parametrize(

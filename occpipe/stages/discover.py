@@ -19,8 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from occpipe.config import Corpus
 from occpipe.done import Done, etag_hash
@@ -33,7 +31,6 @@ from occpipe.storage.open import scheme_of
 SHARD_ROWS = 8_192
 UNIT_ROWS = 64
 """Rows of a row group, the smallest piece of work: small enough that 1,500 images spread over a machine."""
-MAX_READ_TASKS = 4_096
 _LISTS = (".txt", ".parquet")
 
 
@@ -137,40 +134,10 @@ def discover(
     return Discovery(root, len(unique), tuple(shards))
 
 
-class ManifestSource(Datasource):  # type: ignore[misc]  # Ray ships no types
-    """The manifest as a Ray data source: a task reads a run of row groups, so 64 images or many thousand."""
-
-    def __init__(self, output_uri: str, discovery: Discovery) -> None:
-        self._output_uri = output_uri
-        self._shards = discovery.shards
-        self._rows = discovery.pending
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Bytes of the manifest in memory, roughly."""
-        return 100 * self._rows
-
-    def get_read_tasks(self, parallelism: int, **_: object) -> list[ReadTask]:  # noqa: ARG002 - sized by rows
-        """One task for each run of row groups."""
-        units = [(shard.key, group) for shard in self._shards for group in range(-(-shard.rows // UNIT_ROWS))]
-        per_task = -(-len(units) // MAX_READ_TASKS)
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [
-            ReadTask(_Read(self._output_uri, units[start : start + per_task]), metadata, schema=MANIFEST)
-            for start in range(0, len(units), per_task)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    output_uri: str
-    units: list[tuple[str, int]]
-
-    def __call__(self) -> Iterator[pa.Table]:
-        store = open_store(self.output_uri)
-        for shard, groups in itertools.groupby(self.units, key=lambda unit: unit[0]):
-            file = pq.ParquetFile(pa.BufferReader(store.read(shard)))
-            for _, group in groups:
-                yield file.read_row_group(group)
+def manifest_rows(output: Store, found: Discovery) -> Iterator[pa.Table]:
+    """The manifest in its shards, for a run without Ray."""
+    for shard in found.shards:
+        yield read_parquet(output, shard.key)
 
 
 def _manifest(entries: Iterable[Entry]) -> pa.Table:

@@ -45,7 +45,7 @@ class SegmentStage:
     WRITES = ("format", "width", "height", "segments", "stuff", "status", "reason", "error")
 
     def __init__(self, config: Config, segmenter: Segmenter | None = None) -> None:
-        threads = set_threads(config.placement.segment.threads)
+        threads = set_threads(config.placement.segment.threads, share=1.0)
         self._segmenter = segmenter or load_segmenter(config, workers=threads)
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
         self._side = config.segmenter.decode_side
