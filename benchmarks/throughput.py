@@ -6,8 +6,9 @@ its end, models and Ray included. The bound counts neither: on a CPU it is the c
 stages, on a GPU the rate of the slowest stage. `--seeds` runs all of it again in another order of the photos; medians are
 given, and the range beside them. Reads from one stage to the next are counted in bytes of Arrow tables, which is what goes
 through Ray's object store.
-With `--device cuda` (where there was none, this part has never run) the models are EoMT-L and LaMa with random weights of
-the real sizes, made from their configs: what they cost is measured, not what they see.
+With `--device cuda` the models are EoMT-L and LaMa with random weights of the real sizes: what they cost is measured, not
+what they see. The GPU's own clock (CUDA events) times the stages, and nvidia-smi says how busy it is in a run. There was no
+GPU where this was written: that part has run with small nets on a CPU (`--device cpu --random`), and on no GPU.
 Run: python benchmarks/throughput.py --photos DIR --limit 1000 --json FILE [--seeds 3] [--device cuda] [--plot FILE.png]
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,6 +40,7 @@ from occpipe.plan import POOLS, STAGES, Machine, Overhead, Rates
 WAYS = ("sequential", "loop", "occpipe", "ray")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
+HOOKS = ROOT / "benchmarks" / "hooks"
 NOTHING = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
 
 
@@ -51,6 +54,42 @@ class Timed:
     peak_mb: int
     object_store_mb: int
     idle_s: float = 0.0
+    gpu_busy: float | None = None
+
+
+def random_models(folder: Path, device: str) -> list[str]:
+    """Models of the real sizes on a GPU, small ones on a CPU, as overrides; this process and its children accept them."""
+    os.environ["OCCPIPE_RANDOM_WEIGHTS"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(HOOKS), str(ROOT)))
+    sys.path.insert(0, str(HOOKS))
+    from sitecustomize import install  # ours: the path says so
+
+    from benchmarks.shapes import EOMT_L, SMALL, save_eomt, save_lama
+
+    install()
+    folder.mkdir()
+    save_eomt(folder / "eomt", EOMT_L if device == "cuda" else SMALL)
+    save_lama(folder / "big-lama.pt", *(() if device == "cuda" else (4, 1)))
+    models = [f"segmenter.model=hf:{folder}/eomt", "inpainter.model=big-lama", f"weights.dir={folder}"]
+    return [*models, f"segmenter.device={device}", f"inpainter.device={device}", "policy.remove=[cat]"]
+
+
+class Busy:
+    """How busy nvidia-smi says the first GPU is, looked at once a second; the middle half of a run counts."""
+
+    def __enter__(self) -> Self:
+        command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-l", "1"]
+        found = shutil.which(command[0])
+        self._watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if found else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.share: float | None = None
+        if self._watch:
+            self._watch.terminate()
+            shares = [int(line) / 100 for line in self._watch.communicate()[0].split() if line.isdigit()]
+            middle = shares[len(shares) // 4 : -len(shares) // 4] or shares
+            self.share = statistics.mean(middle) if middle else None
 
 
 def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> Timed:
@@ -62,10 +101,12 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
         command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", str(config)]
         command += ["--set", "ray.from_images=0"] if way == "ray" else []
         first = (output / PARTS, "*.parquet")
-    seen = observe(command, first, {**os.environ, **FAIR, "PYTHONPATH": str(ROOT)})
+    with Busy() as gpu:
+        seen = observe(command, first, {"PYTHONPATH": str(ROOT), **os.environ, **FAIR})
     idle = json.loads((output / "way.json").read_text()).get("idle_s", 0.0) if first is None else 0.0
     rate = count / seen.seconds
-    return Timed(rate, seen.seconds, seen.first_s, seen.memory // MB, seen.object_store // MB, idle)
+    memory, store = seen.memory // MB, seen.object_store // MB
+    return Timed(rate, seen.seconds, seen.first_s, memory, store, idle, gpu.share)
 
 
 def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates, float]:
@@ -139,6 +180,8 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         made["vs_sequential_that_skips"] = done.images_per_s * (first.seconds - first.idle_s) / limit
     if "loop" in timed:
         made["vs_loop"] = done.images_per_s / timed["loop"].images_per_s
+    if done.gpu_busy is not None:
+        made["gpu_busy"] = done.gpu_busy
     if "ray" in timed:
         made["efficiency_on_ray"] = timed["ray"].images_per_s / bound
         made["first_row_on_ray_s"] = timed["ray"].first_row_s
@@ -178,7 +221,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="A folder; the demo's photos by default.")
     parser.add_argument("--limit", type=int, default=64)
-    parser.add_argument("--config", default="local")
+    parser.add_argument("--config", help="By default local, and gpu with --device cuda.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--random", action="store_true", help="Random weights on a CPU as well, of small nets.")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="An order of the photos each.")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
@@ -186,11 +231,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     wanted = parser.parse_args()
-    config = load_config(wanted.config, wanted.overrides)
+    if wanted.device == "cuda" and gpu_name() is None:
+        raise SystemExit("--device cuda: there is no GPU here, and nothing was measured")
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         if wanted.photos is None:
             wanted.photos = Path(folder) / "demo"
             subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", wanted.photos], check=True)
+        named = wanted.config or ("gpu" if wanted.device == "cuda" else "local")
+        if wanted.random or wanted.device == "cuda":
+            wanted.overrides = [*random_models(Path(folder) / "models", wanted.device), *wanted.overrides]
+        config = load_config(named, wanted.overrides)
         runs = []
         for seed in wanted.seeds:
             print(f"order {seed}", flush=True)

@@ -60,6 +60,7 @@ def sequential(config: Config, photos: list[Path], output: Path) -> dict[str, fl
     """The paper's way; also says how many seconds went into photos that nothing was removed from, after the verdict."""
     torch.set_num_threads(os.cpu_count() or 1)
     models, rows, idle = Models(config), list[dict[str, Any]](), 0.0
+    multiple = models.inpainter.model.multiple  # the original crops its picture to it, and loses the rest
     for photo in photos:
         data = photo.read_bytes()
         try:
@@ -70,7 +71,10 @@ def sequential(config: Config, photos: list[Path], output: Path) -> dict[str, fl
         things, mask = models.decided(scene)
         begun = time.perf_counter()
         hole = np.zeros(rgb.shape[:2], np.uint8) if mask is None else mask
-        filled = models.inpainter.model.fill(rgb[None], hole[None])[0]
+        filled, (height, width) = rgb.copy(), (side // multiple * multiple for side in hole.shape)
+        filled[:height, :width] = models.inpainter.model.fill(rgb[None, :height, :width], hole[None, :height, :width])[
+            0
+        ]
         (output / photo.name).write_bytes(encode_like(filled, data, models.limits, models.mark))
         idle += (time.perf_counter() - begun) * (mask is None)
         rows.append(row(photo, things))

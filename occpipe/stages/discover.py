@@ -10,7 +10,7 @@ import codecs
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -128,10 +128,12 @@ def discover(
             shards.append(Shard(f"{MANIFESTS}/{run:06d}/{len(shards):06d}.parquet", len(table)))
             output.write(shards[-1].key, to_parquet(table, row_group_size=UNIT_ROWS))
     ids = np.concatenate([np.empty(0, np.int64), *seen])
-    unique = np.unique(ids)
-    if len(unique) < len(ids):
-        _refuse_collisions(output, shards, ids)
-    return Discovery(root, len(unique), tuple(shards))
+    del seen  # a copy of all ids
+    ids.sort()
+    again = ids[1:][ids[1:] == ids[:-1]]
+    if len(again):
+        _refuse_collisions(output, shards, {*again.tolist()})
+    return Discovery(root, len(ids) - len(again), tuple(shards))
 
 
 def manifest_rows(output: Store, found: Discovery) -> Iterator[pa.Table]:
@@ -140,13 +142,11 @@ def manifest_rows(output: Store, found: Discovery) -> Iterator[pa.Table]:
         yield read_parquet(output, shard.key)
 
 
-def _manifest(entries: Iterable[Entry]) -> pa.Table:
-    rows = []
-    for entry in entries:
-        # A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
-        uri = entry.key.encode("utf-8", "backslashreplace").decode()
-        rows.append({"image_id": image_id(uri), "uri": uri, "size": entry.size, "etag": entry.etag})
-    return pa.Table.from_pylist(rows, MANIFEST)
+def _manifest(entries: Sequence[Entry]) -> pa.Table:
+    # A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
+    uris = [entry.key.encode("utf-8", "backslashreplace").decode() for entry in entries]
+    columns = ([image_id(uri) for uri in uris], uris, [e.size for e in entries], [e.etag for e in entries])
+    return pa.table([pa.array(values, MANIFEST.types[n]) for n, values in enumerate(columns)], schema=MANIFEST)
 
 
 def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
@@ -197,10 +197,8 @@ def _list_key(item: str) -> str:
     return path.removeprefix("/")
 
 
-def _refuse_collisions(output: Store, shards: list[Shard], ids: np.ndarray) -> None:
+def _refuse_collisions(output: Store, shards: list[Shard], doubled: set[int]) -> None:
     """Raise StorageError for two images with one id, by their names."""
-    values, counts = np.unique(ids, return_counts=True)
-    doubled = set(values[counts > 1].tolist())
     names: dict[int, str] = {}
     for shard in shards:
         rows = read_parquet(output, shard.key, ["image_id", "uri"])
