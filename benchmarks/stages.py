@@ -148,7 +148,7 @@ class Moment:
 def watch(config: str, overrides: list[str], photos: Path, output: Path) -> Iterator[Moment]:
     """Run `occpipe clean`, and yield a moment whenever rows come out, and one for its end."""
     command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", config]
-    command += [part for setting in overrides for part in ("--set", setting)]
+    command += [part for setting in (*overrides, "ray.from_images=0") for part in ("--set", setting)]
     begun = time.monotonic()
     run = subprocess.Popen(command, cwd=ROOT)
     root, burnt, written = psutil.Process(run.pid), dict[int, float](), dict[Path, int]()

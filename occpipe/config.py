@@ -160,11 +160,17 @@ class PoolPlacement(_Section):
         return self
 
 
+class SegmentPlacement(PoolPlacement):
+    """As above; an actor takes `ahead` batches at once, so that it decodes the next one while its model is at work."""
+
+    ahead: int = Field(default=1, ge=1)
+
+
 class Placement(_Section):
     """Where each stage runs."""
 
     fetch: StoragePlacement = StoragePlacement()
-    segment: PoolPlacement = PoolPlacement()
+    segment: SegmentPlacement = SegmentPlacement()
     relate: TaskPlacement = TaskPlacement()
     inpaint: PoolPlacement = PoolPlacement()
     sink: StoragePlacement = StoragePlacement()

@@ -43,7 +43,7 @@ def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset
     at = config.placement
     rows = ray.data.read_datasource(ManifestSource(sink.output, found))
     rows = _tasks(rows, StoppableFetch(found.root, config.corpus, at.fetch.threads, journal), at.fetch)  # 2
-    rows = _pool(rows, GuardedSegment, config, journal, at.segment)  # 3
+    rows = _pool(rows, GuardedSegment, config, journal, at.segment, at.segment.ahead)  # 3
     rows = _tasks(rows, Relate(config), at.relate)  # 4
     rows = _pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
     return _tasks(rows, sink, at.sink)  # 6
@@ -59,11 +59,13 @@ def _tasks(rows: Dataset, stage: Fetch | Relate | Sink, at: TaskPlacement) -> Da
     )
 
 
-def _pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: PoolPlacement) -> Dataset:
+def _pool(
+    rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: PoolPlacement, ahead: int = 1
+) -> Dataset:
     return rows.map_batches(
         stage,
         fn_constructor_args=(config, journal),
-        batch_size=at.batch_size,
+        batch_size=at.batch_size * ahead,
         batch_format="pyarrow",
         num_cpus=at.num_cpus,
         num_gpus=at.num_gpus,
