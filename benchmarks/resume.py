@@ -20,15 +20,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from occpipe.done import IndexWriter, index_rows, load_done
+from occpipe.done import IndexWriter, etag_hash, load_done
 from occpipe.ledger import PARTS, next_run, to_parquet
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.discover import discover, image_id
 from occpipe.storage import Entry, Store, open_store
 
 PART_ROWS = 64
+PARTS_AT_ONCE = 128
 CHANGED = 100  # every so many-th image
 
 
@@ -42,26 +44,43 @@ def listing(rows: int, *, changed: bool) -> Iterator[Entry]:
 def make_ledger(store: Store, rows: int, unindexed: int) -> None:
     """`rows` rows of the first run in parts; the last `unindexed` parts stand in no index."""
     index, entries = IndexWriter(store, 1), listing(rows, changed=False)
-    stuff = [{"label": "sky-other", "confidence": 0.9}, {"label": "grass", "confidence": 0.5}]
-    for number in itertools.count(0, PART_ROWS):
-        some = list(itertools.islice(entries, PART_ROWS))
-        if not some:
-            break
-        columns = {name: pa.nulls(len(some), PUBLISHED.field(name).type) for name in PUBLISHED.names} | {
+    known = max(0, rows // PART_ROWS - unindexed)
+    for first in range(0, known, PARTS_AT_ONCE):
+        parts = [part_name(number) for number in range(first, min(first + PARTS_AT_ONCE, known))]
+        some = list(itertools.islice(entries, PART_ROWS * len(parts)))
+        for part in parts:
+            store.write(f"{PARTS}/{part}", b"")
+        of_row = pa.array(np.arange(len(some), dtype=np.int32) // PART_ROWS)
+        columns = {
             "image_id": pa.array([image_id(entry.key) for entry in some]),
-            "uri": pa.array([entry.key for entry in some]),
-            "status": pa.array(["unchanged"] * len(some)),
-            "etag": pa.array([entry.etag for entry in some]),
-            "config": pa.array(["c"] * len(some)),
-            "stuff": pa.array([stuff] * len(some), PUBLISHED.field("stuff").type),
+            "etag": pa.array([etag_hash(entry.etag) for entry in some]),
+            "fine": pa.array(np.ones(len(some), bool)),
+            "part": pa.DictionaryArray.from_arrays(of_row, parts),
         }
-        table = pa.table(columns, schema=PUBLISHED)
-        part = f"{PARTS}/000001-{number:024x}.parquet"
-        known = number < rows - unindexed * PART_ROWS
-        store.write(part, b"" if known else to_parquet(table))
-        if known:
-            index.add(index_rows(table, part))
+        index.add(pa.table(columns))
     index.flush()
+    for number in range(known, -(-rows // PART_ROWS)):
+        table = published(list(itertools.islice(entries, PART_ROWS)))
+        store.write(f"{PARTS}/{part_name(number)}", to_parquet(table))
+
+
+def part_name(number: int) -> str:
+    """The name of a part of the first run."""
+    return f"000001-{number:024x}.parquet"
+
+
+def published(entries: list[Entry]) -> pa.Table:
+    """Rows as the sink writes them."""
+    stuff = [{"label": "sky-other", "confidence": 0.9}, {"label": "grass", "confidence": 0.5}]
+    columns = {name: pa.nulls(len(entries), PUBLISHED.field(name).type) for name in PUBLISHED.names} | {
+        "image_id": pa.array([image_id(entry.key) for entry in entries]),
+        "uri": pa.array([entry.key for entry in entries]),
+        "status": pa.array(["unchanged"] * len(entries)),
+        "etag": pa.array([entry.etag for entry in entries]),
+        "config": pa.array(["c"] * len(entries)),
+        "stuff": pa.array([stuff] * len(entries), PUBLISHED.field("stuff").type),
+    }
+    return pa.table(columns, schema=PUBLISHED)
 
 
 def resume(uri: str, rows: int) -> None:

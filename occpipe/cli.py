@@ -7,6 +7,7 @@ holds the output; 7 `--strict` and there are error rows; 130 stopped by Ctrl-C o
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def preview(
 
     console = Console(stderr=True)
     failed = 0
-    for path, note in preview_files(Cleaner(settings), images, out):
+    for path, note in preview_files(Cleaner(settings, workers=os.cpu_count() or 1), images, out):
         failed += note is not None
         console.print(f"{path}: {note}" if note else path, highlight=False, soft_wrap=True)
     if failed:

@@ -21,6 +21,8 @@ from occpipe.types import CleanResult, Image, Mask, SceneObject, Segmentation, V
 
 PANEL = 480
 """Long side of a panel in pixels."""
+AT_ONCE = 8
+"""Photos that are looked at together, on a core each where there is no GPU."""
 GOLDEN_RATIO = 0.618034
 _GAP = 8
 _LINE = 18
@@ -34,22 +36,27 @@ def preview_files(cleaner: Cleaner, paths: Iterable[Path], out: Path) -> Iterato
     """
     corpus = cleaner.config.corpus
     limits = Limits(corpus.max_pixels, corpus.min_side)
-    files = list(_files(paths, corpus.extensions))
+    files = list(dict.fromkeys(_files(paths, corpus.extensions)))  # one that is named twice is one image
     if not files:
         raise StorageError(f"no image there ({' '.join(corpus.extensions)})")
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
-    for path in files:
-        try:
-            rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
-        except (ImageError, OSError) as error:
-            yield path, str(error)
-            continue
-        (scene,) = cleaner.segmenter([rgb])
-        target = _free_name(out, path.stem, taken)
-        cut = cut_of(cleaner.config.policy, cleaner.relations)
-        draw_preview(rgb, scene, cleaner.apply(rgb, scene), cut).save(target)
-        yield target, None
+    cut = cut_of(cleaner.config.policy, cleaner.relations)
+    for start in range(0, len(files), AT_ONCE):
+        photos: dict[Path, Image | str] = {}
+        for path in files[start : start + AT_ONCE]:
+            try:
+                photos[path] = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
+            except (ImageError, OSError) as error:
+                photos[path] = str(error)
+        scenes = iter(cleaner.segmenter([rgb for rgb in photos.values() if not isinstance(rgb, str)]))
+        for path, rgb in photos.items():
+            if isinstance(rgb, str):
+                yield path, rgb
+                continue
+            scene, target = next(scenes), _free_name(out, path.stem, taken)
+            draw_preview(rgb, scene, cleaner.apply(rgb, scene), cut).save(target)
+            yield target, None
 
 
 def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]:
