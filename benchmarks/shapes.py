@@ -54,7 +54,7 @@ def save_lama(path: Path, channels: int = 64, blocks: int = 18) -> None:
     torch.manual_seed(0)
     example = (torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64))
     traced = torch.jit.trace(Lama(channels, blocks).eval(), example)  # type: ignore[no-untyped-call]  # torch's
-    torch.jit.save(traced, path)  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, path)
 
 
 class Lama(nn.Module):

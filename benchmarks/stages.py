@@ -61,7 +61,7 @@ class Clock:
     def __call__(self, *arguments: Any) -> Any:
         if not self._on_gpu:
             return self._call(*arguments)
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch's
         first.record()
         result = self._call(*arguments)
         last.record()

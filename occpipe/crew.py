@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from threading import Event
@@ -97,7 +97,7 @@ class Crew:
         self._number, self._dealt = 0, False
         self._workers: list[_Worker] = []
 
-    def rows(self, manifest: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    def rows(self, manifest: Iterable[pa.Table]) -> Generator[pa.Table, None, None]:
         """The thin rows of a manifest as they are written. Raises RunError where a worker cannot do its work."""
         chunks = self._chunks(manifest)
         whole = False

@@ -17,7 +17,7 @@ from jobs.make_demo import photos, scenes
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.pipeline import clean_corpus
-from occpipe.plan import STAGES, Rates
+from occpipe.plan import STAGES, Machine, Rates
 from occpipe.summary import Tick
 from tests.test_plan import MACHINE, one, rates
 
@@ -47,7 +47,7 @@ def efficiency(config: Config, folder: Path, scratch: Path) -> float:
     (begun, before), (ended, rows) = ticks[CORES], ticks[-1]
     made = measure_stages(config, found[:16], scratch / "stages")
     made.pop("bytes_between")
-    alone = Rates(config=config.digest, machine=MACHINE, overhead=throughput.NOTHING, **made)
+    alone = Rates(config=config.digest, machine=Machine.model_validate(MACHINE), overhead=throughput.NOTHING, **made)
     return (rows - before) / (ended - begun) * sum(alone.of(stage).worker_s for stage in STAGES)
 
 
