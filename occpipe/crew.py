@@ -30,7 +30,7 @@ from occpipe.stages.sink import Sink
 from occpipe.worker import START, At, Chunk, Done, Failed, Job, Ready
 
 MOST_WORKERS = 4
-"""Each holds the models, some 500 MB; a photo is divided badly among the cores of one, so fewer are slower."""
+"""Each holds the models, some 900 MB with what a photo in work needs."""
 MOST_ROWS = 64
 _IN_HAND = 2
 _END_S = 10.0
