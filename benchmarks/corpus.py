@@ -4,7 +4,7 @@
     python benchmarks/corpus.py PHOTOS --limit 1000 4000
 
 Memory is the proportional set size (PSS) summed over the driver and everything Ray starts, so shared pages count once;
-the object store's peak is what its file has ever touched. Both are sampled twice a second and given as peaks. With several
+the object store's peak is what its file has ever touched. Both are sampled once a second and given as peaks. With several
 limits it runs once for each (OUTPUT is the first one's), and says how memory grows with the corpus: the models, Ray's
 processes and the blocks in flight are there for few photos already.
 Without arguments it runs over the demo's photos, into a folder that is removed again.
@@ -13,17 +13,20 @@ Without arguments it runs over the demo's photos, into a folder that is removed 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).parents[1]
 MB = 1 << 20
+SAMPLE_S = 1.0  # a look at every process costs some milliseconds of CPU
 
 
 def pss_bytes(root: psutil.Process) -> int:
@@ -80,29 +83,44 @@ def measure(photos: str, output: str, config: str, limit: int | None) -> dict[st
     """One run, from the start of the process to its end."""
     command = [sys.executable, "-m", "occpipe", "clean", photos, output, "--config", config]
     command += ["--limit", str(limit)] if limit else []
+    seen = observe(command)
+    memory = {"peak_mb": seen.memory // MB, "object_store_mb": seen.object_store // MB}
+    if "://" in output:
+        return {"seconds": round(seen.seconds, 1), **memory}
+    images = json.loads(Path(output, "metadata", "_manifest.json").read_text())["images"]
+    rate = round(images / seen.seconds, 2)
+    return {"images": images, "seconds": round(seen.seconds, 1), "images_per_s": rate, **memory}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A process and all below it, watched to its end: seconds, seconds until a file came, and peaks in bytes."""
+
+    seconds: float
+    first_s: float | None
+    memory: int
+    object_store: int
+
+
+def observe(command: list[str], first: tuple[Path, str] | None = None, env: dict[str, str] | None = None) -> Seen:
+    """Run a command and watch it; `first` is the folder and the pattern of the first file that is waited for."""
     started = time.monotonic()
-    run = subprocess.Popen(command, cwd=ROOT)
+    run = subprocess.Popen(command, cwd=ROOT, env=env)
     root = psutil.Process(run.pid)
-    memory = store = 0
+    memory = store = sampled = 0.0
+    first_s = None
     while run.poll() is None:
-        try:
-            memory, store = max(memory, pss_bytes(root)), max(store, object_store_bytes(root))
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.5)
+        now = time.monotonic() - started
+        if first and first_s is None and any(first[0].glob(first[1])):
+            first_s = now
+        if now - sampled >= SAMPLE_S:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory, store = max(memory, pss_bytes(root)), max(store, object_store_bytes(root))
+            sampled = now
+        time.sleep(0.05)
     if run.wait():
         raise SystemExit(run.returncode)
-    seconds = time.monotonic() - started
-    if "://" in output:
-        return {"seconds": round(seconds, 1), "peak_mb": memory // MB, "object_store_mb": store // MB}
-    images = json.loads(Path(output, "metadata", "_manifest.json").read_text())["images"]
-    return {
-        "images": images,
-        "seconds": round(seconds, 1),
-        "images_per_s": round(images / seconds, 2),
-        "peak_mb": memory // MB,
-        "object_store_mb": store // MB,
-    }
+    return Seen(time.monotonic() - started, first_s, int(memory), int(store))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+from benchmarks.machine import NICENESS, cpu_model, free_share, gpu_name
 from occpipe.cluster import configure_data, ray_session
 from occpipe.config import Config
 from occpipe.config_file import load_config
@@ -49,26 +49,24 @@ ROOT = Path(__file__).parents[1]
 MASKS = 8  # photos with a removal that inpaint is measured on; with fewer, bolder cuts give more
 CUTS = (0.24, 0.5, 1.0)
 EMPTY_BLOCKS = (10, 110)
-NICENESS = 15  # of Ray's workers, which matters where other work competes with them
-SPIN_S = 2
-_SPIN = (
-    f"import os, time as t\nos.nice({NICENESS} - os.nice(0))\n"
-    "begin, cpu = t.monotonic(), t.process_time()\n"
-    f"while t.monotonic() < begin + {SPIN_S}: pass\nprint((t.process_time() - cpu) / (t.monotonic() - begin))"
-)
 Stage = Callable[[pa.Table], pa.Table]
 
 
 class Clock:
-    """Calls a model and adds up the seconds, which are a GPU's where it runs on one: results come back to the CPU."""
+    """Calls a model and adds up the seconds that a GPU works on it, by events in its stream."""
 
     def __init__(self, call: Callable[..., Any], device: str) -> None:
         self._call, self._on_gpu, self.seconds = call, device != "cpu", 0.0
 
     def __call__(self, *arguments: Any) -> Any:
-        begun = time.perf_counter()
+        if not self._on_gpu:
+            return self._call(*arguments)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch's
+        first.record()
         result = self._call(*arguments)
-        self.seconds += (time.perf_counter() - begun) * self._on_gpu
+        last.record()
+        last.synchronize()
+        self.seconds += first.elapsed_time(last) / 1000
         return result
 
 
@@ -87,24 +85,24 @@ def measured(stage: Stage, table: pa.Table, batch_size: int, clock: Clock | None
 
 
 def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str, Any]:
-    """Seconds of each stage, bytes of an image, and the share of images that have a removal."""
+    """What `Rates` says of the stages; and the bytes of an image in the tables between them."""
     at = config.placement
     names = [photo.name for photo in photos]
     sizes = [photo.stat().st_size for photo in photos]
     table = pa.table([[image_id(name) for name in names], names, sizes, names], schema=MANIFEST)
     root = str(photos[0].parent)
-    table, fetch = measured(Fetch(root, config.corpus, at.fetch.threads), table, at.fetch.batch_size)
-    threads = set_threads(at.segment.threads)
+    fetched, fetch = measured(Fetch(root, config.corpus, at.fetch.threads), table, at.fetch.batch_size)
+    threads = set_threads(at.segment.threads, share=1.0)
     segmenter = load_segmenter(config, workers=threads)
     sees: Any = Clock(segmenter, pick_device(config.segmenter.device))
-    seen, segment = measured(SegmentStage(config, sees), table, at.segment.batch_size, sees)
-    table, relate = measured(Relate(config), seen, at.relate.batch_size)
+    seen, segment = measured(SegmentStage(config, sees), fetched, at.segment.batch_size, sees)
+    related, relate = measured(Relate(config), seen, at.relate.batch_size)
     inpainter = load_inpainter(config)
     fills: Any = Clock(inpainter.fill_many, pick_device(config.inpainter.device))
     inpainter.fill_many = fills  # type: ignore[method-assign]  # the stage calls no other
     stage = InpaintStage(config, inpainter)
-    masked, whole = (table.filter(mask) for mask in (_masked(table), pc.invert(_masked(table))))
-    share = len(masked) / len(table)
+    masked, whole = (related.filter(mask) for mask in (_masked(related), pc.invert(_masked(related))))
+    share = len(masked) / len(related)
     sample, sure = masked, config
     for cut in CUTS:  # only to measure: the share is the config's
         if len(sample) < MASKS:
@@ -120,6 +118,7 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> dict[str
     sink = Sink(str(output), "images", 1, config.output.unchanged, at.sink.threads)
     _, written = measured(sink, table, at.sink.batch_size)
     return {
+        "bytes_between": (fetched.nbytes + seen.nbytes + related.nbytes + table.nbytes) / len(table),
         "images": len(names),
         "threads": threads,
         "bytes_per_image": sum(sizes) / len(sizes),
@@ -149,7 +148,7 @@ class Moment:
 def watch(config: str, overrides: list[str], photos: Path, output: Path) -> Iterator[Moment]:
     """Run `occpipe clean`, and yield a moment whenever rows come out, and one for its end."""
     command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", config]
-    command += [part for setting in overrides for part in ("--set", setting)]
+    command += [part for setting in (*overrides, "ray.from_images=0") for part in ("--set", setting)]
     begun = time.monotonic()
     run = subprocess.Popen(command, cwd=ROOT)
     root, burnt, written = psutil.Process(run.pid), dict[int, float](), dict[Path, int]()
@@ -229,22 +228,6 @@ def driver_seconds(config: Config) -> float:
     return max(0.0, (spent[1] - spent[0]) / (EMPTY_BLOCKS[1] - EMPTY_BLOCKS[0]))
 
 
-def free_share() -> float:
-    """The share of this machine's cores that a process on each of them gets now."""
-    spinning = [
-        subprocess.Popen([sys.executable, "-c", _SPIN], stdout=subprocess.PIPE) for _ in range(os.cpu_count() or 1)
-    ]
-    shares = [float(process.communicate()[0]) for process in spinning]
-    return min(1.0, sum(shares) / len(shares))
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def sample_of(folder: Path, config: Config, count: int, blocks: int, scratch: Path) -> list[Path]:
     """An even spread of a folder's photos, copied, and copied again for a run of so many blocks; returns the sample."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
@@ -270,7 +253,7 @@ def main() -> None:
     wanted = parser.parse_args()
     config = load_config(wanted.config, wanted.overrides)
     devices = {pick_device(part.device) for part in (config.segmenter, config.inpainter)}
-    gpu = torch.cuda.get_device_name() if devices != {"cpu"} else None
+    gpu = gpu_name() if devices != {"cpu"} else None
     with tempfile.TemporaryDirectory(prefix="stages-") as folder:
         scratch = Path(folder)
         if wanted.photos is None:
@@ -283,6 +266,7 @@ def main() -> None:
         free.append(free_share())
         os.nice(NICENESS - os.nice(0))  # for good, so last
         stages = measure_stages(config, sample, scratch / "stages")
+        print(f"{stages.pop('bytes_between'):.0f} bytes an image between the stages")
         free.append(free_share())
     cpus = os.cpu_count() or 1
     machine = Machine(cpus=cpus, cpu_model=cpu_model(), gpu=gpu, free=round(sum(free) / len(free), 3))

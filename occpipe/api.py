@@ -47,11 +47,11 @@ def load_inpainter(name: str = "starter", device: str = "auto", config: Config |
 
 
 class Cleaner:
-    """All three loaded once, for many images in one process."""
+    """All three loaded once, for many images in one process; `workers` is how many the segmenter may look at at a time."""
 
-    def __init__(self, config: Config | str | Path = "local") -> None:
+    def __init__(self, config: Config | str | Path = "local", *, workers: int = 1) -> None:
         self.config = _config(config)
-        self.segmenter = _load_segmenter(self.config)
+        self.segmenter = _load_segmenter(self.config, workers=workers)
         self.relations = _load_relations(self.config.relations)
         self.inpainter = _load_inpainter(self.config)
 

@@ -31,16 +31,18 @@ from occpipe.config_file import load_config, with_overrides
 from occpipe.errors import ConfigError, StorageError
 from occpipe.journal import GuardedInpaint, Stoppable, Timed
 from occpipe.models import identities, needed
-from occpipe.pipeline import in_pool, in_tasks, run
+from occpipe.on_ray import in_pool, in_tasks
+from occpipe.pipeline import run
 from occpipe.published import Published
 from occpipe.recipe import Options, Recipe
-from occpipe.stages.discover import Discovery, ManifestSource, check_not_over
+from occpipe.stages.discover import Discovery, check_not_over
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.recall import Recall
 from occpipe.stages.refetch import Refetch
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse import Base, Reuse, base_of
 from occpipe.stages.sink import Sink
+from occpipe.stages.source import ManifestSource
 from occpipe.storage import Entry, open_store
 from occpipe.summary import Summary
 from occpipe.verdicts import Review
@@ -102,7 +104,7 @@ def apply_corpus(
         return in_tasks(rows, Timed("sink", sink, journal), at.sink)  # 7
 
     origin = Origin("apply", scan.digest, review.sha256 if review else None)
-    recipe = Recipe(origin, models, root, _entries(scan, review), build, _STAGES)
+    recipe = Recipe(origin, models, root, _entries(scan, review), _STAGES, build)
     return run(recipe, config, output_uri, **options)
 
 

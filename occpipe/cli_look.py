@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,7 +41,7 @@ def preview(
 
     console = Console(stderr=True)
     failed = 0
-    for path, note in preview_files(Cleaner(settings), images, out, form):
+    for path, note in preview_files(Cleaner(settings, workers=os.cpu_count() or 1), images, out, form):
         failed += note is not None
         console.print(f"{path}: {note}" if note else path, highlight=False, markup=False, soft_wrap=True)
     if failed:

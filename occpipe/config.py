@@ -175,7 +175,8 @@ class StoragePlacement(TaskPlacement):
 class PoolPlacement(_Placed):
     """Resources of a stage that runs in an actor pool.
 
-    `threads` are torch's in one actor; 0 shares the cores of the machine between the two pools.
+    `threads` are torch's in one actor; 0 is all cores of the machine to segment, which every photo passes, and half of
+    them to inpaint: a core is idle in no pool while the other one has work.
     """
 
     num_cpus: float = Field(default=0.5, ge=0)
@@ -194,16 +195,22 @@ class PoolPlacement(_Placed):
         return self
 
 
-def threads_on(cores: int, threads: int) -> int:
-    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says."""
-    return threads or max(1, cores // 2)
+def threads_on(cores: int, threads: int, share: float = 1.0) -> int:
+    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says and 0 a share."""
+    return threads or max(1, int(share * cores))
+
+
+class SegmentPlacement(PoolPlacement):
+    """As above; an actor takes `ahead` batches at once, so that it decodes the next one while its model is at work."""
+
+    ahead: int = Field(default=1, ge=1)
 
 
 class Placement(_Section):
     """Where each stage runs."""
 
     fetch: StoragePlacement = StoragePlacement()
-    segment: PoolPlacement = PoolPlacement()
+    segment: SegmentPlacement = SegmentPlacement()
     relate: TaskPlacement = TaskPlacement()
     inpaint: PoolPlacement = PoolPlacement()
     sink: StoragePlacement = StoragePlacement()
@@ -212,11 +219,13 @@ class Placement(_Section):
 class RayRuntime(_Section):
     """How Ray is reached and bounded.
 
-    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
+    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory; a
+    corpus of fewer than `from_images` images is done without Ray, in processes of this machine, where no GPU is asked for.
     A cluster that is too small is asked to grow for `capacity_timeout_s` before that is an error.
     """
 
     address: str | None = None
+    from_images: int = Field(default=10_000, ge=0)
     object_store_mb: int = Field(default=1024, ge=128)
     block_mb: int = Field(default=32, ge=1)
     no_progress_timeout_s: int = Field(default=600, ge=10)

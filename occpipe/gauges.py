@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import psutil
-import ray
 
 
 def cpu_use() -> float:
@@ -19,6 +18,8 @@ def gpu_use() -> float | None:
 
     None where the worker has no GPU, or NVML does not know it: no driver, a slice of a GPU (MIG).
     """
+    import ray
+
     return _use_of(ray.get_gpu_ids() if ray.is_initialized() else [])
 
 

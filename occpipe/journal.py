@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from occpipe.config import Config
 from occpipe.figures import BatchDone, StageFigures, Tally
@@ -75,12 +73,17 @@ class Journal:
 
 def start_journal() -> Any:
     """The journal as an actor that takes no CPU, on the node of the driver; it ends with the run."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Journal).remote()
 
 
 def asking(journal: Any) -> Ask:
     """How to ask a journal that is an actor: two calls a batch, about a millisecond each."""
+    import ray
+
     return lambda method, *arguments: ray.get(getattr(journal, method).remote(*arguments))
 
 

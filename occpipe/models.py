@@ -33,11 +33,11 @@ def pick_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def set_threads(threads: int) -> int:
-    """Set torch's threads in this process and say how many; 0 gives half of the cores to each of the two pools."""
+def set_threads(threads: int, share: float) -> int:
+    """Set torch's threads in this process and say how many; 0 gives a share of the machine's cores."""
     import torch
 
-    threads = threads_on(os.cpu_count() or 2, threads)
+    threads = threads_on(os.cpu_count() or 1, threads, share)
     torch.set_num_threads(threads)
     return threads
 

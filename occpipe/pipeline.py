@@ -12,28 +12,29 @@ A scan leaves out 5, and its sink writes rows only. `occpipe.apply` decides agai
 
 Two pools, because the stages differ in how many images need them: segment sees each, inpaint only those with a removal.
 Between stages travel encoded bytes and run-length masks, never full-size arrays: a 12 MP photo is 3 MB, not 36.
+2 to 6 run on Ray (`occpipe.on_ray`), or, where that is not worth its start, in processes of this machine (`occpipe.crew`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event
-from typing import Any, Unpack
+from typing import Unpack
 
-import ray.data
-from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+import pyarrow as pa
 
-from occpipe.capacity import check_capacity
-from occpipe.cluster import configure_data, one_line_failures, ray_session
-from occpipe.config import Config, PoolPlacement, TaskPlacement
+from occpipe.config import Config
+from occpipe.crew import Crew
 from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
-from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, Stoppable, Timed, start_journal
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import load_relations
-from occpipe.recipe import Options, Recipe, Stage, of_corpus
-from occpipe.stages.discover import Discovery, ManifestSource, discover
+from occpipe.recipe import Options, Recipe, of_corpus
+from occpipe.stages.discover import Discovery, discover, manifest_rows
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.publish import publish
@@ -43,7 +44,7 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
 from occpipe.summary import Made, Summary, Tick
 from occpipe.versions import SCAN, open_version
-from occpipe.watch import Watch, watching
+from occpipe.watch import Watch
 
 CHAIN = (Fetch, SegmentStage, Relate, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -52,12 +53,12 @@ SCAN_CHAIN = (Fetch, SegmentStage, Relate, Sink)
 
 def clean_corpus(config: Config, input_uri: str, output_uri: str, **options: Unpack[Options]) -> Summary:
     """Clean all images below `input_uri` into `output_uri`; the options and errors are those of `run`."""
-    return run(of_corpus(config, input_uri, output_uri, build), config, output_uri, **options)
+    return run(of_corpus(config, input_uri, output_uri), config, output_uri, **options)
 
 
 def scan_corpus(config: Config, input_uri: str, output_uri: str, **options: Unpack[Options]) -> Summary:
     """Decide for all images what `clean_corpus` would remove, and write rows only."""
-    return run(of_corpus(config, input_uri, output_uri, build, scan=True), config, output_uri, **options)
+    return run(of_corpus(config, input_uri, output_uri, scan=True), config, output_uri, **options)
 
 
 def run(
@@ -87,17 +88,15 @@ def run(
         found = discover(recipe.root, recipe.entries, store, done, number, limit)
         made, index = Made(), IndexWriter(store, number)
         if found.pending:
-            with ray_session(config.ray), one_line_failures():
-                check_capacity(config.placement, config.ray.capacity_timeout_s, recipe.stages)
-                journal = start_journal()
-                sink = Sink(store.uri, images, number, config.output.unchanged, config.placement.sink.threads)
-                rows = recipe.build(config, found, sink, journal)
-                watch = Watch(made, found.pending, started, config.placement, recipe.stages)
-                with watching(watch, journal, store.uri, stop, on_progress):
-                    for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-                        lock.check()
-                        made.add(batch)
-                        index.add(batch)
+            sink = Sink(store.uri, images, number, config.output.unchanged, config.placement.sink.threads)
+            on_ray = recipe.build is not None or needs_ray(config, found.pending)
+            watch = Watch(made, found.pending, started, config.placement if on_ray else None, recipe.stages)
+            engine = _on_a_cluster if on_ray else _on_this_machine
+            with engine(recipe, config, found, sink, watch, stop, on_progress) as batches:
+                for batch in batches:
+                    lock.check()
+                    made.add(batch)
+                    index.add(batch)
         index.flush()
         lock.confirm()
         whole = limit is None and made.statuses.total() == found.pending
@@ -111,39 +110,31 @@ def run(
     return Summary(made, found.seen - found.pending, time.monotonic() - started, manifest, stopped=stopped)
 
 
-def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset:
-    """The data set of thin rows; nothing runs before it is read."""
-    configure_data(config.ray)
-    at = config.placement
-    rows = ray.data.read_datasource(ManifestSource(sink.output, found))
-    fetch = Stoppable(Fetch(found.root, config.corpus, at.fetch.threads), journal)
-    rows = in_tasks(rows, Timed("fetch", fetch, journal), at.fetch)  # 2
-    rows = in_pool(rows, GuardedSegment, config, journal, at.segment)  # 3
-    rows = in_tasks(rows, Timed("relate", Relate(config), journal), at.relate)  # 4
-    if sink.images is not None:
-        rows = in_pool(rows, GuardedInpaint, config, journal, at.inpaint)  # 5
-    return in_tasks(rows, Timed("sink", sink, journal), at.sink)  # 6
+def needs_ray(config: Config, images: int) -> bool:
+    """Whether a run is for Ray: it runs or has an address, GPUs are to be shared, or the corpus is worth its start."""
+    at, ray = config.placement, sys.modules.get("ray")
+    address = config.ray.address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized())
+    return bool(address or at.segment.num_gpus or at.inpaint.num_gpus or images >= config.ray.from_images)
 
 
-def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
-    """The rows after a stage that runs as tasks."""
-    return rows.map_batches(
-        stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
-        batch_size=at.batch_size,
-        batch_format="pyarrow",
-        **at.ray_options(),
-        compute=TaskPoolStrategy(at.max_tasks),
-    )
+@contextlib.contextmanager
+def _on_this_machine(
+    _: Recipe,
+    config: Config,
+    found: Discovery,
+    sink: Sink,
+    watch: Watch,
+    stop: Event | None,
+    on_progress: Callable[[Tick], None],
+) -> Iterator[Iterator[pa.Table]]:
+    crew = Crew(config, found.root, sink, found.pending, stop)
+    with contextlib.closing(crew.rows(manifest_rows(open_store(sink.output), found))) as batches:
+        yield watch.along(batches, crew.figures, on_progress)
 
 
-def in_pool(rows: Dataset, stage: type[Guard], config: Config, journal: Any, at: PoolPlacement) -> Dataset:
-    """The rows after a stage that runs in an actor pool."""
-    return rows.map_batches(
-        stage,
-        fn_constructor_args=(config, journal),
-        batch_size=at.batch_size,
-        batch_format="pyarrow",
-        **at.ray_options(),
-        compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
-        max_task_retries=-1,  # a task holds many batches, and the journal ends what would repeat for ever
-    )
+@contextlib.contextmanager
+def _on_a_cluster(*run: object) -> Iterator[Iterator[pa.Table]]:
+    from occpipe.on_ray import on_ray  # whose import takes seconds
+
+    with on_ray(*run) as batches:  # type: ignore[arg-type]  # as above
+        yield batches

@@ -26,6 +26,8 @@ GIF_SIDE = 640
 """Long side of a GIF in pixels."""
 _HOLD_MS, _STEP_MS, _STEPS = 1400, 60, 6
 _ROOM = Room(60_000, 400_000)
+AT_ONCE = 8
+"""Photos that are looked at together, on a core each where there is no GPU."""
 
 
 def preview_files(
@@ -37,28 +39,33 @@ def preview_files(
     """
     corpus = cleaner.config.corpus
     limits = Limits(corpus.max_pixels, corpus.min_side)
-    files = list(_files(paths, corpus.extensions))
+    files = list(dict.fromkeys(_files(paths, corpus.extensions)))  # one that is named twice is one image
     if not files:
         raise StorageError(f"no image there ({' '.join(corpus.extensions)})")
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
-    for path in files:
-        try:
-            rgb = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
-        except (ImageError, OSError) as error:
-            yield path, str(error)
-            continue
-        (scene,) = cleaner.segmenter([rgb])
-        result = cleaner.apply(rgb, scene)
-        target = _free_name(out, f"{path.stem}.preview", form, taken)
-        match form:
-            case "png":
-                draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
-            case "gif":
-                save_gif(rgb, result, target)
-            case "html":
-                target.write_text(preview_page(rgb, result, path.name, cleaner), encoding="utf-8")
-        yield target, None
+    for start in range(0, len(files), AT_ONCE):
+        photos: dict[Path, Image | str] = {}
+        for path in files[start : start + AT_ONCE]:
+            try:
+                photos[path] = decode(path.read_bytes(), limits, max_side=cleaner.config.segmenter.decode_side)
+            except (ImageError, OSError) as error:
+                photos[path] = str(error)
+        scenes = iter(cleaner.segmenter([rgb for rgb in photos.values() if not isinstance(rgb, str)]))
+        for path, rgb in photos.items():
+            if isinstance(rgb, str):
+                yield path, rgb
+                continue
+            result = cleaner.apply(rgb, next(scenes))
+            target = _free_name(out, f"{path.stem}.preview", form, taken)
+            match form:
+                case "png":
+                    draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
+                case "gif":
+                    save_gif(rgb, result, target)
+                case "html":
+                    target.write_text(preview_page(rgb, result, path.name, cleaner), encoding="utf-8")
+            yield target, None
 
 
 def save_gif(rgb: Image, result: CleanResult, target: Path) -> None:

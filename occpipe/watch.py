@@ -1,7 +1,8 @@
 """Watching a run from its driver: once a second the journal is asked what the stages did, and a tick is made of it.
 
 That happens in a thread of its own, for rows may be minutes apart, and costs the workers nothing. The same thread passes
-on the wish to stop. Where the journal does not answer, a tick has the last figures that were heard.
+on the wish to stop. Where the journal does not answer, a tick has the last figures that were heard. A run without Ray has
+no journal: its ticks come with its rows.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
+import pyarrow as pa
 
 from occpipe.bottleneck import find_limit
 from occpipe.config import Placement
 from occpipe.figures import Stages, paces
-from occpipe.metrics import Metrics
 from occpipe.plan import POOLS, STAGES
 from occpipe.summary import Made, Tick
 
@@ -33,10 +32,13 @@ _ANSWER_S = 10.0
 
 
 class Watch:
-    """Makes ticks of a run over `total` images that began at `started` (of the monotonic clock) and passes `stages`."""
+    """Makes ticks of a run over `total` images that began at `started` (of the monotonic clock) and passes `stages`.
+
+    Without a `placement` all stages share the workers: there is no pool, and no stage to blame.
+    """
 
     def __init__(
-        self, made: Made, total: int, started: float, placement: Placement, stages: Sequence[str] = STAGES
+        self, made: Made, total: int, started: float, placement: Placement | None, stages: Sequence[str] = STAGES
     ) -> None:
         self.made = made
         self._total, self._started, self._placement, self._stages = total, started, placement, stages
@@ -53,10 +55,22 @@ class Watch:
             self._moments.popleft()
         self._moments.append((now, stages))
         since, before = self._flowing if over_all and self._flowing else self._moments[0]
-        pace = paces(before, stages, now - since, self._total, self._stages)
+        pools = POOLS if self._placement else ()
+        pace = paces(before, stages, now - since, self._total, self._stages, pools)
         flowing_s = now - self._flowing[0] if self._flowing else 0.0
-        limit = find_limit(pace, self._placement, free) if flowing_s >= TELLING_S else None
+        limit = find_limit(pace, self._placement, free) if self._placement and flowing_s >= TELLING_S else None
         return Tick(statuses, self._total, now - self._started, reasons, stages, pace, limit)
+
+    def along(
+        self, rows: Iterator[pa.Table], stages: Callable[[], Stages], on_progress: Callable[[Tick], None]
+    ) -> Iterator[pa.Table]:
+        """The rows of a run without Ray; calls `on_progress` before the first ones and whenever some were taken in."""
+        on_progress(self.tick({}, {}, time.monotonic()))
+        for batch in rows:
+            yield batch
+            on_progress(self.tick(stages(), {}, time.monotonic()))
+        self.made.over_all = self.tick(stages(), {}, time.monotonic(), over_all=True)
+        on_progress(self.made.over_all)
 
 
 @contextlib.contextmanager
@@ -71,6 +85,11 @@ def watching(
 
     What `on_progress` raises in between ends the watching, and is raised at the end of the run.
     """
+    import ray
+    from ray.exceptions import RayError
+
+    from occpipe.metrics import Metrics
+
     metrics, ended, failed = Metrics(output), Event(), []
     heard: tuple[Stages, Mapping[str, float]] = {}, {}
 

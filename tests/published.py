@@ -84,7 +84,7 @@ def removed_row(
     number: int, things: dict[str, float], stuff: dict[str, float], *, share: float, cut: float = 0.117
 ) -> dict[str, Any]:
     """A photo of 100 x 90 from which the things go whose relation is below the cut; each has a mask of its own."""
-    objects = []
+    objects: list[dict[str, Any]] = []
     for place, (label, relation) in enumerate(things.items()):
         mask = np.zeros((90, 100), np.uint8)
         mask[5 : 25 + number, 3 + 20 * place : 15 + 20 * place] = 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from occpipe.bottleneck import find_limit, load_of
-from occpipe.config import Placement, PoolPlacement, StoragePlacement, TaskPlacement
+from occpipe.config import Placement, PoolPlacement, SegmentPlacement, StoragePlacement, TaskPlacement
 from occpipe.figures import Pace
 from occpipe.plan import POOLS, STAGES
 
@@ -73,7 +73,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "cpu": 0.96, "gpu": 0.9}},
-            Placement(segment=PoolPlacement(num_gpus=1, max_size=8)),
+            Placement(segment=SegmentPlacement(num_gpus=1, max_size=8)),
             {"CPU": 8.0, "GPU": 0.5},
             "segment is the limit (at work 99% of its time), "
             "and Ray has no GPU left: raise placement.segment.max_size (now 8) and add nodes",
@@ -81,7 +81,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "gpu": 0.22}},
-            Placement(segment=PoolPlacement(num_gpus=1, max_size=8)),
+            Placement(segment=SegmentPlacement(num_gpus=1, max_size=8)),
             ROOM,
             "segment is the limit (at work 99% of its time), but its GPUs are at work 22% of the time only: "
             "lower placement.segment.num_gpus (now 1), so that more actors share one",

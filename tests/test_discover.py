@@ -11,7 +11,8 @@ from occpipe.config import Corpus
 from occpipe.done import Done, etag_hash
 from occpipe.errors import StorageError
 from occpipe.schemas import MANIFEST
-from occpipe.stages.discover import ManifestSource, check_apart, discover, image_id, open_corpus
+from occpipe.stages.discover import check_apart, discover, image_id, open_corpus
+from occpipe.stages.source import ManifestSource
 from occpipe.storage import open_store
 
 NOTHING = Done(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -165,7 +166,7 @@ def test_read_tasks_cover_the_manifest(tmp_path: Path, monkeypatch: pytest.Monke
     root.mkdir()
     for number in range(300):
         (root / f"{number:03d}.jpg").write_bytes(b"1")
-    monkeypatch.setattr("occpipe.stages.discover.MAX_READ_TASKS", 3)
+    monkeypatch.setattr("occpipe.stages.source.MAX_READ_TASKS", 3)
     monkeypatch.setattr("occpipe.stages.discover.SHARD_ROWS", 200)
     output = open_store(str(tmp_path / "out"))
     found = discover(*open_corpus(str(root), Corpus()), output, NOTHING, 1)

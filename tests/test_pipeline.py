@@ -356,7 +356,8 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     from occpipe.done import Done
-    from occpipe.stages.discover import ManifestSource, discover, open_corpus
+    from occpipe.stages.discover import discover, open_corpus
+    from occpipe.stages.source import ManifestSource
 
     config, output = BOLD, open_store(str(tmp_path / "out"))
     nothing = Done(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 from benchmarks.stages import Moment, overhead
 from occpipe.cli import app
 from occpipe.cli_plan import advice, duration, scaled, sentences
-from occpipe.config import Config, Placement, PoolPlacement
+from occpipe.config import Config, Placement, PoolPlacement, SegmentPlacement
 from occpipe.errors import CapacityError, ConfigError
 from occpipe.plan import MAX_READ_TASKS, POOLS, STAGES, UNIT_ROWS, Cluster, Rates, block_rows, make_plan, read_rates
-from occpipe.stages import discover
+from occpipe.stages import discover, source
 
 LAPTOP = Cluster(nodes=1, cpus=4)
 GPU_NODE = Cluster(nodes=1, cpus=16, gpus=1, price=2.0)
 GPU_POOLS = Placement(
-    segment=PoolPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
+    segment=SegmentPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
     inpaint=PoolPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
 )
 
@@ -69,7 +69,7 @@ def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
 
 def test_stages_share_the_cores() -> None:
     """Four segmenters could do 40 images/s, but an image takes 0.2 s of cores, and there are four."""
-    at = Placement(segment=PoolPlacement(max_size=4), inpaint=PoolPlacement(max_size=4))
+    at = Placement(segment=SegmentPlacement(max_size=4), inpaint=PoolPlacement(max_size=4))
     made = make_plan(rates(), 6400, LAPTOP, at)
     assert made.bound.name == "cores"
     assert made.images_per_s == pytest.approx(20)
@@ -89,7 +89,7 @@ def test_pools_grow_as_the_slower_one_needs() -> None:
 
 
 def test_a_run_of_few_blocks_does_not_use_all_workers() -> None:
-    at = Placement(segment=PoolPlacement(num_cpus=0, max_size=100), inpaint=PoolPlacement(max_size=1))
+    at = Placement(segment=SegmentPlacement(num_cpus=0, max_size=100), inpaint=PoolPlacement(max_size=1))
     made = make_plan(rates(inpaint=one(0.0), overhead=NOTHING_MORE), 128, Cluster(1, cpus=1000), at)
     assert made.workers("segment") == 100
     assert made.wall_s == pytest.approx(64 * 0.11, rel=0.002), "two blocks on two workers take as long as one"
@@ -109,7 +109,7 @@ def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
 )
 def test_block_rows(images: int, block_mb: int, size: int, rows: int) -> None:
     assert block_rows(rates(bytes_per_image=size), images, block_mb, Placement()) == rows
-    assert (UNIT_ROWS, MAX_READ_TASKS) == (discover.UNIT_ROWS, discover.MAX_READ_TASKS)
+    assert (UNIT_ROWS, MAX_READ_TASKS) == (discover.UNIT_ROWS, source.MAX_READ_TASKS)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_the_advice_is_kept() -> None:
     assert said == (
         "segment is the bound: raise placement.segment.max_size to 2; that gives 20.0 images/s, bound by cores."
     )
-    assert make_plan(rates(), 640, LAPTOP, Placement(segment=PoolPlacement(max_size=2))).images_per_s == pytest.approx(
-        20
-    )
+    assert make_plan(
+        rates(), 640, LAPTOP, Placement(segment=SegmentPlacement(max_size=2))
+    ).images_per_s == pytest.approx(20)
 
 
 def test_the_advice_where_nothing_helps() -> None:
@@ -178,18 +178,19 @@ def test_duration() -> None:
 
 SECONDS = st.floats(0, 2)
 STAGE = st.builds(one, SECONDS, SECONDS, SECONDS)
-POOL = st.builds(
-    PoolPlacement,
-    num_cpus=st.sampled_from([0.25, 0.5, 1, 2]),
-    num_gpus=st.sampled_from([0, 0.25, 0.5, 1]),
-    max_size=st.integers(1, 40),
-)
+POOL: dict[str, st.SearchStrategy[Any]] = {
+    "num_cpus": st.sampled_from([0.25, 0.5, 1, 2]),
+    "num_gpus": st.sampled_from([0, 0.25, 0.5, 1]),
+    "max_size": st.integers(1, 40),
+}
 ANY_RATES = st.builds(
     rates,
     **dict.fromkeys(("fetch", "segment", "relate", "inpaint", "untouched", "sink"), STAGE),
     removal_share=st.floats(0, 1),
 )
-ANY_PLACEMENT = st.builds(Placement, segment=POOL, inpaint=POOL)
+ANY_PLACEMENT = st.builds(
+    Placement, segment=st.builds(SegmentPlacement, **POOL), inpaint=st.builds(PoolPlacement, **POOL)
+)
 BIG_ENOUGH = st.builds(Cluster, st.integers(1, 20), st.sampled_from([5, 8, 33.5]), st.sampled_from([2, 3, 8]))
 
 

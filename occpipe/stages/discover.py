@@ -10,7 +10,7 @@ import codecs
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -19,8 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from occpipe.config import Corpus
 from occpipe.done import Done, etag_hash
@@ -33,7 +31,6 @@ from occpipe.storage.open import scheme_of
 SHARD_ROWS = 8_192
 UNIT_ROWS = 64
 """Rows of a row group, the smallest piece of work: small enough that 1,500 images spread over a machine."""
-MAX_READ_TASKS = 4_096
 _LISTS = (".txt", ".parquet")
 
 
@@ -137,55 +134,25 @@ def discover(
             shards.append(Shard(f"{MANIFESTS}/{run:06d}/{len(shards):06d}.parquet", len(table)))
             output.write(shards[-1].key, to_parquet(table, row_group_size=UNIT_ROWS))
     ids = np.concatenate([np.empty(0, np.int64), *seen])
-    unique = np.unique(ids)
-    if len(unique) < len(ids):
-        _refuse_collisions(output, shards, ids)
-    return Discovery(root, len(unique), tuple(shards))
+    del seen  # a copy of all ids
+    ids.sort()
+    again = ids[1:][ids[1:] == ids[:-1]]
+    if len(again):
+        _refuse_collisions(output, shards, {*again.tolist()})
+    return Discovery(root, len(ids) - len(again), tuple(shards))
 
 
-class ManifestSource(Datasource):  # type: ignore[misc]  # Ray ships no types
-    """The manifest as a Ray data source: a task reads a run of row groups, so 64 images or many thousand."""
-
-    def __init__(self, output_uri: str, discovery: Discovery) -> None:
-        self._output_uri = output_uri
-        self._shards = discovery.shards
-        self._rows = discovery.pending
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Bytes of the manifest in memory, roughly."""
-        return 100 * self._rows
-
-    def get_read_tasks(self, parallelism: int, **_: object) -> list[ReadTask]:  # noqa: ARG002 - sized by rows
-        """One task for each run of row groups."""
-        units = [(shard.key, group) for shard in self._shards for group in range(-(-shard.rows // UNIT_ROWS))]
-        per_task = -(-len(units) // MAX_READ_TASKS)
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [
-            ReadTask(_Read(self._output_uri, units[start : start + per_task]), metadata, schema=MANIFEST)
-            for start in range(0, len(units), per_task)
-        ]
+def manifest_rows(output: Store, found: Discovery) -> Iterator[pa.Table]:
+    """The manifest in its shards, for a run without Ray."""
+    for shard in found.shards:
+        yield read_parquet(output, shard.key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    output_uri: str
-    units: list[tuple[str, int]]
-
-    def __call__(self) -> Iterator[pa.Table]:
-        store = open_store(self.output_uri)
-        for shard, groups in itertools.groupby(self.units, key=lambda unit: unit[0]):
-            file = pq.ParquetFile(pa.BufferReader(store.read(shard)))
-            for _, group in groups:
-                yield file.read_row_group(group)
-
-
-def _manifest(entries: Iterable[Entry]) -> pa.Table:
-    rows = []
-    for entry in entries:
-        # A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
-        uri = entry.key.encode("utf-8", "backslashreplace").decode()
-        rows.append({"image_id": image_id(uri), "uri": uri, "size": entry.size, "etag": entry.etag})
-    return pa.Table.from_pylist(rows, MANIFEST)
+def _manifest(entries: Sequence[Entry]) -> pa.Table:
+    # A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
+    uris = [entry.key.encode("utf-8", "backslashreplace").decode() for entry in entries]
+    columns = ([image_id(uri) for uri in uris], uris, [e.size for e in entries], [e.etag for e in entries])
+    return pa.table([pa.array(values, MANIFEST.types[n]) for n, values in enumerate(columns)], schema=MANIFEST)
 
 
 def _open_list(uri: str, suffix: str) -> tuple[str, Iterator[Entry]]:
@@ -236,10 +203,8 @@ def _list_key(item: str) -> str:
     return path.removeprefix("/")
 
 
-def _refuse_collisions(output: Store, shards: list[Shard], ids: np.ndarray) -> None:
+def _refuse_collisions(output: Store, shards: list[Shard], doubled: set[int]) -> None:
     """Raise StorageError for two images with one id, by their names."""
-    values, counts = np.unique(ids, return_counts=True)
-    doubled = set(values[counts > 1].tolist())
     names: dict[int, str] = {}
     for shard in shards:
         rows = read_parquet(output, shard.key, ["image_id", "uri"])

@@ -27,7 +27,7 @@ class InpaintStage:
     WRITES = ("data", "mask", "removed", "status", "reason", "error")
 
     def __init__(self, config: Config, inpainter: Inpainter | None = None) -> None:
-        set_threads(config.placement.inpaint.threads)
+        set_threads(config.placement.inpaint.threads, share=0.5)
         self._inpainter = inpainter or load_inpainter(config)
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
         self._mark, self._shadow = source_type(config), config.inpainter.shadow

@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from tests.chaos.corpus import make_corpus
 from tests.chaos.faults import FAULTS, Fault, Scene, nothing
+from tests.chaos.runs import MORE_SETTINGS
 from tests.s3 import s3_environment, s3_server
 
 _INSIDE = "OCCPIPE_CHAOS_INSIDE"
@@ -93,7 +94,11 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--storage", choices=list(FAULTS), help="Only this one of them.")
     parser.add_argument("--only", action="append", help="Faults whose name holds this text; repeatable.")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="ray.from_images=999 is no Ray."
+    )
     args = parser.parse_args()
+    os.environ[MORE_SETTINGS] = " ".join(args.set)
     failed = 0
     print(_TITLE, flush=True)
     for storage in [args.storage] if args.storage else list(FAULTS):

@@ -22,6 +22,7 @@ SETTINGS = (
     "placement.inpaint.batch_size=4",
     "placement.sink.batch_size=8",
     "ray.object_store_mb=256",
+    "ray.from_images=0",
 )
 """Small batches, so that a fault strikes in the middle of a run; every cat is filled in milliseconds."""
 

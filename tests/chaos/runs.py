@@ -24,6 +24,8 @@ from tests.chaos.corpus import SETTINGS
 
 HOOKS = Path(__file__).parent / "hooks"
 TIMEOUT_S = 400.0
+MORE_SETTINGS = "OCCPIPE_CHAOS_SETTINGS"
+"""Of the environment: overrides for all runs, with spaces between them."""
 
 
 def hooked(chaos: Mapping[str, Any] | None) -> dict[str, str]:
@@ -70,7 +72,7 @@ class Run:
         settings: Sequence[str] = (),
     ) -> None:
         command = [sys.executable, "-m", "occpipe", verb, source, output]
-        for setting in (*SETTINGS, *settings):
+        for setting in (*SETTINGS, *settings, *os.environ.get(MORE_SETTINGS, "").split()):
             command += ["--set", setting]
         environment = {**os.environ, **hooked(chaos)}
         self.store = open_store(output)

@@ -1,0 +1,255 @@
+"""How near occpipe comes to what bounds it, and how it compares with doing without it; ratios of one run.
+
+On the same photos, weights and config: (a) the sequential way of the paper's program, (b) a good single-process loop, (c)
+each stage alone at its best batch, (d) `occpipe clean` as it is, and on Ray. A rate counts from the start of a process to
+its end, models and Ray included. The bound counts neither: on a CPU it is the cores divided by the CPU seconds of all
+stages, on a GPU the rate of the slowest stage. `--seeds` runs all of it again in another order of the photos; medians are
+given, and the range beside them. Reads from one stage to the next are counted in bytes of Arrow tables, which is what goes
+through Ray's object store.
+With `--device cuda` the models are EoMT-L and LaMa with random weights of the real sizes: what they cost is measured, not
+what they see. The GPU's own clock (CUDA events) times the stages, and nvidia-smi says how busy it is in a run. There was no
+GPU where this was written: that part has run with small nets on a CPU (`--device cpu --random`), and on no GPU.
+Run: python benchmarks/throughput.py --photos DIR --limit 1000 --json FILE [--seeds 3] [--device cuda] [--plot FILE.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks.corpus import MB, ROOT, observe
+from benchmarks.machine import cpu_model, free_share, gpu_name
+from benchmarks.stages import measure_stages
+from occpipe.config import Config
+from occpipe.config_file import load_config
+from occpipe.ledger import PARTS
+from occpipe.plan import POOLS, STAGES, Machine, Overhead, Rates
+
+WAYS = ("sequential", "loop", "occpipe", "ray")
+BATCHES = (8, 32)
+FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
+HOOKS = ROOT / "benchmarks" / "hooks"
+NOTHING = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One way, from the start of its process to its end; of (a), what an inpainter that sees empty masks would save."""
+
+    images_per_s: float
+    seconds: float
+    first_row_s: float | None
+    peak_mb: int
+    object_store_mb: int
+    idle_s: float = 0.0
+    gpu_busy: float | None = None
+
+
+def random_models(folder: Path, device: str) -> list[str]:
+    """Models of the real sizes on a GPU, small ones on a CPU, as overrides; this process and its children accept them."""
+    os.environ["OCCPIPE_RANDOM_WEIGHTS"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(HOOKS), str(ROOT)))
+    from benchmarks.hooks.sitecustomize import install
+    from benchmarks.shapes import EOMT_L, SMALL, save_eomt, save_lama
+
+    install()
+    folder.mkdir()
+    save_eomt(folder / "eomt", EOMT_L if device == "cuda" else SMALL)
+    save_lama(folder / "big-lama.pt", *(() if device == "cuda" else (4, 1)))
+    models = [f"segmenter.model=hf:{folder}/eomt", "inpainter.model=big-lama", f"weights.dir={folder}"]
+    return [*models, f"segmenter.device={device}", f"inpainter.device={device}", "policy.remove=[cat]"]
+
+
+class Busy:
+    """How busy nvidia-smi says the first GPU is, looked at once a second; the middle half of a run counts."""
+
+    def __enter__(self) -> Self:
+        command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-l", "1"]
+        found = shutil.which(command[0])
+        self._watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if found else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.share: float | None = None
+        if self._watch:
+            self._watch.terminate()
+            shares = [int(line) / 100 for line in self._watch.communicate()[0].split() if line.isdigit()]
+            middle = shares[len(shares) // 4 : -len(shares) // 4] or shares
+            self.share = statistics.mean(middle) if middle else None
+
+
+def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> Timed:
+    """Run one way and watch it."""
+    if way in ("sequential", "loop"):
+        command = [sys.executable, str(ROOT / "benchmarks" / "ways.py"), way, str(photos), str(output), str(config)]
+        first = None
+    else:
+        command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", str(config)]
+        command += ["--set", "ray.from_images=0"] if way == "ray" else []
+        first = (output / PARTS, "*.parquet")
+    with Busy() as gpu:
+        seen = observe(command, first, {"PYTHONPATH": str(ROOT), **os.environ, **FAIR})
+    idle = json.loads((output / "way.json").read_text()).get("idle_s", 0.0) if first is None else 0.0
+    rate = count / seen.seconds
+    memory, store = seen.memory // MB, seen.object_store // MB
+    return Timed(rate, seen.seconds, seen.first_s, memory, store, idle, gpu.share)
+
+
+def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates, float]:
+    """Each stage alone with all cores, at the batch size at which it costs least; and the bytes between the stages."""
+    tried = []
+    for size in BATCHES:
+        sizes = {name: getattr(config.placement, name).model_copy(update=_placed(name, size)) for name in STAGES}
+        placed = config.model_copy(update={"placement": config.placement.model_copy(update=sizes)})
+        tried.append(measure_stages(placed, photos, scratch / f"stages{size}"))
+    best = dict(tried[0])
+    for name in (*STAGES, "untouched"):
+        cost = "worker_s" if gpu_name() else "cpu_s"
+        best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
+    machine = Machine(cpus=os.cpu_count() or 1, cpu_model=cpu_model(), gpu=gpu_name(), free=1.0)
+    between = best.pop("bytes_between")
+    return Rates(config=config.digest, machine=machine, overhead=NOTHING, **best), between
+
+
+def _placed(name: str, size: int) -> dict[str, int]:
+    return {"batch_size": size, "threads": os.cpu_count() or 1} if name in POOLS else {"batch_size": size}
+
+
+def bound_of(rates: Rates) -> float:
+    """Images/s that nothing could pass: all cores at work on nothing but the stages, or the slowest stage of a GPU."""
+    if rates.machine.gpu:
+        return 1 / max(rates.of(name).worker_s for name in STAGES)
+    return rates.machine.cpus / rates.cpu_s
+
+
+def shuffled(folder: Path, config: Config, limit: int, seed: int, into: Path) -> list[Path]:
+    """Links to photos in an order of their own, which their names keep; small corpora are gone through again."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
+    if not found:
+        raise SystemExit(f"{folder}: no photo there")
+    order = np.random.default_rng(seed).permutation(len(found))
+    into.mkdir()
+    for number in range(limit):
+        source = found[order[number % len(found)]]
+        (into / f"{number:06d}{source.suffix}").symlink_to(source.resolve())
+    return sorted(into.iterdir())
+
+
+def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[str], sample: int) -> dict[str, Any]:
+    """All ways on one order of the photos."""
+    with tempfile.TemporaryDirectory(prefix="throughput-") as name:
+        scratch = Path(name)
+        photos = shuffled(folder, config, limit, seed, scratch / "photos")
+        settings = scratch / "config.yaml"
+        settings.write_text(config.model_dump_json())
+        timed, free = {}, [free_share(0)]
+        for way in ways:
+            timed[way] = run_way(way, scratch / "photos", scratch / way, settings, limit)
+            print(f"  {way:10} {timed[way].images_per_s:6.2f} images/s  {timed[way]}", flush=True)
+        rates, between = best_rates(config, photos[:: max(1, limit // sample)], scratch)
+        free.append(free_share(0))
+    bound = bound_of(rates)
+    print(f"  bound      {bound:6.2f} images/s", flush=True)
+    done, first = timed["occpipe"], timed.get("sequential")
+    made = {
+        "seed": seed,
+        "free_cores": sum(free) / len(free),
+        "bound_images_per_s": bound,
+        "images_per_s": done.images_per_s,
+        "efficiency": done.images_per_s / bound,
+        "peak_mb": done.peak_mb,
+        "first_row_s": done.first_row_s,
+        "object_store_bytes_per_image": between,
+    }
+    if first:
+        made["vs_sequential"] = done.images_per_s / first.images_per_s
+        made["vs_sequential_that_skips"] = done.images_per_s * (first.seconds - first.idle_s) / limit
+    if "loop" in timed:
+        made["vs_loop"] = done.images_per_s / timed["loop"].images_per_s
+    if done.gpu_busy is not None:
+        made["gpu_busy"] = done.gpu_busy
+    if "ray" in timed:
+        made["efficiency_on_ray"] = timed["ray"].images_per_s / bound
+        made["first_row_on_ray_s"] = timed["ray"].first_row_s
+    return made | {"ways": {way: asdict(one) for way, one in timed.items()}, "rates": rates.model_dump(mode="json")}
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure over the runs, and its range."""
+    names = [name for name, value in runs[0].items() if isinstance(value, float | int) and name != "seed"]
+    values = {name: [run[name] for run in runs] for name in names}
+    medians = {name: round(statistics.median(found), 3) for name, found in values.items()}
+    return medians | {"range": {name: [round(min(v), 3), round(max(v), 3)] for name, v in values.items()}}
+
+
+def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """The rates of all ways beside the bound: the median as a bar, each run as a dot."""
+    from matplotlib.figure import Figure
+
+    bars = {way: [run["ways"][way]["images_per_s"] for run in runs] for way in runs[0]["ways"]}
+    bars["bound"] = [run["bound_images_per_s"] for run in runs]
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for at, (way, rates) in enumerate(bars.items()):
+        median = statistics.median(rates)
+        axes.barh(at, median, color="0.75" if way == "bound" else "C0")
+        axes.plot(rates, [at] * len(rates), "k.", markersize=5)
+        axes.text(median, at - 0.28, f" {median:.1f}")
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("images/s, from the start of the process to its end")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run, print, write the JSON and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="A folder; the demo's photos by default.")
+    parser.add_argument("--limit", type=int, default=64)
+    parser.add_argument("--config", help="By default local, and gpu with --device cuda.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--random", action="store_true", help="Random weights on a CPU as well, of small nets.")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="An order of the photos each.")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--sample", type=int, default=100, help="Photos that the bound is measured on.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    wanted = parser.parse_args()
+    if wanted.device == "cuda" and gpu_name() is None:
+        raise SystemExit("--device cuda: there is no GPU here, and nothing was measured")
+    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        if wanted.photos is None:
+            wanted.photos = Path(folder) / "demo"
+            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", wanted.photos], check=True)
+        named = wanted.config or ("gpu" if wanted.device == "cuda" else "local")
+        if wanted.random or wanted.device == "cuda":
+            wanted.overrides = [*random_models(Path(folder) / "models", wanted.device), *wanted.overrides]
+        config = load_config(named, wanted.overrides)
+        runs = []
+        for seed in wanted.seeds:
+            print(f"order {seed}", flush=True)
+            runs.append(one_run(config, wanted.photos, wanted.limit, seed, wanted.ways, wanted.sample))
+    made = {"photos": wanted.limit, "machine": runs[0]["rates"]["machine"], **summary(runs), "runs": runs}
+    if wanted.json:
+        wanted.json.write_text(json.dumps(made, indent=1) + "\n")
+    if wanted.plot:
+        plot(runs, wanted.plot)
+    print(json.dumps({name: value for name, value in made.items() if name != "runs"}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A run without Ray: chunks, and what becomes of images whose process dies. The real models run in test_pipeline.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from occpipe.config import Config, RayRuntime
+from occpipe.config_file import load_config
+from occpipe.crew import MOST_ROWS, Crew
+from occpipe.errors import RunError
+from occpipe.ledger import part_keys, read_parquet
+from occpipe.pipeline import needs_ray
+from occpipe.schemas import MANIFEST
+from occpipe.stages.discover import image_id
+from occpipe.stages.sink import Sink
+from occpipe.storage import open_store
+
+
+def manifest(*names: str, size: int = 1000) -> pa.Table:
+    count = len(names)
+    return pa.table([[*map(image_id, names)], [*names], [size] * count, [""] * count], schema=MANIFEST)
+
+
+def crew(folder: Path, count: int, config: Config | None = None, stop: Event | None = None) -> Crew:
+    sink = Sink(open_store(str(folder / "out")).uri, "images", 1, "copy", 2)
+    return Crew(config or Config(), str(folder), sink, count, stop)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run over images of these names with fake models: their published rows by name, and the thin rows."""
+    monkeypatch.setattr("occpipe.crew.START", "from tests.crew_worker import main; main()")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def clean(*names: str, stop: Event | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        thin = pa.concat_tables(crew(tmp_path, len(names), stop=stop).rows([manifest(*names)]))
+        store = open_store(str(tmp_path / "out"))
+        parts = [read_parquet(store, key).to_pylist() for key in part_keys(store)]
+        return {row["uri"]: row for part in parts for row in part}, thin.column("uri").to_pylist()
+
+    return clean
+
+
+def seen(folder: Path) -> list[list[str]]:
+    """Of each image in work, in order, the process and the name."""
+    return [line.split() for line in (folder / "seen").read_text().splitlines()]
+
+
+def test_each_image_is_done_once_on_two_processes(run: Any, tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(40)]
+    rows, thin = run(*names)
+    assert sorted(thin) == sorted(rows) == sorted(names)
+    assert {row["status"] for row in rows.values()} == {"unchanged"}
+    processes, looked_at = zip(*seen(tmp_path), strict=True)
+    assert sorted(looked_at) == sorted(names)
+    assert len({*processes}) == 2
+
+
+def test_poison_costs_itself_and_bad_luck_nothing(run: Any, tmp_path: Path) -> None:
+    rows, thin = run("a.jpg", "poison.jpg", "b.jpg", "unlucky.jpg", "c.jpg", "d.jpg")
+    assert sorted(thin) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "poison.jpg", "unlucky.jpg"]
+    assert {name for name, row in rows.items() if row["status"] == "error"} == {"poison.jpg"}
+    assert rows["poison.jpg"]["reason"] == "crashed"
+    assert rows["poison.jpg"]["error"]["stage"] == "segment"
+    assert rows["poison.jpg"]["error"]["message"] == "its process died 3 times while it was in work"
+    assert sum(name == "poison.jpg" for _, name in seen(tmp_path)) == 3
+
+
+def test_what_is_wrong_with_more_than_an_image_ends_the_run(run: Any) -> None:
+    with pytest.raises(RunError, match=r"^a worker failed: OSError: \[Errno 28\] No space left on device$"):
+        run("a.jpg", "broken.jpg")
+
+
+def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occpipe.crew.START", "raise SystemExit('no such module')")
+    with pytest.raises(RunError, match="a worker failed: no such module"):
+        list(crew(tmp_path, 1).rows([manifest("a.jpg")]))
+
+
+def test_nothing_is_begun_once_the_run_is_to_stop(run: Any, tmp_path: Path) -> None:
+    stop = Event()
+    stop.set()
+    with pytest.raises(pa.ArrowInvalid, match="at least one table"):  # not a row was made
+        run("a.jpg", "b.jpg", stop=stop)
+    assert not (tmp_path / "seen").exists()
+
+
+def test_chunks_are_large_first_and_small_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    names = [f"{number}.jpg" for number in range(1000)]
+    sizes = [len(chunk) for chunk in crew(tmp_path, 1000)._chunks([manifest(*names[:600]), manifest(*names[600:])])]
+    assert sum(sizes) == 1000
+    assert sizes[0] == MOST_ROWS
+    assert sizes[-6:] == [1] * 6
+    assert len(sizes) < 50
+
+
+def test_a_chunk_holds_no_more_bytes_than_a_block(tmp_path: Path) -> None:
+    config = Config(ray=RayRuntime(block_mb=1))
+    large = manifest(*(f"{number}.jpg" for number in range(100)), size=400_000)
+    assert {len(chunk) for chunk in crew(tmp_path, 100, config)._chunks([large])} == {1, 2}
+
+
+def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    made = crew(tmp_path, 1000)
+    assert (made._count, made._threads) == (4, 4)
+    assert made._job.config.placement.segment.threads == 4
+    assert crew(tmp_path, 3)._count == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "wanted"),
+    [
+        ((), 9_999, False),
+        ((), 10_000, True),
+        (("ray.from_images=0",), 1, True),
+        (("ray.address=auto",), 1, True),
+        (("placement.segment.num_gpus=1",), 1, True),
+    ],
+)
+def test_ray_is_for_what_needs_it(
+    settings: tuple[str, ...], images: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert needs_ray(load_config("local", settings), images) is wanted
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert needs_ray(load_config("local", settings), images)
