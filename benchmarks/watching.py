@@ -1,0 +1,53 @@
+"""What watching a run costs: CPU time of a worker for telling the journal of a batch, and of the driver for a look at it.
+
+CPU seconds of the process that tells or looks, so that what else runs on the machine counts for little.
+Run: python benchmarks/watching.py [--batches 2000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import ray
+
+from occpipe.cluster import ray_session
+from occpipe.config_file import load_config
+from occpipe.figures import BatchDone
+from occpipe.gauges import cpu_use, gpu_use
+from occpipe.journal import start_journal, telling
+from occpipe.metrics import Metrics
+from occpipe.plan import STAGES
+from occpipe.summary import Made
+from occpipe.watch import Watch
+
+LOOKS = 50
+
+
+def main() -> None:
+    """Tell, look, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=2000)
+    batches = parser.parse_args().batches
+    config = load_config()
+    with ray_session(config.ray):
+        journal = start_journal()
+        tell, watch = telling(journal), Watch(Made(), batches, time.monotonic(), config.placement)
+        metrics = Metrics("/benchmark")
+        ray.get(journal.figures.remote())
+        begun = time.process_time()
+        for number in range(batches):
+            tell("report", BatchDone(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use()))
+        told = time.process_time() - begun
+        begun = time.process_time()
+        for _ in range(LOOKS):
+            stages, free = ray.get(journal.figures.remote()), ray.available_resources()
+            metrics.publish(watch.tick(stages, free, time.monotonic()))
+        looked = time.process_time() - begun
+    print(
+        f"a batch: {1000 * told / batches:.2f} ms of a worker's CPU; a look, once a second: {1000 * looked / LOOKS:.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
