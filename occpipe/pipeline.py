@@ -74,7 +74,7 @@ def clean_corpus(
         made, index = Made(), IndexWriter(store, run)
         if found.pending:
             sink = Sink(store.uri, version.images, run, config.output.unchanged, config.placement.sink.threads)
-            engine = _on_a_cluster if needs_ray(config, found.pending) else _on_this_machine
+            engine = _with_ray if needs_ray(config, found.pending) else _without_ray
             with engine(config, found, sink, stop) as batches:
                 on_progress(Tick(made.statuses, found.pending, time.monotonic() - started))
                 for batch in batches:
@@ -104,14 +104,14 @@ def needs_ray(config: Config, images: int) -> bool:
 
 
 @contextlib.contextmanager
-def _on_this_machine(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
+def _without_ray(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
     crew = Crew(config, found.root, sink, found.pending, stop)
     with contextlib.closing(crew.rows(manifest_rows(open_store(sink.output), found))) as batches:
         yield batches
 
 
 @contextlib.contextmanager
-def _on_a_cluster(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
+def _with_ray(config: Config, found: Discovery, sink: Sink, stop: Event | None) -> Iterator[Iterator[pa.Table]]:
     from occpipe.on_ray import on_ray  # whose import takes seconds
 
     with on_ray(config, found, sink, stop) as batches:
