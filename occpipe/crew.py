@@ -95,6 +95,7 @@ class Crew:
         self._deaths: Counter[int] = Counter()
         self._suspects: deque[pa.Table] = deque()
         self._alone: set[int] = set()
+        self._patience_s = config.ray.no_progress_timeout_s
         self._number, self._dealt = 0, False
         self._workers: list[_Worker] = []
         self._tally = Tally()
@@ -115,7 +116,10 @@ class Crew:
                 nothing_left = self._stop.is_set() or (self._dealt and not self._suspects)
                 if nothing_left and not any(worker.chunks for worker in self._workers):
                     break
-                for connection in wait([worker.connection for worker in self._workers]):
+                heard = wait([worker.connection for worker in self._workers], self._patience_s)
+                if not heard:
+                    raise RunError(f"no stage of any image ended within {self._patience_s} s")
+                for connection in heard:
                     (worker,) = (one for one in self._workers if one.connection is connection)
                     yield from self._hear(worker)
             whole = True
@@ -148,9 +152,11 @@ class Crew:
         if not worker.ready:
             raise RunError(f"a worker failed: {worker.last_line()}")
         for number, rows in worker.chunks.items():
-            stage = worker.at.get(number)
-            self._deaths.update(rows.column("image_id").to_pylist() if stage else ())
-            self._suspects.extend(self._suspect(rows.slice(row, 1), stage or "fetch") for row in range(len(rows)))
+            if (stage := worker.at.get(number)) is None:  # it waited behind what was in work
+                self._suspects.append(rows)
+                continue
+            self._deaths.update(rows.column("image_id").to_pylist())
+            self._suspects.extend(self._suspect(rows.slice(row, 1), stage) for row in range(len(rows)))
         worker.end(at_once=True)
         self._workers[self._workers.index(worker)] = _Worker(self._job, self._threads)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from threading import Event
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -15,14 +14,13 @@ from occpipe.capacity import check_capacity
 from occpipe.cluster import configure_data, one_line_failures, ray_session
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.journal import Guard, GuardedInpaint, GuardedSegment, Stoppable, Timed, start_journal
-from occpipe.recipe import Recipe
+from occpipe.recipe import Work
 from occpipe.stages.discover import Discovery
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.relate import Relate
 from occpipe.stages.sink import Sink
 from occpipe.stages.source import ManifestSource
-from occpipe.summary import Tick
-from occpipe.watch import Watch, watching
+from occpipe.watch import watching
 
 
 class Stage(Protocol):
@@ -32,21 +30,14 @@ class Stage(Protocol):
 
 
 @contextlib.contextmanager
-def on_ray(
-    recipe: Recipe,
-    config: Config,
-    found: Discovery,
-    sink: Sink,
-    watch: Watch,
-    stop: Event | None,
-    on_progress: Callable[[Tick], None],
-) -> Iterator[Iterator[pa.Table]]:
+def on_ray(work: Work) -> Iterator[Iterator[pa.Table]]:
     """The thin rows of a run on Ray, as they are written. Raises CapacityError; RunError where a worker fails for good."""
+    config, make = work.config, work.recipe.build or build
     with ray_session(config.ray), one_line_failures():
-        check_capacity(config.placement, config.ray.capacity_timeout_s, recipe.stages)
+        check_capacity(config.placement, config.ray.capacity_timeout_s, work.recipe.stages)
         journal = start_journal()
-        rows = (recipe.build or build)(config, found, sink, journal)
-        with watching(watch, journal, sink.output, stop, on_progress):
+        rows = make(config, work.found, work.sink, journal)
+        with watching(work.watch, journal, work.sink.output, work.stop, work.on_progress):
             yield rows.iter_batches(batch_format="pyarrow", batch_size=None)
 
 

@@ -33,8 +33,8 @@ from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import load_relations
-from occpipe.recipe import Options, Recipe, of_corpus
-from occpipe.stages.discover import Discovery, discover, manifest_rows
+from occpipe.recipe import Options, Recipe, Work, of_corpus
+from occpipe.stages.discover import discover, manifest_rows
 from occpipe.stages.fetch import Fetch
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.publish import publish
@@ -91,8 +91,8 @@ def run(
             sink = Sink(store.uri, images, number, config.output.unchanged, config.placement.sink.threads)
             on_ray = recipe.build is not None or needs_ray(config, found.pending)
             watch = Watch(made, found.pending, started, config.placement if on_ray else None, recipe.stages)
-            engine = _on_a_cluster if on_ray else _on_this_machine
-            with engine(recipe, config, found, sink, watch, stop, on_progress) as batches:
+            work = Work(recipe, config, found, sink, watch, on_progress, stop)
+            with _with_ray(work) if on_ray else _without_ray(work) as batches:
                 for batch in batches:
                     lock.check()
                     made.add(batch)
@@ -118,23 +118,16 @@ def needs_ray(config: Config, images: int) -> bool:
 
 
 @contextlib.contextmanager
-def _on_this_machine(
-    _: Recipe,
-    config: Config,
-    found: Discovery,
-    sink: Sink,
-    watch: Watch,
-    stop: Event | None,
-    on_progress: Callable[[Tick], None],
-) -> Iterator[Iterator[pa.Table]]:
-    crew = Crew(config, found.root, sink, found.pending, stop)
-    with contextlib.closing(crew.rows(manifest_rows(open_store(sink.output), found))) as batches:
-        yield watch.along(batches, crew.figures, on_progress)
+def _without_ray(work: Work) -> Iterator[Iterator[pa.Table]]:
+    crew = Crew(work.config, work.found.root, work.sink, work.found.pending, work.stop)
+    manifest = manifest_rows(open_store(work.sink.output), work.found)
+    with contextlib.closing(crew.rows(manifest)) as batches:
+        yield work.watch.along(batches, crew.figures, work.on_progress)
 
 
 @contextlib.contextmanager
-def _on_a_cluster(*run: object) -> Iterator[Iterator[pa.Table]]:
+def _with_ray(work: Work) -> Iterator[Iterator[pa.Table]]:
     from occpipe.on_ray import on_ray  # whose import takes seconds
 
-    with on_ray(*run) as batches:  # type: ignore[arg-type]  # as above
+    with on_ray(work) as batches:
         yield batches

@@ -15,6 +15,7 @@ from occpipe.stages.sink import Sink
 from occpipe.storage import Entry, open_store
 from occpipe.summary import Tick
 from occpipe.versions import CLEAN, SCAN, Origin
+from occpipe.watch import Watch
 
 if TYPE_CHECKING:
     from ray.data import Dataset  # whose import takes seconds
@@ -46,6 +47,19 @@ class Recipe:
     entries: Iterator[Entry]
     stages: tuple[str, ...]
     build: Build | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done with the images that were found, who watches it, and what ends it early."""
+
+    recipe: Recipe
+    config: Config
+    found: Discovery
+    sink: Sink
+    watch: Watch
+    on_progress: Callable[[Tick], None]
+    stop: Event | None
 
 
 def of_corpus(config: Config, input_uri: str, output_uri: str, *, scan: bool = False) -> Recipe:
