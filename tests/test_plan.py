@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from benchmarks.stages import Moment, overhead
+from benchmarks.overheads import Moment, overhead
 from occpipe.cli import app
 from occpipe.cli_plan import advice, duration, scaled, sentences
 from occpipe.config import Config, Placement, PoolPlacement, SegmentPlacement
 from occpipe.errors import CapacityError, ConfigError
-from occpipe.plan import MAX_READ_TASKS, POOLS, STAGES, UNIT_ROWS, Cluster, Rates, block_rows, make_plan, read_rates
+from occpipe.placing import POOLS, STAGES
+from occpipe.plan import MAX_READ_TASKS, UNIT_ROWS, Cluster, block_rows, make_plan
+from occpipe.rates import Rates, read_rates
 from occpipe.stages import discover, source
 
 LAPTOP = Cluster(nodes=1, cpus=4)
