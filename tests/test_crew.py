@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -151,6 +153,13 @@ def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkey
     assert (made._count, made._threads) == (4, 4)
     assert made._job.config.placement.segment.threads == 4
     assert crew(tmp_path, 3)._count == 3
+
+
+def test_it_starts_without_what_it_does_not_need() -> None:
+    """Nor do a dry run of `apply` and a plan need Ray's seconds; models load torch when they are loaded."""
+    modules = "occpipe.cli, occpipe.pipeline, occpipe.worker, occpipe.apply, occpipe.dry_run, occpipe.report"
+    code = f"import sys, {modules}; print([m for m in ('ray', 'duckdb', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
