@@ -1,10 +1,12 @@
 """What each stage costs alone, and what the pipeline adds to it: the file of rates that `occpipe plan` reads.
 
 Each stage runs here as in the pipeline (its class, batches, threads and niceness) but outside Ray, over a sample of photos;
-one `occpipe clean` over the same photos, in `--blocks` blocks of 64, is watched from outside. What the whole process tree
-burns beside the stages while blocks come out one after another is the pipeline's; what precedes the first block and
-follows the last one is the start and the end. Runs that do nothing say what a block costs the driver, and processes that
-only spin, what share of the cores other work leaves: the rates hold for a machine that is as busy.
+one `occpipe clean` on Ray over the same photos, in `--blocks` blocks of 64, is watched from outside. What the whole process
+tree burns beside the stages while blocks come out one after another is the pipeline's; what precedes the first block and
+follows the last one is the start and the end. Runs that do nothing say what a block costs the driver. Without Ray rows come
+out almost one by one, and it is two runs, of one block and of all, whose difference is what an image costs; what is left of
+the first is the start and the end. Processes that only spin say what share of the cores other work leaves: the rates hold
+for a machine that is as busy.
 Run: python benchmarks/stages.py [PHOTOS] [--config local] [--set KEY=VALUE] [--count 60] [--blocks 4] [--json FILE]
 """
 
@@ -17,26 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from benchmarks.machine import NICENESS, cpu_model, free_share, gpu_name
-from occpipe.cluster import configure_data, ray_session
+from benchmarks.overheads import crew_overhead, driver_seconds, overhead, watch, watch_crew
 from occpipe.config import Config
 from occpipe.config_file import load_config
-from occpipe.ledger import PARTS
 from occpipe.models import load_inpainter, load_segmenter, pick_device, set_threads
-from occpipe.plan import POOLS, STAGES, UNIT_ROWS, Machine, Overhead, Rates, Seconds
+from occpipe.placing import wants_ray
+from occpipe.plan import UNIT_ROWS
+from occpipe.rates import Machine, Overhead, Rates, Seconds
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import image_id
 from occpipe.stages.fetch import Fetch
@@ -48,7 +46,6 @@ from occpipe.stages.sink import Sink
 ROOT = Path(__file__).parents[1]
 MASKS = 8  # photos with a removal that inpaint is measured on; with fewer, bolder cuts give more
 CUTS = (0.24, 0.5, 1.0)
-EMPTY_BLOCKS = (10, 110)
 Stage = Callable[[pa.Table], pa.Table]
 
 
@@ -136,98 +133,6 @@ def _masked(table: pa.Table) -> pa.ChunkedArray:
     return pc.and_(table.column("mask").is_valid(), table.column("status").is_null())
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A run, seen from outside: seconds since its start, rows written, CPU seconds of all its processes."""
-
-    seconds: float
-    rows: int
-    cpu: float
-
-
-def watch(config: str, overrides: list[str], photos: Path, output: Path) -> Iterator[Moment]:
-    """Run `occpipe clean`, and yield a moment whenever rows come out, and one for its end."""
-    command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", config]
-    command += [part for setting in (*overrides, "ray.from_images=0") for part in ("--set", setting)]
-    begun = time.monotonic()
-    run = subprocess.Popen(command, cwd=ROOT)
-    root, burnt, written = psutil.Process(run.pid), dict[int, float](), dict[Path, int]()
-    while run.poll() is None:
-        new = {part for part in output.glob(f"{PARTS}/*.parquet") if part.name[0] != "."} - written.keys()
-        if new:
-            now = time.monotonic() - begun
-            for process in (root, *root.children(recursive=True)):
-                try:
-                    spent = process.cpu_times()
-                except psutil.Error:
-                    continue  # it has ended; what it burnt before counts
-                burnt[process.pid] = spent.user + spent.system
-            written |= {part: pq.read_metadata(part).num_rows for part in new}
-            yield Moment(now, sum(written.values()), sum(burnt.values()))
-        time.sleep(0.1)
-    if run.returncode:
-        raise SystemExit(run.returncode)
-    yield Moment(time.monotonic() - begun, sum(written.values()), sum(burnt.values()))
-
-
-def overhead(moments: list[Moment], alone: Rates, driver_s: float) -> Overhead:
-    """What a watched run has beside the seconds that its stages take alone.
-
-    From the first block to the last but one all stages have work; while the last one is in work, the first ones idle.
-    """
-    *written, end = moments
-    first = written[0]
-    last = [moment for moment in written if moment.rows <= end.rows - UNIT_ROWS or moment is first][-1]
-    images = last.rows - first.rows
-    if not images:
-        raise SystemExit("the run came out in too few blocks: give --blocks 4 or more")
-    cpu = max(0.0, (last.cpu - first.cpu) / images - alone.cpu_s)
-    per_image = (last.seconds - first.seconds) / images
-    cores = alone.machine.cpus * alone.machine.free
-    shared = (alone.cpu_s + cpu) / cores  # what competing for cores explains is no cost of a worker
-    worker = max(0.0, per_image - max(shared, *(alone.of(name).worker_s for name in POOLS)))
-    line = sum(alone.of(name).worker_s for name in STAGES) + len(POOLS) * worker
-    print(f"the run: {per_image:.4f} s an image while all stages work, of which the cores explain {shared:.4f}")
-    for moment in moments:
-        print(f"  {moment.seconds:6.1f} s {moment.rows:5} rows {moment.cpu:7.1f} CPU s")
-    return Overhead(
-        start_s=max(0.0, first.seconds - first.rows * line),
-        end_s=end.seconds - written[-1].seconds,
-        cpu_s=cpu,
-        worker_s=worker,
-        driver_s=driver_s,
-    )
-
-
-class Nothing:
-    """A stage that does nothing."""
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return batch
-
-
-def driver_seconds(config: Config) -> float:
-    """CPU seconds of the driver for a block on its way through all stages, from runs of two lengths that do nothing.
-
-    An upper bound: on few cores it waits for its workers here too, and looks up now and then while it waits.
-    """
-    spent = []
-    with ray_session(config.ray):
-        configure_data(config.ray)
-        for blocks in EMPTY_BLOCKS:
-            rows = ray.data.range(blocks, override_num_blocks=blocks)
-            for name in STAGES:
-                at = getattr(config.placement, name)
-                how = ActorPoolStrategy(size=1) if name in POOLS else TaskPoolStrategy()
-                work = Nothing if name in POOLS else Nothing().__call__
-                rows = rows.map_batches(work, batch_format="pyarrow", num_cpus=at.num_cpus, compute=how)
-            begun = time.process_time()
-            for _ in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-                pass
-            spent.append(time.process_time() - begun)
-    return max(0.0, (spent[1] - spent[0]) / (EMPTY_BLOCKS[1] - EMPTY_BLOCKS[0]))
-
-
 def sample_of(folder: Path, config: Config, count: int, blocks: int, scratch: Path) -> list[Path]:
     """An even spread of a folder's photos, copied, and copied again for a run of so many blocks; returns the sample."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
@@ -262,8 +167,15 @@ def main() -> None:
         sample = sample_of(wanted.photos, config, wanted.count, wanted.blocks, scratch / "photos")
         driver_s = driver_seconds(config)
         free = [free_share()]
-        moments = list(watch(wanted.config, wanted.overrides, scratch / "photos", scratch / "run"))
+        on_ray = [*wanted.overrides, "ray.from_images=0"]
+        moments = list(watch(wanted.config, on_ray, scratch / "photos", scratch / "run"))
         free.append(free_share())
+        free_for_crew, ends = [free_share(0)], []
+        without_ray = [*wanted.overrides, f"ray.from_images={sys.maxsize}"]
+        if not wants_ray(load_config(wanted.config, without_ray), 1):
+            for name, more in (("few", ("--limit", str(UNIT_ROWS))), ("many", ())):
+                ends.append(watch_crew(wanted.config, without_ray, scratch / "photos", scratch / name, *more))
+            free_for_crew.append(free_share(0))
         os.nice(NICENESS - os.nice(0))  # for good, so last
         stages = measure_stages(config, sample, scratch / "stages")
         print(f"{stages.pop('bytes_between'):.0f} bytes an image between the stages")
@@ -273,6 +185,11 @@ def main() -> None:
     nothing = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
     alone = Rates(config=config.digest, machine=machine, overhead=nothing, **stages)
     rates = alone.model_copy(update={"overhead": overhead(moments, alone, driver_s)})
+    if ends:
+        (few, end_s), (many, _) = ends
+        share = sum(free_for_crew) / len(free_for_crew)
+        crew = crew_overhead(few, many, end_s, alone, round(share, 3), config.placement)
+        rates = rates.model_copy(update={"crew": crew})
     text = rates.model_dump_json(indent=1) + "\n"
     if wanted.json:
         wanted.json.write_text(text)

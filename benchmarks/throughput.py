@@ -35,7 +35,8 @@ from benchmarks.stages import measure_stages
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.ledger import PARTS
-from occpipe.plan import POOLS, STAGES, Machine, Overhead, Rates
+from occpipe.placing import POOLS, STAGES
+from occpipe.rates import Machine, Overhead, Rates
 
 WAYS = ("sequential", "loop", "occpipe", "ray")
 BATCHES = (8, 32)

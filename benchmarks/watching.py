@@ -17,7 +17,7 @@ from occpipe.figures import BatchDone
 from occpipe.gauges import cpu_use, gpu_use
 from occpipe.journal import start_journal, telling
 from occpipe.metrics import Metrics
-from occpipe.plan import STAGES
+from occpipe.placing import STAGES
 from occpipe.summary import Made
 from occpipe.watch import Watch
 

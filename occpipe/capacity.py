@@ -17,7 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from occpipe.config import Placement, PoolPlacement, TaskPlacement
 from occpipe.errors import CapacityError
-from occpipe.plan import POOLS, STAGES
+from occpipe.placing import POOLS, STAGES
 
 _EPSILON = 1e-6
 _POLL_S = 2.0

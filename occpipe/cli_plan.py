@@ -18,7 +18,9 @@ from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.config import Config, Placement, threads_on
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
-from occpipe.plan import POOLS, STAGES, UNLIMITED, Cluster, Plan, Rates, make_plan, read_rates
+from occpipe.placing import MOST_WORKERS, POOLS, STAGES, wants_ray
+from occpipe.plan import UNLIMITED, Cluster, Plan, make_plan, plan_without_ray
+from occpipe.rates import Rates, read_rates
 
 SIMULATED_IMAGES = 100_000_000
 SIMULATED_NODES = tuple(2**power for power in range(9))
@@ -27,6 +29,7 @@ _BUSY = 0.9  # share of free cores at measuring below which it is said
 _KNOBS = {
     "cores": "add nodes, or cores to a node",
     "CPUs for tasks": "lower num_cpus of fetch, relate and sink, or add nodes",
+    "workers": f"more cores give more of them, up to {MOST_WORKERS}; for others set ray.from_images=0 and widen the pools",
     "GPUs": "add nodes",
     "driver": "raise ray.block_mb, or divide the corpus between several runs",
     "network": "add nodes, or take some with a faster network",
@@ -55,7 +58,7 @@ def plan(
     """Say how long a run will take and what it costs, what bounds it and what is idle, from measured rates.
 
     Nothing is started. The bound is the slowest of the stages, each with the workers that the config lets it have on
-    these nodes, and of what they share: cores, GPUs, the driver.
+    these nodes, and of what they share: cores, GPUs, the driver. Where the run would do without Ray, so does the plan.
     """
     measured, settings = read_rates(rates), load_config(config, overrides or ())
     had = 0 if measured.machine.gpu is None else 1
@@ -65,13 +68,16 @@ def plan(
         return
     if images is None:
         raise ConfigError("--images is missing: how many images has the corpus?")
-    made = make_plan(measured, images, cluster, settings.placement, settings.ray.block_mb)
-    lines = [*sentences(measured, made, settings), *notes(measured, settings, cluster)]
+    if nodes > 1 or wants_ray(settings, images):
+        made = make_plan(measured, images, cluster, settings.placement, settings.ray.block_mb)
+    else:
+        made = plan_without_ray(measured, images, cluster, settings.placement)
+    lines = [*sentences(measured, made, settings), *notes(measured, settings, cluster, made)]
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made) | {"says": lines}, indent=1) + "\n")
         return
     console = Console()
-    console.print(_stages_table(measured, made))
+    console.print(_stages_table(made))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -79,9 +85,11 @@ def plan(
 def advice(rates: Rates, made: Plan, settings: Config) -> str:
     """What bounds a plan and what to turn to go faster, as a sentence."""
     name, at = made.bound.name, settings.placement
-    says = f"{name} {'are' if name[-1] == 's' or name == 'CPUs for tasks' else 'is'} the bound"
+    says = f"{name} {'are' if name[-1] == 's' else 'is'} the bound"
+    if name in STAGES and not made.on_ray:
+        return f"{says}: raise placement.{name}.threads."  # reading or writing: else the workers are
     if name not in STAGES:
-        other = ", or end what else runs" if name == "cores" and rates.machine.free < _BUSY else ""
+        other = ", or end what else runs" if name == "cores" and _free(rates, made) < _BUSY else ""
         return f"{says}: {_KNOBS[name]}{other}."
     key = "max_size" if name in POOLS else "max_tasks"
     freed = at.model_copy(update={name: getattr(at, name).model_copy(update={key: UNLIMITED})})
@@ -94,24 +102,28 @@ def advice(rates: Rates, made: Plan, settings: Config) -> str:
 
 
 def sentences(rates: Rates, made: Plan, settings: Config) -> Iterator[str]:
-    """What a plan comes to: the bound, what is idle, the time, the cost."""
+    """What a plan comes to: whether it is without Ray, the bound, what is idle, the time, the cost."""
+    if not made.on_ray:
+        few = f"fewer than {settings.ray.from_images:,} images (ray.from_images) on one machine's CPUs"
+        workers = made.workers("segment")
+        yield f"Without Ray, as {few}: {workers} process{'es' * (workers > 1)}, with all stages in each."
     yield advice(rates, made, settings)
     idle = [f"{1 - made.busy_share:.0%} of the cores"]
     if made.cluster.gpus:
         busy = next(bound for bound in made.bounds if bound.name == "GPUs").seconds * made.images_per_s
         idle.append(f"{1 - busy:.0%} of the GPUs")
     yield f"Idle at that rate: {', '.join(idle)}."
-    parts = (
-        f"{made.fixed_s:.0f} s to start and end, {made.fill_s:.0f} s for a block of {made.block_rows} from end to end"
-    )
+    parts = f"{made.fixed_s:.0f} s to start and end"
+    if made.on_ray:
+        parts += f", {made.fill_s:.0f} s for a block of {made.block_rows} from end to end"
     yield f"Expected: {duration(made.wall_s)} ({parts}), {made.images / made.wall_s:,.1f} images/s over all."
     yield f"Removals: in {rates.removal_share:.1%} of the images, as in a sample of {rates.images}."
     if made.cluster.price:
         yield f"Cost: {made.cost:,.2f}, or {made.cost_per_million:,.2f} for a million images."
 
 
-def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:
-    """Where the rates may not say what this plan needs."""
+def notes(rates: Rates, settings: Config, node: Cluster, made: Plan | None = None) -> Iterator[str]:
+    """Where the rates may not say what this plan needs; without a plan, what any on Ray needs of such nodes."""
     if rates.config != settings.digest:
         yield f"Note: the rates are of another config ({rates.config}); measure them with this one ({settings.digest})."
     at = settings.placement
@@ -119,12 +131,19 @@ def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:
         yield "Note: the rates were measured without a GPU, so a GPU here is as fast as that machine was without."
     if rates.machine.gpu and not node.gpus:
         yield f"Note: the rates were measured on a GPU ({rates.machine.gpu}), and these nodes have none."
-    if (threads := threads_on(int(node.cpus), at.segment.threads)) != rates.threads:
+    threads = made.threads if made else threads_on(int(node.cpus), at.segment.threads)
+    fewer = made is not None and not made.on_ray and threads < rates.threads  # which is worked out, process by process
+    if threads != rates.threads and not fewer:
         yield f"Note: the rates were measured with {rates.threads} threads in a segmenter; here it has {threads}."
     if pinned := [name for name in STAGES if getattr(at, name).labels or getattr(at, name).resources]:
         yield f"Note: the labels and resources of {', '.join(pinned)} are not counted: any stage is put on any node."
-    if rates.machine.free < _BUSY:
-        yield f"Note: other work left {rates.machine.free:.0%} of the cores when this was measured; no better is supposed."
+    if (free := _free(rates, made)) < _BUSY:
+        yield f"Note: other work left {free:.0%} of the cores when this was measured; no better is supposed."
+
+
+def _free(rates: Rates, made: Plan | None) -> float:
+    """The share of the cores for the processes of a plan: those of a run without Ray do not step back behind others."""
+    return rates.crew.free if rates.crew and made and not made.on_ray else rates.machine.free
 
 
 def duration(seconds: float) -> str:
@@ -145,6 +164,7 @@ def as_dict(made: Plan) -> dict[str, Any]:
         "images": made.images,
         "nodes": cluster.nodes,
         "gpus": cluster.nodes * cluster.gpus,
+        "ray": made.on_ray,
         "workers": {stage: made.workers(stage) for stage in STAGES},
         "bound": made.bound.name,
         "images_per_s": made.images_per_s,
@@ -192,7 +212,7 @@ def _simulate(rates: Rates, settings: Config, node: Cluster, images: int, *, as_
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _stages_table(rates: Rates, made: Plan) -> Table:
+def _stages_table(made: Plan) -> Table:
     cluster = made.cluster
     nodes = f"{cluster.nodes} node{'s' * (cluster.nodes > 1)} of {_size(cluster)}"
     table = Table(title=f"occpipe plan: {made.images:,} images on {nodes}", title_justify="left")
@@ -201,24 +221,18 @@ def _stages_table(rates: Rates, made: Plan) -> Table:
     for bound in made.bounds:
         if bound.name not in STAGES and bound.seconds == 0:
             continue
-        if bound.name == "cores":
-            table.add_section()
         where = "shared" if bound.name not in STAGES else "pool" if bound.name in POOLS else "tasks"
-        workers = str(bound.workers) if bound.name in STAGES else ""
-        each = (
-            f"{rates.of(bound.name).worker_s * 1000:,.2f}" if bound.name in STAGES else f"{bound.seconds * 1000:,.2f}"
-        )
-        style = "bold" if bound is made.bound else None
-        rate = f"{bound.images_per_s:,.1f}" if bound.seconds else "any"
         table.add_row(
             bound.name,
-            where,
-            workers,
-            each,
-            rate,
+            "workers" if bound.name in STAGES and not made.on_ray else where,
+            str(bound.workers) if bound.workers > 1 or bound.name in STAGES else "",
+            f"{bound.seconds * 1000:,.2f}",
+            f"{bound.images_per_s:,.1f}" if bound.seconds else "any",
             f"{made.images_per_s * bound.seconds / bound.workers:.0%}",
-            style=style,
+            style="bold" if bound is made.bound else None,
         )
+        if bound.name == STAGES[-1]:
+            table.add_section()
     return table
 
 

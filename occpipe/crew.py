@@ -26,12 +26,11 @@ from occpipe.errors import RunError
 from occpipe.figures import BatchDone, StageFigures, Tally
 from occpipe.images import ImageError, ImageReason
 from occpipe.journal import MAX_DEATHS
+from occpipe.placing import crew_on
 from occpipe.rows import Rows
 from occpipe.stages.sink import Sink
 from occpipe.worker import START, At, Chunk, Done, Failed, Job, Ready
 
-MOST_WORKERS = 4
-"""Each holds the models, some 900 MB with what a photo in work needs."""
 MOST_ROWS = 64
 _IN_HAND = 2
 _END_S = 10.0
@@ -87,9 +86,7 @@ class Crew:
     """The processes of a run, and the rows that are still to be dealt out; `stop` ends the dealing."""
 
     def __init__(self, config: Config, root: str, sink: Sink, pending: int, stop: Event | None = None) -> None:
-        cores = os.cpu_count() or 1
-        self._count = max(1, min(cores, MOST_WORKERS, pending))
-        self._threads = cores // self._count
+        self._count, self._threads = crew_on(os.cpu_count() or 1, pending)
         self._job = Job(_placed(config, self._threads), root, sink)
         self._most_bytes, self._left, self._stop = config.ray.block_mb << 20, pending, stop or Event()
         self._deaths: Counter[int] = Counter()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
-from occpipe.plan import POOLS, STAGES
+from occpipe.placing import POOLS, STAGES
 
 REMEMBERED = 20_000
 """Batches of a stage after which one that comes again counts as new: a task that is repeated repeats its last ones."""

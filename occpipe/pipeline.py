@@ -33,6 +33,7 @@ from occpipe.done import IndexWriter, load_done
 from occpipe.errors import RunError
 from occpipe.ledger import OutputLock, next_run
 from occpipe.models import load_relations
+from occpipe.placing import wants_ray
 from occpipe.recipe import Options, Recipe, Work, of_corpus
 from occpipe.stages.discover import discover, manifest_rows
 from occpipe.stages.fetch import Fetch
@@ -111,10 +112,10 @@ def run(
 
 
 def needs_ray(config: Config, images: int) -> bool:
-    """Whether a run is for Ray: it runs or has an address, GPUs are to be shared, or the corpus is worth its start."""
-    at, ray = config.placement, sys.modules.get("ray")
-    address = config.ray.address or os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized())
-    return bool(address or at.segment.num_gpus or at.inpaint.num_gpus or images >= config.ray.from_images)
+    """Whether a run is for Ray: one runs here already or the environment names one, or the config asks for it."""
+    ray = sys.modules.get("ray")
+    reachable = os.environ.get("RAY_ADDRESS") or (ray and ray.is_initialized())
+    return bool(reachable or wants_ray(config, images))
 
 
 @contextlib.contextmanager

@@ -8,118 +8,27 @@ the stages, which form a line, so
 
 which is exact for equal blocks and one worker a stage (the makespan of a flow shop). What it leaves out: nodes that come
 late or go, images that differ much, Ray growing its pools one by one, and the head where it is a node of its own.
+A run without Ray has equal processes that do all stages, to which images are dealt so that they end together: its block
+is an image.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from occpipe.config import Placement, PoolPlacement, TaskPlacement
+from occpipe.config import Placement, PoolPlacement, TaskPlacement, threads_on
 from occpipe.errors import CapacityError, ConfigError
+from occpipe.placing import POOLS, STAGES, crew_on
+from occpipe.rates import Rates
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
-
-STAGES = ("fetch", "segment", "relate", "inpaint", "sink")
-POOLS = ("segment", "inpaint")
 UNIT_ROWS = 64
-"""Images of the smallest block and read tasks at most, as discover has them (a test compares): importing it starts Ray."""
+"""Images of the smallest block and read tasks at most, as discover and the source have them (a test compares): importing
+the source takes Ray's seconds."""
 MAX_READ_TASKS = 4_096
 UNLIMITED = 1_000_000
 """Workers that no cluster has: a pool of that `max_size` grows as far as the nodes allow."""
 _EPSILON = 1e-9
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Seconds(_Part):
-    """What an image costs in a stage alone, in seconds: of the worker that has it, of CPU cores, and of a GPU."""
-
-    worker_s: Amount
-    cpu_s: Amount
-    gpu_s: Amount = 0
-
-
-class Machine(_Part):
-    """Where rates were measured. `free` is the share of the cores that other work left; `gpu` is null without one."""
-
-    cpus: int = Field(ge=1)
-    cpu_model: str
-    gpu: str | None
-    free: Annotated[float, Field(gt=0, le=1)]
-
-
-class Overhead(_Part):
-    """What the pipeline adds to its stages.
-
-    `start_s` until the first block is begun and `end_s` after the last one is written, once a run; `cpu_s` of cores and
-    `worker_s` of a pool's worker for an image; `driver_s` of the driver's core for a block, at most.
-    """
-
-    start_s: Amount
-    end_s: Amount
-    cpu_s: Amount
-    worker_s: Amount
-    driver_s: Amount
-
-
-class Rates(_Part):
-    """A file of measured rates, as `benchmarks/stages.py` writes it; all times in seconds, sizes in bytes.
-
-    `inpaint` is for an image that has a removal, `untouched` for one that passes that stage as it is. `config` is the
-    digest of the config, `threads` are a segmenter's, `images` those that the stages were measured on.
-    """
-
-    version: Literal[1] = 1
-    config: str
-    machine: Machine
-    images: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    bytes_per_image: Annotated[float, Field(gt=0)]
-    removal_share: Share
-    fetch: Seconds
-    segment: Seconds
-    relate: Seconds
-    inpaint: Seconds
-    untouched: Seconds
-    sink: Seconds
-    overhead: Overhead
-
-    def of(self, stage: str) -> Seconds:
-        """Seconds for the mean image in one of STAGES, with what the pipeline adds to a pool's worker."""
-        if stage not in POOLS:
-            seconds: Seconds = getattr(self, stage)
-            return seconds
-        own, extra = self.segment, self.overhead.worker_s
-        if stage == "inpaint":
-            parts = [(self.removal_share, self.inpaint), (1 - self.removal_share, self.untouched)]
-            own = Seconds(**{key: sum(w * getattr(s, key) for w, s in parts) for key in Seconds.model_fields})
-        return own.model_copy(update={"worker_s": own.worker_s + extra})
-
-    @property
-    def cpu_s(self) -> float:
-        """Seconds of cores for the mean image in all stages, with what the pipeline adds."""
-        return sum(self.of(stage).cpu_s for stage in STAGES) + self.overhead.cpu_s
-
-
-def read_rates(path: Path) -> Rates:
-    """The rates of a file. Raises ConfigError, in one line, where it is missing or not one of this version."""
-    try:
-        return Rates.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; benchmarks/stages.py writes such a file") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = " ".join(first["msg"].split())  # a JSON error quotes the input, line breaks and all
-        raise ConfigError(f"{path} is no file of rates: {f'{where}: ' if where else ''}{message}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +64,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is expected of a run; times in seconds. `bounds` are the stages in order, then what they share."""
+    """What is expected of a run; times in seconds. `bounds` are the stages in order, then what they share.
+
+    `threads` are those of a segmenter.
+    """
 
     images: int
     cluster: Cluster
@@ -164,6 +76,8 @@ class Plan:
     fixed_s: float
     busy_share: float
     """Share of the cluster's free cores that the run uses at its full rate."""
+    threads: int
+    on_ray: bool = True
 
     @property
     def bound(self) -> Bound:
@@ -219,16 +133,50 @@ def make_plan(rates: Rates, images: int, cluster: Cluster, at: Placement, block_
         for stage in STAGES
     ]
     cores = cluster.nodes * cluster.cpus * rates.machine.free
-    shared = {
-        "cores": rates.cpu_s / cores,
+    of_ray = {
         "CPUs for tasks": _task_cpus(rates, at) / max(left, _EPSILON),
-        "GPUs": _ratio(sum(rates.of(stage).gpu_s for stage in POOLS), cluster.nodes * cluster.gpus),
         "driver": rates.overhead.driver_s / rows,
+    }
+    bounds += [Bound(name, 1, seconds) for name, seconds in of_ray.items()]
+    threads = threads_on(int(cluster.cpus), at.segment.threads)
+    fixed_s = rates.overhead.start_s + rates.overhead.end_s
+    return _bounded(Plan(images, cluster, tuple(bounds), rows, fixed_s, 0.0, threads), rates, rates.cpu_s / cores)
+
+
+def plan_without_ray(rates: Rates, images: int, node: Cluster, at: Placement) -> Plan:
+    """What such a run takes on one node (see `occpipe.crew`). Raises ConfigError where the rates do not know such runs."""
+    if (crew := rates.crew) is None:
+        raise ConfigError(
+            "the rates are older than runs without Ray, such as this one would be: measure them again with"
+            " benchmarks/stages.py, or plan a run on Ray (--set ray.from_images=0)"
+        )
+    workers, cores_each = crew_on(int(node.cpus), images)
+
+    def in_worker(stage: str) -> float:
+        seconds = rates.alone(stage)
+        threads = threads_on(cores_each, getattr(at, stage).threads) if stage in POOLS else 1
+        return max(seconds.worker_s, seconds.cpu_s / threads)
+
+    bounds = [Bound(stage, workers, in_worker(stage)) for stage in STAGES]
+    chain_s = sum(
+        bound.seconds for bound in bounds if bound.name not in ("fetch", "sink")
+    )  # which have their own threads
+    bounds.append(Bound("workers", workers, chain_s + crew.worker_s))
+    threads = threads_on(cores_each, at.segment.threads)
+    plan = Plan(images, node, tuple(bounds), 1, crew.start_s + crew.end_s, 0.0, threads, on_ray=False)
+    return _bounded(plan, rates, (rates.stages_cpu_s + crew.cpu_s) / (node.cpus * crew.free))
+
+
+def _bounded(plan: Plan, rates: Rates, cores_s: float) -> Plan:
+    """The plan with what any run shares: cores, of which an image takes `cores_s`, GPUs, network, store."""
+    cluster = plan.cluster
+    shared = {
+        "cores": max(0.0, cores_s),
+        "GPUs": _ratio(sum(rates.alone(stage).gpu_s for stage in POOLS), cluster.nodes * cluster.gpus),
         "network": _ratio(16e-9 * rates.bytes_per_image, cluster.nodes * (cluster.gbps or 0)),  # read and written
         "store": _ratio(1.0, cluster.writes_per_s or 0),
     }
-    bounds += [Bound(name, 1, seconds) for name, seconds in shared.items()]
-    plan = Plan(images, cluster, tuple(bounds), rows, rates.overhead.start_s + rates.overhead.end_s, 0.0)
+    plan = replace(plan, bounds=(*plan.bounds, *(Bound(name, 1, seconds) for name, seconds in shared.items())))
     return replace(plan, busy_share=plan.images_per_s * shared["cores"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from occpipe.config import Config
 from occpipe.models import PARTS, identities
-from occpipe.plan import STAGES
+from occpipe.placing import STAGES
 from occpipe.stages.discover import Discovery, check_apart, open_corpus
 from occpipe.stages.sink import Sink
 from occpipe.storage import Entry, open_store

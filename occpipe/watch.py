@@ -19,7 +19,7 @@ import pyarrow as pa
 from occpipe.bottleneck import find_limit
 from occpipe.config import Placement
 from occpipe.figures import Stages, paces
-from occpipe.plan import POOLS, STAGES
+from occpipe.placing import POOLS, STAGES
 from occpipe.summary import Made, Tick
 
 POLL_S = 0.5

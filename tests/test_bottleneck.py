@@ -9,7 +9,7 @@ import pytest
 from occpipe.bottleneck import find_limit, load_of
 from occpipe.config import Placement, PoolPlacement, SegmentPlacement, StoragePlacement, TaskPlacement
 from occpipe.figures import Pace
-from occpipe.plan import POOLS, STAGES
+from occpipe.placing import POOLS, STAGES
 
 ROOM = {"CPU": 8.0, "GPU": 2.0}
 UNBOUNDED = Placement(

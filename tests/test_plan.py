@@ -1,23 +1,21 @@
-"""`occpipe plan`: figures that were worked out by hand, what must hold for every cluster, and the command."""
+"""Plans: figures that were worked out by hand, and what must hold for every cluster. The command: test_cli_plan.py."""
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from benchmarks.stages import Moment, overhead
-from occpipe.cli import app
+from benchmarks.overheads import Moment, crew_overhead, overhead
 from occpipe.cli_plan import advice, duration, scaled, sentences
 from occpipe.config import Config, Placement, PoolPlacement, SegmentPlacement
 from occpipe.errors import CapacityError, ConfigError
-from occpipe.plan import MAX_READ_TASKS, POOLS, STAGES, UNIT_ROWS, Cluster, Rates, block_rows, make_plan, read_rates
+from occpipe.placing import POOLS, STAGES
+from occpipe.plan import MAX_READ_TASKS, UNIT_ROWS, Cluster, block_rows, make_plan, plan_without_ray
+from occpipe.rates import Rates
 from occpipe.stages import discover, source
 
 LAPTOP = Cluster(nodes=1, cpus=4)
@@ -30,6 +28,9 @@ GPU_POOLS = Placement(
 
 MACHINE = {"cpus": 4, "cpu_model": "a processor", "gpu": None, "free": 1.0}
 NOTHING_MORE = dict.fromkeys(("start_s", "end_s", "cpu_s", "worker_s", "driver_s"), 0.0)
+
+
+CREW = {"start_s": 3.0, "end_s": 1.0, "cpu_s": 0.02, "worker_s": 0.01, "free": 1.0}
 
 
 def one(worker: float, cpu: float | None = None, gpu: float = 0.0) -> dict[str, float]:
@@ -171,6 +172,40 @@ def test_sentences_say_what_is_idle_and_what_it_costs() -> None:
     assert said[4] == "Cost: 0.08, or 124.75 for a million images."
 
 
+def test_without_ray_processes_share_the_cores() -> None:
+    """0.16 s of cores for the stages and 0.02 s beside them; a worker has 0.154 s of segment, relate and inpaint."""
+    made = plan_without_ray(rates(crew=CREW), 640, LAPTOP, Placement())
+    assert (made.bound.name, made.threads, made.on_ray) == ("cores", 1, False)
+    assert made.images_per_s == pytest.approx(4 / 0.18)
+    assert {stage: made.workers(stage) for stage in STAGES} == dict.fromkeys(STAGES, 4)
+    assert made.wall_s == pytest.approx(4 + 0.16 + 639 * 0.045)
+    half = plan_without_ray(rates(crew=CREW | {"free": 0.5}), 640, LAPTOP, Placement())
+    assert half.images_per_s == pytest.approx(2 / 0.18)
+
+
+def test_without_ray_there_are_four_processes_at_most_which_share_more_cores() -> None:
+    """Measured with two threads, a photo takes 0.1 s of the segmenter and 0.2 s of cores: 0.1 s again with two of eight."""
+    busy = rates(crew=CREW, segment=one(0.1, 0.2))
+    two, one_each = (plan_without_ray(busy, 640, Cluster(1, cores), Placement()) for cores in (8, 4))
+    assert [bound.seconds for bound in (two.bounds[1], one_each.bounds[1])] == [0.1, 0.2]
+    many = plan_without_ray(busy, 640, Cluster(1, 64), Placement())
+    assert (many.workers("segment"), many.threads, many.bound.name) == (4, 16, "workers")
+    assert many.images_per_s == pytest.approx(4 / 0.164)
+    assert "up to 4; for others set ray.from_images=0" in advice(busy, many, Config())
+    assert plan_without_ray(busy, 3, Cluster(1, 4), Placement()).workers("sink") == 3
+
+
+def test_without_ray_storage_may_be_the_limit() -> None:
+    far = rates(crew=CREW, fetch=one(1.0, 0.0))
+    made = plan_without_ray(far, 640, LAPTOP, Placement())
+    assert advice(far, made, Config()) == "fetch is the bound: raise placement.fetch.threads."
+
+
+def test_rates_that_do_not_know_a_run_without_ray_are_for_ray_only() -> None:
+    with pytest.raises(ConfigError, match=r"older than runs without Ray.*ray\.from_images=0"):
+        plan_without_ray(rates(), 640, LAPTOP, Placement())
+
+
 def test_duration() -> None:
     said = [duration(seconds) for seconds in (41.4, 59.9, 725, 12_000)]
     assert said == ["41 s", "1 min 0 s", "12 min 5 s", "3 h 20 min"]
@@ -230,79 +265,21 @@ def test_overhead_is_what_a_run_has_beside_its_stages() -> None:
     assert found.start_s == pytest.approx(20 - 64 * (0.16 + 2 * 0.025))
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "rates.json"
-    path.write_text(rates().model_dump_json())
-    return path
-
-
-def run(*arguments: object) -> str:
-    done = CliRunner().invoke(app, ["plan", *map(str, arguments)], env={"COLUMNS": "200"}, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def test_the_command_prints_a_table_and_sentences(file: Path) -> None:
-    said = run("--rates", file, "--images", 640, "--cpus", 4, "--price", 3.6)
-    parts = ("640 images on 1 node of 4 cores and no GPU", "raise placement.segment.max_size to 2", "Cost: 0.08")
-    assert all(part in said for part in parts)
-    assert "Note" not in said
-
-
-def test_the_command_prints_json(file: Path) -> None:
-    made = json.loads(
-        run("--rates", file, "--images", 640, "--cpus", 4, "--json", "-s", "placement.segment.max_size=2")
-    )
-    assert (made["bound"], made["workers"]["segment"]) == ("cores", 2)
-    assert made["images_per_s"] == pytest.approx(20)
-    assert "Infinity" not in json.dumps(made)
-
-
-def test_a_simulation_says_that_it_is_one_and_shows_the_bound_move(file: Path) -> None:
-    command = ("--rates", file, "--cpus", 16, "--writes", 1000, "--simulate")
-    assert "Nothing was run." in run(*command)
-    runs = json.loads(run(*command, "--json"))["simulation"]
-    assert [made["nodes"] for made in runs] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    assert (runs[0]["bound"], runs[-1]["bound"], runs[-1]["images_per_s"]) == ("cores", "store", 1000)
-
-
-def test_the_command_says_where_the_rates_do_not_fit(tmp_path: Path) -> None:
-    path = tmp_path / "rates.json"
-    path.write_text(rates(config="0123", machine=MACHINE | {"free": 0.6}).model_dump_json())
-    said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 1, "--config", "gpu")
-    assert all(part in said for part in ("another config (0123)", "measured without a GPU", "left 60% of the cores"))
-    path.write_text(rates(machine=MACHINE | {"gpu": "a GPU"}).model_dump_json())
-    said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 0, "--set", "placement.segment.threads=3")
-    assert all(part in said for part in ("these nodes have none", "with 2 threads in a segmenter; here it has 3"))
-    said = run("--rates", path, "--images", 100, "--cpus", 16, "--set", "placement.sink.labels={disk: fast}")
-    assert "with 2 threads in a segmenter; here it has 8" in said, "half of the cores, by default"
-    assert "labels and resources of sink are not counted" in said
-    assert "threads in a segmenter" not in run("--rates", path, "--images", 100, "--cpus", 4)
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is no file of rates: Invalid JSON"),
-        ('{"version": 2}', "is no file of rates: version: Input should be 1"),
-        (rates().model_dump_json()[:-1] + ',"speed":1}', "speed: Extra inputs are not permitted"),
-        (
-            rates().model_dump_json().replace('"removal_share":0.1', '"removal_share":1.1'),
-            "removal_share: Input should",
-        ),
-    ],
+    ("ended", "worker_s", "bound"), [((14.0, 64, 20.0), 0.0, "cores"), ((28.0, 64, 20.0), 0.346, "workers")]
 )
-def test_a_wrong_file_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "rates.json"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
-        read_rates(path)
-    assert message in str(caught.value)
-
-
-def test_what_is_missing_is_said(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
-        read_rates(tmp_path / "none.json")
-    with pytest.raises(ConfigError, match="--images is missing"):
-        run("--rates", file)
+def test_a_plan_without_ray_takes_as_long_as_what_it_was_measured_on(
+    ended: tuple[float, int, float], worker_s: float, bound: str
+) -> None:
+    """192 images more take 0.2 s of four cores each; where they take longer than the cores explain, their worker does."""
+    few, per_image = Moment(*ended), max(0.05, worker_s and 0.125)
+    many = Moment(few.seconds + 192 * per_image, 256, few.cpu + 192 * 0.2)
+    alone = rates(overhead=NOTHING_MORE)
+    found = crew_overhead(few, many, 0.5, alone, 1.0, Placement())
+    assert found.cpu_s == pytest.approx(0.04)
+    assert found.worker_s == pytest.approx(worker_s)
+    planned = alone.model_copy(update={"crew": found})
+    assert plan_without_ray(planned, 64, LAPTOP, Placement()).wall_s == pytest.approx(few.seconds)
+    made = plan_without_ray(planned, 256, LAPTOP, Placement())
+    assert made.wall_s == pytest.approx(many.seconds)
+    assert made.bound.name == bound

@@ -17,7 +17,8 @@ from jobs.make_demo import photos, scenes
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.pipeline import clean_corpus
-from occpipe.plan import STAGES, Machine, Rates
+from occpipe.placing import STAGES
+from occpipe.rates import Machine, Rates
 from occpipe.summary import Tick
 from tests.test_plan import MACHINE, one, rates
 

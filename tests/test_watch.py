@@ -24,7 +24,7 @@ from occpipe.figures import Pace, StageFigures
 from occpipe.journal import start_journal
 from occpipe.metrics import COUNTERS, GAUGES, values_of
 from occpipe.pipeline import clean_corpus
-from occpipe.plan import POOLS, STAGES
+from occpipe.placing import POOLS, STAGES
 from occpipe.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
 from occpipe.run_log import INTERVAL_S, RunLog
 from occpipe.summary import Made, Summary, Tick
