@@ -20,18 +20,13 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-import ray.data
-from ray.data import Dataset
-
-from occpipe.cluster import configure_data
 from occpipe.config import Config
 from occpipe.config_file import load_config, with_overrides
 from occpipe.errors import ConfigError, StorageError
 from occpipe.journal import GuardedInpaint, Stoppable, Timed
 from occpipe.models import identities, needed
-from occpipe.on_ray import in_pool, in_tasks
 from occpipe.pipeline import run
 from occpipe.published import Published
 from occpipe.recipe import Options, Recipe
@@ -42,11 +37,13 @@ from occpipe.stages.refetch import Refetch
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse import Base, Reuse, base_of
 from occpipe.stages.sink import Sink
-from occpipe.stages.source import ManifestSource
 from occpipe.storage import Entry, open_store
 from occpipe.summary import Summary
 from occpipe.verdicts import Review
 from occpipe.versions import Origin
+
+if TYPE_CHECKING:
+    from ray.data import Dataset  # whose import takes seconds, which a dry run does without
 
 APPLY_CHAIN = (Recall, Relate, Reuse, Refetch, InpaintStage, Sink)
 """The stages between discover and publish, in order."""
@@ -90,6 +87,12 @@ def apply_corpus(
     models = [*_seen_by(scan), *identities(config, parts=_LOADED)]
 
     def build(config: Config, found: Discovery, sink: Sink, journal: Any) -> Dataset:
+        import ray.data
+
+        from occpipe.cluster import configure_data
+        from occpipe.on_ray import in_pool, in_tasks
+        from occpipe.stages.source import ManifestSource
+
         configure_data(config.ray)
         at = config.placement
         decide = Relate(config, review.store(store), review.digest(config)) if review else Relate(config)

@@ -152,7 +152,7 @@ def follow(
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
     if summary.over_all:
-        console.print(stages_table(summary.over_all.paces, title="stages, from the first image of the first pool on"))
+        console.print(stages_table(summary.over_all.paces, title="stages"))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():

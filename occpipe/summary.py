@@ -17,8 +17,8 @@ from occpipe.figures import Pace, Stages
 @dataclass(slots=True)
 class Made:
     """The rows of a run so far: how many of each status and reason, and per reason an image that it closed, with what
-    was wrong. `copied` of those cleaned are pictures of an earlier run; `over_all` is, at the end, the last tick, with the
-    paces of all the time in which rows came out.
+    was wrong. `copied` of those cleaned are pictures of an earlier run; `over_all` is, at the end, the last tick, with
+    paces from the first image of the first pool on, and without Ray from the start on.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -87,7 +87,7 @@ class Summary:
 
     @property
     def over_all(self) -> Tick | None:
-        """Its last tick, with paces from the first image of the first pool on; None where it had nothing to do."""
+        """Its last tick, with paces over all; None where it had nothing to do."""
         return self.made.over_all
 
 

@@ -13,6 +13,8 @@ from occpipe.rows import Rows
 from occpipe.schemas import PUBLISHED
 from occpipe.types import Status
 
+AFTER = ("relate", "inpaint")
+
 
 class Stage:
     """Ends the process at `poison`, once at `unlucky`, and cannot work at `broken`; all else is unchanged."""
@@ -40,11 +42,11 @@ class Stage:
 
 
 class Chain:
-    """The fake stage between a fetch that reads nothing and the real sink."""
+    """The fake stage, and others that do nothing, between a fetch that reads nothing and the real sink."""
 
     def __init__(self, job: worker.Job) -> None:
         self.fetch, self.sink = (lambda rows: rows), job.sink
-        self.between = (("segment", Stage(Path(job.root)), 2),)
+        self.between = (("segment", Stage(Path(job.root)), 2), *((name, lambda rows: rows, 64) for name in AFTER))
 
 
 def main() -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from occpipe.config import Config, RayRuntime
 from occpipe.config_file import load_config
 from occpipe.crew import MOST_ROWS, Crew
 from occpipe.errors import RunError
 from occpipe.ledger import part_keys, read_parquet
-from occpipe.pipeline import needs_ray
+from occpipe.pipeline import clean_corpus, needs_ray
+from occpipe.placing import STAGES
+from occpipe.run_log import RunLog
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import image_id
 from occpipe.stages.sink import Sink
 from occpipe.storage import open_store
+from occpipe.summary import Tick
 
 
 def manifest(*names: str, size: int = 1000) -> pa.Table:
@@ -91,6 +99,38 @@ def test_nothing_is_begun_once_the_run_is_to_stop(run: Any, tmp_path: Path) -> N
     assert not (tmp_path / "seen").exists()
 
 
+def test_it_says_what_its_stages_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks and a log as with Ray, without what only Ray has: pools, shares in use, a limit."""
+    monkeypatch.setattr("occpipe.crew.START", "from tests.crew_worker import main; main()")
+    monkeypatch.setattr("occpipe.pipeline.needs_ray", lambda *_: False)
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(b"any")
+    ticks: list[Tick] = []
+    with RunLog(str(tmp_path / "log.jsonl"), Console(file=io.StringIO())) as log:
+
+        def on_progress(tick: Tick) -> None:
+            ticks.append(tick)
+            log(tick)
+
+        summary = clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"), on_progress=on_progress)
+        log.end(summary)
+    assert (ticks[0].stages, ticks[0].total) == ({}, 12)
+    done = [tick.statuses.total() for tick in ticks]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 12)
+    assert summary.over_all is ticks[-1]
+    assert {name: sums.rows for name, sums in ticks[-1].stages.items()} == dict.fromkeys(STAGES, 12)
+    assert all(sums.busy_s > 0 and not sums.waited_s for sums in ticks[-1].stages.values())
+    assert [(pace.queue, pace.busy, pace.cpu, pace.gpu) for pace in ticks[-1].paces.values()] == [
+        (0, None, None, None)
+    ] * 5
+    assert {tick.limit for tick in ticks} == {None}
+    first, *_, end = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (first["event"], first["done"], end["event"], end["done"]) == ("tick", 0, "end", 12)
+    assert {name: stage["rows"] for name, stage in end["stages"].items()} == dict.fromkeys(STAGES, 12)
+
+
 def test_chunks_are_large_first_and_small_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     names = [f"{number}.jpg" for number in range(1000)]
@@ -113,6 +153,13 @@ def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkey
     assert (made._count, made._threads) == (4, 4)
     assert made._job.config.placement.segment.threads == 4
     assert crew(tmp_path, 3)._count == 3
+
+
+def test_it_starts_without_what_it_does_not_need() -> None:
+    """Nor do a dry run of `apply` and a plan need Ray's seconds; models load torch when they are loaded."""
+    modules = "occpipe.cli, occpipe.pipeline, occpipe.worker, occpipe.apply, occpipe.dry_run, occpipe.report"
+    code = f"import sys, {modules}; print([m for m in ('ray', 'duckdb', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
