@@ -1,6 +1,6 @@
 """How long `occpipe audit` takes over a large output, and in how much memory: the whole command, measured from outside.
 
-Bound by decoding the columns that it reads, a tenth of the bytes, on all cores. The rows are made up: 3 things an image
+Bound by decoding the columns that it reads and by grouping, on all cores. The rows are made up: 3 things an image
 with masks of some 220 characters and 6 lines of evidence each, 5 stuff classes; from one image in 12 something goes. Files
 of 40,000 rows are made, and stand for more by hard links: the disk holds 0.5 GB, and the page cache what is read of it.
 Run: python benchmarks/audit.py [--rows 10000000] [--distinct 16] [--folder DIR]

@@ -16,8 +16,6 @@ from occpipe.training.fills import FillSampler, HoleSampler, make_fills, read_sc
 from occpipe.training.holes import read_cutouts
 from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export
 
-MARGIN = 16  # pixels by which the crops that are filled are larger than those that are learned from
-
 
 def main(
     photos: Annotated[Path, typer.Option(help="Folder of photos, *.jpg.")],
@@ -30,6 +28,10 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Steps of training, reproducible, instead of minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 16,
     crop: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of 16.")] = 128,
+    margin: Annotated[int, typer.Option(help="Pixels by which the crops that are filled are larger.")] = 16,
+    start: Annotated[Path | None, typer.Option(help="Weights to go on from, such as the shipped ones.")] = None,
+    lr: Annotated[float, typer.Option(help="Learning rate; the encoder's is a fifth of it.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of the crops and holes.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of torch; 1 on a machine whose cores are shared.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint beside --out.")] = False,
@@ -38,13 +40,14 @@ def main(
     torch.set_num_threads(threads)
     if crop % 16:
         raise typer.BadParameter("--crop must be a multiple of 16")
-    config = InpaintConfig(steps=steps, minutes=minutes, batch=batch, crop=crop)
-    stored = crop + MARGIN
+    config = InpaintConfig(steps=steps, minutes=minutes, batch=batch, crop=crop, lr=lr, lr_backbone=lr / 5, seed=seed)
+    stored = crop + margin
     scenes = read_scenes(photos, labelled, crop=stored)
     outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
     print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
     make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"))
-    trainer = InpaintTrainer(FillSampler(out.with_suffix(".fills"), crop, config.seed), config, device=device)
+    sampler = FillSampler(out.with_suffix(".fills"), crop, config.seed)
+    trainer = InpaintTrainer(sampler, config, device=device, start=start)
     checkpoint = out.with_suffix(".ckpt")
     if resume:
         trainer.resume(checkpoint)

@@ -2,7 +2,7 @@
 
 The questions stand in `data/audit.sql` and are put to DuckDB over some hundred thousand rows at a time. Each answer is
 either sums, which are added up, or the first few of an order, of which the first few are kept; so memory does not grow with
-the corpus. Bound by reading a tenth of the Parquet's bytes, on all cores (`benchmarks/audit.py`).
+the corpus. Bound by decoding the columns that it reads and by grouping, on all cores (`benchmarks/audit.py`).
 """
 
 from __future__ import annotations

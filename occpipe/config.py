@@ -152,6 +152,9 @@ class _Placed(_Section):
     resources: dict[_ResourceName, _ResourceShare] = {}
     labels: dict[_LabelKey, _LabelValue] = {}
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has none of its own
+
     def ray_options(self) -> dict[str, Any]:
         """What Ray is told of each worker."""
         counts = self.model_dump(include={"num_cpus", "num_gpus"})

@@ -104,7 +104,7 @@ def removed_row(
                 "evidence": evidence,
             }
         )
-    gone = union(Rle(90, 100, item["mask"].encode("ascii")) for item in objects if item["verdict"] == "remove")
+    gone = union(Rle(90, 100, str(item["mask"]).encode("ascii")) for item in objects if item["verdict"] == "remove")
     assert gone is not None
     filled = {"mask": gone.counts.decode("ascii"), "removed": share, "output": f"images/{number}.jpg"}
     return scene_row(number, {}, stuff) | {"status": "cleaned", "objects": objects, **filled}

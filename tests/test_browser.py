@@ -69,7 +69,7 @@ def test_a_report_is_read(browser: Browser, output: Path, tmp_path: Path) -> Non
 
         page.get_by_label("Reason").select_option("unrelated")
         assert page.locator(".thumb").count() == 2
-        page.get_by_label("Relation from").fill("0.2")
+        page.get_by_label("Relation from", exact=True).fill("0.2")
         assert page.locator(".thumb").count() == 0
         assert "Nothing here passes" in page.locator(".grid").inner_text()
         page.get_by_role("button", name="Clear").click()

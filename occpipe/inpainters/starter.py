@@ -83,10 +83,11 @@ class StarterInpainter:
         return filled
 
     def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
-        """What the net adds at its own size, B x h x w x 3."""
+        """What the net adds at its own size, B x h x w x 3: the mean over a crop and its mirror image."""
         with torch.inference_mode():
             image = pixels.to(self.device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-            change = self.net(image, holes.to(self.device)[:, None].float())
+            hole = holes.to(self.device)[:, None].float()
+            change = (self.net(image, hole) + self.net(image.flip(3), hole.flip(3)).flip(3)) / 2
             return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
 
 

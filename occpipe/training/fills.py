@@ -24,6 +24,7 @@ from occpipe.types import Image, Mask
 STORED_SIDE = 512
 THING_SHARE = 0.2  # of a hole that may lie on things
 TRIES = 6
+COLOURS_EXCHANGED = 0.3
 _PER_FILE = 128
 
 
@@ -138,9 +139,10 @@ def make_fills(sampler: HoleSampler, count: int, folder: Path) -> None:
 
 
 class FillSampler:
-    """Crops of S x S out of those that `make_fills` has filled, at random mirrored and of another brightness.
+    """Crops of S x S with a part of the hole, out of those that `make_fills` has filled.
 
-    S may be at most the side of those crops; they should be some pixels larger, so that S x S can be taken here or there.
+    They are mirrored, of another brightness and, some, with their colours exchanged, all at random. S may be at most the
+    side of those crops; they should be larger, so that S x S can be taken here or there.
     """
 
     def __init__(self, folder: Path, crop: int, seed: int) -> None:
@@ -155,11 +157,16 @@ class FillSampler:
         """The true crop, S x S x 3, the hole, S x S, and the crop as filled by patches."""
         rng = np.random.default_rng((self.seed, step, index))
         i = int(rng.integers(len(self.images)))
-        y, x = rng.integers(self.images.shape[1] - self.crop + 1), rng.integers(self.images.shape[2] - self.crop + 1)
+        inside = np.argwhere(self.holes[i])
+        corner = inside[int(rng.integers(len(inside)))] - rng.integers(self.crop // 4, 3 * self.crop // 4, 2)
+        y, x = np.clip(corner, 0, self.images.shape[1] - self.crop)
         box = np.s_[i, y : y + self.crop, x : x + self.crop]
         image, hole, fill = self.images[box], self.holes[box], self.fills[box]
         if rng.random() < 0.5:
             image, hole, fill = image[:, ::-1], hole[:, ::-1], fill[:, ::-1]
+        if rng.random() < COLOURS_EXCHANGED:
+            colours = rng.permutation(3)
+            image, fill = image[..., colours], fill[..., colours]
         gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
         image, fill = (np.clip(x * gain + offset, 0, 255).astype(np.uint8) for x in (image, fill))
         return image, np.ascontiguousarray(hole), fill

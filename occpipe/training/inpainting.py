@@ -1,7 +1,7 @@
 """Training of the starter inpainter's net, on crops whose holes patches have filled.
 
-The loss is the absolute error inside the hole, and the distance of the features of an ImageNet net, which blur does not
-please. The features are those of EfficientNet-Lite2, not of the Lite0 that the figures are taken with.
+The loss is the absolute error inside the hole, and the distance of the features of ImageNet nets, which blur does not
+please. One of them is the net that the figures are taken with, so the model card tells what the other one says, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, to_stored
@@ -28,7 +28,7 @@ Sample = tuple[Image, Mask, Image]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InpaintConfig(RunConfig):
-    """How to train the inpainter's net; `perceptual` weighs the feature distance against the absolute error."""
+    """How to train the inpainter's net; `perceptual` weighs the distance in the features of `judges` against the error."""
 
     minutes: float = 84.0
     batch: int = 16
@@ -37,7 +37,8 @@ class InpaintConfig(RunConfig):
     lr_backbone: float = 2e-4
     warmup: int = 200
     clip: float = 1.0
-    perceptual: float = 2.0
+    perceptual: float = 3.0
+    judges: tuple[str, ...] = ("lite0", "lite2")
 
 
 def new_net() -> RefinerNet:
@@ -49,14 +50,29 @@ def new_net() -> RefinerNet:
     return net
 
 
-class InpaintTrainer(TrainingRun[RefinerNet, Sample]):
-    """A training run of the inpainter's net; it keeps the encoder down to stride 4 as it is."""
+def stored_net(path: Path) -> RefinerNet:
+    """A net with the weights of a file that `export` wrote, to be trained on; RuntimeError where they are another net's."""
+    net = RefinerNet()
+    stored = {name: value.float() for name, value in load_file(path).items()}
+    counters = {name: value for name, value in net.state_dict().items() if not value.dtype.is_floating_point}
+    net.load_state_dict(stored | counters)
+    return net
 
-    def __init__(self, sampler: FillSampler, config: InpaintConfig, *, device: str = "cpu") -> None:
+
+class InpaintTrainer(TrainingRun[RefinerNet, Sample]):
+    """A training run of the inpainter's net; it keeps the encoder down to stride 4 as it is.
+
+    `start` is the file of a net to go on from; without it the encoder has ImageNet features, and the rest is random.
+    """
+
+    def __init__(
+        self, sampler: FillSampler, config: InpaintConfig, *, device: str = "cpu", start: Path | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.sampler = config, sampler
-        net = new_net().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-        self.judge = Perceptual("lite2", device)
+        net = new_net() if start is None else stored_net(start)
+        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        self.judges = [Perceptual(variant, device) for variant in config.judges]
         net.train()
         for part in (net.stem, *net.blocks[: net.taps[1] + 1]):
             part.eval().requires_grad_(False)
@@ -82,13 +98,14 @@ class InpaintTrainer(TrainingRun[RefinerNet, Sample]):
 
     def _distance(self, filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:
         """The mean feature distance in the hole."""
-        seen = self.judge.features((filled - PIXEL_MEAN) / PIXEL_STD)
-        with torch.no_grad():
-            wanted = self.judge.features((image - PIXEL_MEAN) / PIXEL_STD)
         costs = []
-        for a, b in zip(seen, wanted, strict=True):
-            weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
-            costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1))
+        for judge in self.judges:
+            seen = judge.features((filled - PIXEL_MEAN) / PIXEL_STD)
+            with torch.no_grad():
+                wanted = judge.features((image - PIXEL_MEAN) / PIXEL_STD)
+            for a, b in zip(seen, wanted, strict=True):
+                weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
+                costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1))
         return torch.stack(costs).mean()
 
 
