@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from occpipe import __version__, cli_learning, cli_look
+from occpipe import __version__, cli_audit, cli_learning, cli_look
 from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
+from occpipe.cli_run import InputArgument, LimitOption, LogOption, NewVersionOption, StrictOption, apply, follow, scan
 from occpipe.config_file import config_names, load_config
-from occpipe.errors import INTERRUPTED_EXIT_CODE, OccpipeError, StorageError
+from occpipe.errors import OccpipeError, StorageError
 
-STRICT_EXIT_CODE = 7
-_STOPPED = "occpipe: stopped; the same command goes on from here"
+if TYPE_CHECKING:
+    from occpipe.recipe import Options
+    from occpipe.summary import Summary
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -42,17 +45,14 @@ _NamesArgument = Annotated[
 
 @app.command()
 def clean(
-    input_uri: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
-    ],
+    input_uri: InputArgument,
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
     config: ConfigOption = "local",
     overrides: SetOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
-    new_version: Annotated[
-        bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
-    ] = False,
-    strict: Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")] = False,
+    limit: LimitOption = None,
+    new_version: NewVersionOption = False,
+    strict: StrictOption = False,
+    log_json: LogOption = None,
 ) -> None:
     """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
 
@@ -60,52 +60,26 @@ def clean(
     """
     settings = load_config(config, overrides or ())
     from occpipe.pipeline import clean_corpus
-    from occpipe.progress import LiveProgress, StopRequest, summary_table
-    from occpipe.summary import Tick
 
-    console = Console(stderr=True)
-    stop = StopRequest(console)
-    try:
-        with LiveProgress(console) as progress:
+    options: Options = {"limit": limit, "new_version": new_version}
 
-            def on_progress(tick: Tick) -> None:
-                stop.begin()
-                progress(tick)
+    def run(hooks: Options) -> Summary:
+        return clean_corpus(settings, input_uri, output_uri, **(options | hooks))
 
-            summary = clean_corpus(
-                settings,
-                input_uri,
-                output_uri,
-                limit=limit,
-                new_version=new_version,
-                on_progress=on_progress,
-                stop=stop.event,
-            )
-    except KeyboardInterrupt:
-        console.print(_STOPPED, highlight=False)
-        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
-    console.print(summary_table(summary, output_uri))
-    if summary.done_before:
-        console.print(f"{summary.done_before} images were done before this run.", highlight=False)
-    for reason, count in summary.manifest["reasons"].items():
-        example = f", such as {summary.examples[reason]}" if reason in summary.examples else ""
-        console.print(f"  {count} x {reason}{example}", highlight=False, markup=False, soft_wrap=True)
-    made = summary.statuses.total()
-    if made and not summary.statuses["cleaned"]:
-        console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
-    rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
-    closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
-    console.print(closing, highlight=False, soft_wrap=True)
-    if summary.stopped:
-        console.print(_STOPPED, highlight=False)
-        raise typer.Exit(INTERRUPTED_EXIT_CODE)
-    if strict and summary.manifest["status"]["error"]:
-        raise typer.Exit(STRICT_EXIT_CODE)
+    follow(run, output_uri, strict=strict, log_json=log_json)
 
 
-app.command()(cli_look.preview)
-app.command()(cli_look.report)
-app.command()(cli_look.review)
+_ON_OUTPUTS: tuple[Callable[..., None], ...] = (
+    scan,
+    apply,
+    cli_look.preview,
+    cli_look.report,
+    cli_look.review,
+    cli_audit.audit,
+    cli_audit.export,
+)
+for _command in _ON_OUTPUTS:  # after `clean`, as the help lists them
+    app.command()(_command)
 
 
 @app.command()
@@ -162,7 +136,7 @@ def models_verify(names: _NamesArgument = None, config: ConfigOption = "local", 
 
 
 for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.train_embeddings):
-    app.command()(_command)  # after the others, as the help lists them
+    app.command()(_command)
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(plan)
 app.command()(submit)

@@ -41,6 +41,9 @@ def submit(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
     new_version: Annotated[bool, typer.Option("--new-version", help="As for `clean`.")] = False,
     strict: Annotated[bool, typer.Option(help="The job fails where any image ended as an error row.")] = False,
+    log_json: Annotated[
+        str | None, typer.Option("--log-json", help="As for `clean`; - for the job's log, or a path of the head node.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--id", help="The job's id; by default made of OUTPUT.")] = None,
     env: Annotated[
         list[str] | None,
@@ -61,6 +64,10 @@ def submit(
     settings = load_config(config, overrides or ())
     options = ["--limit", str(limit)] if limit else []
     options += ["--new-version"] * new_version + ["--strict"] * strict
+    if log_json:
+        if log_json != "-" and not log_json.startswith("/"):
+            raise ConfigError(f"--log-json {log_json!r} is a path of this machine; give - or an absolute path")
+        options += ["--log-json", log_json]
     environment = environment_of(runtime_env, env or (), working_dir, image)
     jobs = _jobs(address, header, ca)
     job_id = jobs.submit(settings, input_uri, output_uri, name=name, options=options, runtime_env=environment)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from occpipe.cli_common import ConfigOption, SetOption
-from occpipe.config import Config, Placement
+from occpipe.config import Config, Placement, threads_on
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
 from occpipe.plan import POOLS, STAGES, UNLIMITED, Cluster, Plan, Rates, make_plan, read_rates
@@ -119,8 +119,10 @@ def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:
         yield "Note: the rates were measured without a GPU, so a GPU here is as fast as that machine was without."
     if rates.machine.gpu and not node.gpus:
         yield f"Note: the rates were measured on a GPU ({rates.machine.gpu}), and these nodes have none."
-    if at.segment.threads not in (0, rates.threads):
-        yield f"Note: the rates were measured with {rates.threads} threads in a segmenter, not {at.segment.threads}."
+    if (threads := threads_on(int(node.cpus), at.segment.threads)) != rates.threads:
+        yield f"Note: the rates were measured with {rates.threads} threads in a segmenter; here it has {threads}."
+    if pinned := [name for name in STAGES if getattr(at, name).labels or getattr(at, name).resources]:
+        yield f"Note: the labels and resources of {', '.join(pinned)} are not counted: any stage is put on any node."
     if rates.machine.free < _BUSY:
         yield f"Note: other work left {rates.machine.free:.0%} of the cores when this was measured; no better is supposed."
 

@@ -1,17 +1,14 @@
-"""Reaching Ray, and saying what a cluster lacks before a job hangs on it.
-
-Ray waits without a word for resources that never come: pools that take every CPU leave none for the tasks between them.
-So the least that a config needs is compared with what the cluster has, before the first task.
-"""
+"""Reaching Ray: a cluster by its address, or a Ray of our own on this machine, and Ray Data's settings."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import re
 import secrets
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,14 +16,22 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
-from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from occpipe.config import Placement, PoolPlacement, RayRuntime
-from occpipe.errors import CapacityError
+from occpipe.config import RayRuntime
+from occpipe.errors import RunError
 
 _MB = 1 << 20
+_RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
+
+
+def job_name(output_uri: str) -> str:
+    """The name of the jobs that write an output: readable, and another one for another output."""
+    uri = output_uri.rstrip("/")
+    readable = re.sub(r"[^a-z0-9]+", "-", uri.rpartition("/")[2].lower()).strip("-")[:40]
+    return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
 
 
 @contextlib.contextmanager
@@ -64,39 +69,15 @@ def configure_data(settings: RayRuntime) -> None:
     context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
 
 
-def check_capacity(placement: Placement, timeout_s: float = 0) -> None:
-    """Raise CapacityError, naming what is missing, where the smallest form of the pools and one task do not fit.
-
-    With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them.
-    """
-    pools = {"segment": placement.segment, "inpaint": placement.inpaint}
-    tasks = (placement.fetch, placement.relate, placement.sink)
-    bundles = [{"CPU": pool.num_cpus, "GPU": pool.num_gpus} for pool in pools.values() for _ in range(pool.min_size)]
-    bundles.append({"CPU": max(task.num_cpus for task in tasks), "GPU": 0})
-    need = {key: sum(bundle[key] for bundle in bundles) for key in ("CPU", "GPU")}
-    deadline = time.monotonic() + timeout_s
-    if timeout_s and _missing(need):
-        request_resources(bundles=[{key: share for key, share in bundle.items() if share} for bundle in bundles])
-    while missing := _missing(need):
-        if time.monotonic() >= deadline:
-            key = missing[0]
-            shares = ", ".join(f"{name} {pool.min_size} x {_share(pool, key):g}" for name, pool in pools.items())
-            raise CapacityError(
-                f"the pools need at least {need[key]:g} {key}s ({shares}), "
-                f"the cluster has {ray.cluster_resources().get(key, 0):g}; "
-                f"add nodes, lower placement.*.num_{key.lower()}s, or use --config local"
-            )
-        time.sleep(2)
-
-
-def _missing(need: dict[str, float]) -> list[str]:
-    have = ray.cluster_resources()
-    return [key for key in ("GPU", "CPU") if need[key] > have.get(key, 0) + 1e-6]
-
-
-def _share(pool: PoolPlacement, key: str) -> float:
-    value: float = getattr(pool, f"num_{key.lower()}s")
-    return value
+@contextlib.contextmanager
+def one_line_failures() -> Iterator[None]:
+    """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
+    try:
+        yield
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raised = [line for line in lines if _RAISED.match(line)] or lines
+        raise RunError(f"a worker failed: {raised[-1]}") from error
 
 
 @contextlib.contextmanager

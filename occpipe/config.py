@@ -12,13 +12,32 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from occpipe.classes import fault_of_class
 from occpipe.provenance import SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+_NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"  # of Kubernetes, which Ray's labels follow
+_LabelKey = Annotated[str, Field(pattern=rf"^(?:{_NAME}/)?{_NAME}$", max_length=253)]
+_LabelValue = Annotated[str, Field(pattern=rf"^!?(?:{_NAME}|in\({_NAME}(?:, ?{_NAME})*\))$", max_length=1000)]
+
+
+def _check_resource(name: str) -> str:
+    if name in ("CPU", "GPU", "memory", "object_store_memory"):
+        raise ValueError("Ray counts that itself; num_cpus and num_gpus say how much a worker takes")
+    return name
+
+
+def _check_share(share: float) -> float:
+    if share > 1 and share != int(share):
+        raise ValueError("Ray takes a share below 1 or a whole number")
+    return share
+
+
+_ResourceName = Annotated[str, Field(pattern=rf"^{_NAME}$"), AfterValidator(_check_resource)]
+_ResourceShare = Annotated[float, Field(ge=0.0001), AfterValidator(_check_share)]
 
 
 class _Section(BaseModel):
@@ -123,7 +142,23 @@ class Weights(_Section):
     accept_licence: tuple[str, ...] = ()
 
 
-class TaskPlacement(_Section):
+class _Placed(_Section):
+    """Resources of one worker of a stage, and the nodes that it may run on.
+
+    `resources` are custom ones that nodes were started with; `labels` are node labels, each with a value or `!a`,
+    `in(a, b)`, `!in(a, b)`. A worker runs only where all of them are.
+    """
+
+    resources: dict[_ResourceName, _ResourceShare] = {}
+    labels: dict[_LabelKey, _LabelValue] = {}
+
+    def ray_options(self) -> dict[str, Any]:
+        """What Ray is told of each worker."""
+        counts = self.model_dump(include={"num_cpus", "num_gpus"})
+        return counts | {"resources": self.resources or None, "label_selector": self.labels or None}
+
+
+class TaskPlacement(_Placed):
     """Resources of a stage that runs as tasks: CPUs of one task, rows of one batch, tasks at once (none: no limit)."""
 
     num_cpus: float = Field(default=0.25, ge=0)
@@ -137,7 +172,7 @@ class StoragePlacement(TaskPlacement):
     threads: int = Field(default=16, ge=1)
 
 
-class PoolPlacement(_Section):
+class PoolPlacement(_Placed):
     """Resources of a stage that runs in an actor pool.
 
     `threads` are torch's in one actor; 0 shares the cores of the machine between the two pools.
@@ -157,6 +192,11 @@ class PoolPlacement(_Section):
             sizes = f"{self.min_size}, {self.initial_size}, {self.max_size}"
             raise ValueError(f"min_size, initial_size and max_size must not fall: {sizes}")
         return self
+
+
+def threads_on(cores: int, threads: int) -> int:
+    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says."""
+    return threads or max(1, cores // 2)
 
 
 class Placement(_Section):

@@ -31,13 +31,21 @@ def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> 
 
     Raises ConfigError, in one line: no such file, not YAML, an unknown key (with the nearest known one), a wrong value.
     """
-    values = _read(source)
+    return _with_overrides(_read(source), overrides, f"config {source}")
+
+
+def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
+    """A config with overrides such as `policy.cut=0.3`; raises ConfigError as `load_config` does."""
+    return _with_overrides(config.model_dump(mode="json"), overrides, "config")
+
+
+def _with_overrides(values: dict[str, Any], overrides: Iterable[str], name: str) -> Config:
     for override in overrides:
         _apply(values, override)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_one_line(f"config {source}: {'; '.join(_explain(error))}")) from None
+        raise ConfigError(_one_line(f"{name}: {'; '.join(_explain(error))}")) from None
 
 
 def overrides_of(config: Config) -> list[str]:
@@ -47,7 +55,7 @@ def overrides_of(config: Config) -> list[str]:
 
 def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and defaults[name]:  # a section; what a user may name freely is empty by default
             yield from _differences(value, defaults[name], f"{prefix}{name}.")
         elif value != defaults[name]:
             yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"

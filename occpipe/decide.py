@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from occpipe.classes import token
 from occpipe.config import Inpainter, Policy
@@ -60,8 +61,20 @@ def context_of(
     )
 
 
+def overrule(objects: Iterable[SceneObject], judged: Mapping[int, bool]) -> tuple[SceneObject, ...]:
+    """The things with the verdicts of people over those of the policy: `judged` says, by place, what belongs."""
+    return tuple(
+        replace(thing, verdict=Verdict.KEEP, reason=Reason.KEPT_BY_REVIEW)
+        if judged.get(place) is True
+        else replace(thing, verdict=Verdict.REMOVE, reason=Reason.REMOVED_BY_REVIEW)
+        if judged.get(place) is False
+        else thing
+        for place, thing in enumerate(objects)
+    )
+
+
 def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:
-    """The mask to fill, H x W: all removed things, grown, minus the pixels of protected classes; None for nothing.
+    """The mask to fill, H x W: all removed things, grown, minus protected things that stay; None for nothing.
 
     The growth takes in the soft edge and the halo that a segmenter leaves; see `Inpainter` for its unit.
     """
@@ -70,10 +83,15 @@ def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpaint
     if removed is None:
         return None
     mask = grow_mask(rle_decode(removed), _growth(growth))
-    shielded = union(o.segment.rle for o in objects if token(o.label) in _tokens(policy.protect))
+    shielded = union(o.segment.rle for o in objects if o.verdict is Verdict.KEEP and is_protected(o.label, policy))
     if shielded is not None:
         mask = mask & (1 - rle_decode(shielded))
     return mask if mask.any() else None
+
+
+def is_protected(label: str, policy: Policy) -> bool:
+    """Whether a class is one that no removal of another thing may touch."""
+    return token(label) in _tokens(policy.protect)
 
 
 def _growth(settings: Inpainter) -> MaskGrowth:

@@ -72,6 +72,7 @@ class ImageReason(StrEnum):
     STAGE_FAILED = "stage_failed"
     CRASHED = "crashed"
     TOO_COMPLEX = "too_complex"
+    SOURCE_CHANGED = "source_changed"
 
 
 SKIPPED_REASONS = frozenset(

@@ -31,6 +31,26 @@ class Rle:
         height, width = mask.shape
         return cls(height, width, coco_mask.encode(np.asfortranarray(mask))["counts"])
 
+    def check(self) -> None:
+        """Raise ValueError where these are not the run lengths of such a mask; for masks that strangers may have written.
+
+        pycocotools trusts what it is given: too few runs leave pixels of whatever was in memory. Each character holds 5
+        bits of a number, and whether there is more of it; from the fourth on, numbers are differences to the last but one.
+        """
+        codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
+        if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+            raise ValueError("a mask that is no run-length code")
+        ends = np.flatnonzero(codes & 32 == 0)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        if (ends - starts).max() > 6:  # 35 bits, more pixels than an image can have
+            raise ValueError("a mask with a run that is too long")
+        place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+        runs = np.add.reduceat((codes & 31) << 5 * place, starts)
+        runs -= np.where(codes[ends] & 16, np.int64(32) << 5 * place[ends], 0)
+        runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+        if runs.min() < 0 or runs.max() > self.height * self.width or runs.sum() != self.height * self.width:
+            raise ValueError(f"a mask that is none of {self.height} x {self.width} pixels")
+
     @property
     def coco(self) -> dict[str, object]:
         """The dict that pycocotools reads."""

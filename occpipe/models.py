@@ -11,7 +11,7 @@ from pathlib import Path
 
 from occpipe import weights
 from occpipe.classes import is_thing
-from occpipe.config import Config, Relations
+from occpipe.config import Config, Relations, threads_on
 from occpipe.errors import ConfigError, WeightsError, first_line
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
@@ -20,6 +20,8 @@ from occpipe.segmenters import Segmenter
 
 WITHOUT_WEIGHTS = ("telea", "navier-stokes", "pypatchmatch")
 """Inpainters that are nothing but code."""
+PARTS = ("segmenter", "inpainter", "relations")
+"""What a config loads; `scan` loads no inpainter, `apply` no segmenter."""
 
 
 def pick_device(wanted: str) -> str:
@@ -35,7 +37,7 @@ def set_threads(threads: int) -> int:
     """Set torch's threads in this process and say how many; 0 gives half of the cores to each of the two pools."""
     import torch
 
-    threads = threads or max(1, (os.cpu_count() or 2) // 2)
+    threads = threads_on(os.cpu_count() or 2, threads)
     torch.set_num_threads(threads)
     return threads
 
@@ -51,7 +53,7 @@ def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
         _check_hf(config)
         from occpipe.segmenters.huggingface import HuggingFaceSegmenter
 
-        source = _hf_folder(settings.model) or settings.model.removeprefix("hf:")
+        source = hf_folder(settings.model) or settings.model.removeprefix("hf:")
         tagger = _starter_segmenter(config, device) if _needs_tagger(settings.model) else None
         return HuggingFaceSegmenter(source, device, tagger=tagger)
     weight = _find(settings.model, "segmenter")
@@ -97,18 +99,20 @@ def load_relations(settings: Relations) -> RelationScorer:
         raise WeightsError(f"relations.vectors: {source} cannot be used: {first_line(error)}") from error
 
 
-def needed(config: Config) -> list[weights.Weight]:
-    """The entries of the registry that a config loads, those that come with the package among them.
+def needed(config: Config, *, parts: Sequence[str] = PARTS) -> list[weights.Weight]:
+    """The entries of the registry that these parts of a config load, those that come with the package among them.
 
     Raises WeightsError for an unknown name.
     """
     segmenter, inpainter = config.segmenter.model, config.inpainter.model
-    found = [] if segmenter.startswith("hf:") else [_find(segmenter, "segmenter")]
-    if _needs_tagger(segmenter):
-        found.append(weights.registry()["starter-segmenter"])
-    if inpainter not in WITHOUT_WEIGHTS:
+    found = []
+    if "segmenter" in parts:
+        found = [] if segmenter.startswith("hf:") else [_find(segmenter, "segmenter")]
+        if _needs_tagger(segmenter):
+            found.append(weights.registry()["starter-segmenter"])
+    if "inpainter" in parts and inpainter not in WITHOUT_WEIGHTS:
         found.append(_find(inpainter, "inpainter"))
-    if config.relations.vectors is None:
+    if "relations" in parts and config.relations.vectors is None:
         found.append(weights.registry()[_RELATIONS])
     return found
 
@@ -129,16 +133,16 @@ def named(names: Sequence[str]) -> list[weights.Weight]:
     return list(found.values())
 
 
-def check_models(config: Config) -> None:
-    """Raise WeightsError for what can be known of a config's models without reading or loading weights.
+def check_models(config: Config, *, parts: Sequence[str] = PARTS) -> None:
+    """Raise WeightsError for what can be known of a config's models, or some of them, without reading or loading weights.
 
     That is: an unknown name, a licence that is not accepted, a package that is missing, a `hf:` folder that is not there.
     """
-    if config.segmenter.model.startswith("hf:"):
+    if "segmenter" in parts and config.segmenter.model.startswith("hf:"):
         _check_hf(config)
-    if config.inpainter.model == "pypatchmatch" and find_spec("patchmatch") is None:
+    if "inpainter" in parts and config.inpainter.model == "pypatchmatch" and find_spec("patchmatch") is None:
         raise WeightsError("pypatchmatch is not installed: pip install 'occpipe[peers]'")
-    for weight in needed(config):
+    for weight in needed(config, parts=parts):
         weights.check_consent(weight, config.weights)
         if weight.contract == "hf":
             _check_transformers()
@@ -152,16 +156,17 @@ def source_type(config: Config) -> SourceType:
     return SourceType.COMPOSITE if untrained else SourceType.COMPOSITE_WITH_TRAINED
 
 
-def identities(config: Config) -> list[dict[str, str | None]]:
-    """Name, sha256, licence and source of every model that a config loads; raises WeightsError for a missing one.
+def identities(config: Config, *, parts: Sequence[str] = PARTS) -> list[dict[str, str | None]]:
+    """Name, sha256, licence and source of every model that these parts load; raises WeightsError for a missing one.
 
     The licence of a user's own file is not known and None; so is the sha256 of a model that each node gets from the hub.
     """
-    check_models(config)
-    found = [weights.identity(weight, weights.locate(weight, config.weights)) for weight in needed(config)]
-    if config.segmenter.model.startswith("hf:"):
+    check_models(config, parts=parts)
+    loaded = needed(config, parts=parts)
+    found = [weights.identity(weight, weights.locate(weight, config.weights)) for weight in loaded]
+    if "segmenter" in parts and config.segmenter.model.startswith("hf:"):
         found.insert(0, _hf_identity(config.segmenter.model))
-    if config.relations.vectors:
+    if "relations" in parts and config.relations.vectors:
         path = Path(config.relations.vectors)
         try:
             digest = weights.sha256(path)
@@ -177,7 +182,7 @@ _RELATIONS = "starter-relations"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def _hf_folder(model: str) -> Path | None:
+def hf_folder(model: str) -> Path | None:
     """The folder of `hf:<path>`; None for `hf:<owner>/<name>`, unless a folder of that name is there."""
     name = model.removeprefix("hf:")
     folder = Path(name).expanduser()
@@ -189,7 +194,7 @@ def _check_hf(config: Config) -> None:
     known = weights.find_hub(model.removeprefix("hf:"))
     if known:
         weights.check_consent(known, config.weights)
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     if folder and not (folder / "config.json").is_file():
         raise WeightsError(
             f"{model}: there is no model of transformers in {folder} (config.json and model.safetensors)"
@@ -208,7 +213,7 @@ def _check_transformers() -> None:
 
 
 def _hf_identity(model: str) -> dict[str, str | None]:
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     known = weights.find_hub(model.removeprefix("hf:"))
     return {
         "name": model,
@@ -230,7 +235,7 @@ def _needs_tagger(model: str) -> bool:
 
 def _hf_labels(model: str) -> list[str] | None:
     """The class names of a model in a local folder; None for one on the hub."""
-    folder = _hf_folder(model)
+    folder = hf_folder(model)
     if folder is None:
         return None
     try:

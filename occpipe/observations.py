@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,37 @@ def observe_verdicts(
     judged: list[Observation] = []
     matched: set[tuple[str, str]] = set()
     for row in rows:
-        votes: dict[int, list[bool]] = {}
-        for key in {str(row["uri"]), str(row["image_id"])} & verdicts.keys():
-            for wanted, belongs in verdicts[key]:
-                for number, item in enumerate(row["objects"] or ()):
-                    if wanted.lower() in (str(number), item["label"]):
-                        votes.setdefault(number, []).append(belongs)
-                        matched.add((key, wanted))
-        if votes:
+        labels = [item["label"] for item in row["objects"] or ()]
+        said = judgements(row["uri"], row["image_id"], labels, verdicts, matched)
+        if said:
             context = _context(row, policy, scorer)
-        for number, ballots in sorted(votes.items()):
-            if 2 * sum(ballots) != len(ballots):
-                label = row["objects"][number]["label"]
-                judged.append(Observation(label, context.around(label), 2 * sum(ballots) > len(ballots)))
+        judged += [Observation(labels[n], context.around(labels[n]), belongs) for n, belongs in said.items()]
+    return judged, unmatched(verdicts, matched)
+
+
+def judgements(
+    uri: str, image_id: int, labels: Sequence[str], verdicts: Verdicts, matched: set[tuple[str, str]] | None = None
+) -> dict[int, bool]:
+    """Which things of an image, by place in `labels`, people judge to belong (True) or not; see `read_verdicts`.
+
+    As most of the verdicts on a thing say; where as many say keep as remove, it is not judged. The verdicts that match a
+    thing are added to `matched`.
+    """
+    votes: dict[int, list[bool]] = {}
+    for key in {str(uri), str(image_id)} & verdicts.keys():
+        for wanted, belongs in verdicts[key]:
+            for number, label in enumerate(labels):
+                if wanted.lower() in (str(number), label):
+                    votes.setdefault(number, []).append(belongs)
+                    if matched is not None:
+                        matched.add((key, wanted))
+    return {n: 2 * sum(said) > len(said) for n, said in sorted(votes.items()) if 2 * sum(said) != len(said)}
+
+
+def unmatched(verdicts: Verdicts, matched: set[tuple[str, str]]) -> list[str]:
+    """The verdicts that match no thing, as `image, object`."""
     asked = dict.fromkeys((key, wanted) for key, said in verdicts.items() for wanted, _ in said)
-    return judged, [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
+    return [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
 
 
 def read_verdicts(path: Path) -> Verdicts:

@@ -44,6 +44,10 @@ class Rows:
         """Give a row its status."""
         self._status[index] = status
 
+    def close(self, index: int, status: str, reason: str | None, error: dict[str, str] | None) -> None:
+        """Close a row as an earlier run did."""
+        self._status[index], self._reason[index], self._error[index] = status, reason, error
+
     def fail(self, index: int, error: Exception) -> None:
         """Close a row with an error, or as skipped where the image is valid but not for us."""
         reason = error.reason if isinstance(error, ImageError) else _reason_of(error)

@@ -65,6 +65,7 @@ PIPELINE: dict[str, pa.DataType] = {
     "output_size": pa.int64(),
     "output_sha256": pa.string(),
     "config": pa.string(),  # digest of the config
+    "copied": pa.bool_(),  # whether the cleaned picture is that of an earlier run; null: no
 }
 """Every column that a stage may read or write."""
 

@@ -9,7 +9,6 @@ credential is not put into a job: whoever sees the dashboard, sees a job's setti
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import shlex
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +24,11 @@ import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
+from occpipe.cluster import job_name
 from occpipe.config import Config
 from occpipe.config_file import overrides_of
 from occpipe.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
+from occpipe.models import hf_folder
 
 STOP_WAIT_S = 900
 """How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
@@ -49,25 +51,46 @@ class Job:
     exit_code: int | None
 
 
-def job_name(output_uri: str) -> str:
-    """The name of the jobs that write an output: readable, and another one for another output."""
-    uri = output_uri.rstrip("/")
-    readable = re.sub(r"[^a-z0-9]+", "-", uri.rpartition("/")[2].lower()).strip("-")[:40]
-    return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
-
-
-def entrypoint(config: Config, input_uri: str, output_uri: str, options: Sequence[str] = ()) -> str:
+def entrypoint(
+    config: Config, input_uri: str, output_uri: str, options: Sequence[str] = (), working_dir: str | None = None
+) -> str:
     """The shell command of a job: `occpipe clean`, with what the config says beside the defaults.
 
-    Raises ConfigError for an INPUT or OUTPUT that only this machine knows.
+    Raises ConfigError for an INPUT, OUTPUT or file of the config that only this machine knows. A file of the config may
+    lie in `working_dir`, a local folder that goes to the cluster.
     """
     for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
-        if not urlsplit(uri).scheme and not uri.startswith("/"):
+        if _is_relative(uri):
             raise ConfigError(f"{name} {uri!r} is a path of this machine; give a URI, or an absolute path of all nodes")
+    for key, path in _local_files(config):
+        if _is_relative(path) and not (working_dir and Path(working_dir, path).exists()):
+            raise ConfigError(
+                f"{key} {path!r} is a path of this machine; give an absolute path of all nodes"
+                + (
+                    ", or a URI"
+                    if key == "weights.dir"
+                    else f", or one within --working-dir {working_dir or ''}".rstrip()
+                )
+            )
     command = ["python", "-m", "occpipe", "clean", input_uri, output_uri, *options]
     for override in overrides_of(config):
         command += ["--set", override]
     return shlex.join(command)
+
+
+def _local_files(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys of a config that name files, with their values."""
+    if config.weights.dir:
+        yield "weights.dir", config.weights.dir
+    if config.relations.vectors:
+        yield "relations.vectors", config.relations.vectors
+    model = config.segmenter.model
+    if model.startswith("hf:") and (folder := hf_folder(model)):
+        yield "segmenter.model", str(folder)
+
+
+def _is_relative(uri: str) -> bool:
+    return not urlsplit(uri).scheme and not uri.startswith(("/", "~"))
 
 
 class Jobs:
@@ -105,7 +128,8 @@ class Jobs:
                 )
         environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_WAIT_S))
         name = name or job_name(output_uri)
-        command, numbers = entrypoint(config, input_uri, output_uri, options), [0]
+        working_dir = (runtime_env or {}).get("working_dir")
+        command, numbers = entrypoint(config, input_uri, output_uri, options, working_dir), [0]
         for job in self.list():
             if job.output.rstrip("/") == output_uri.rstrip("/") and not job.status.is_terminal():
                 raise self._busy(output_uri, job.id)

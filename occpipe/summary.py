@@ -3,52 +3,94 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from occpipe.figures import Pace, Stages
+
 
 @dataclass(slots=True)
 class Made:
-    """The rows of a run so far: how many of each status, and per reason an image that it closed, with what was wrong."""
+    """The rows of a run so far: how many of each status and reason, and per reason an image that it closed, with what
+    was wrong. `copied` of those cleaned are pictures of an earlier run; `over_all` is, at the end, the last tick, with the
+    paces of all the time in which rows came out.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    copied: int = 0
+    over_all: Tick | None = None
+    _lock: Lock = field(default_factory=Lock)
 
     def add(self, rows: pa.Table) -> None:
         """Count thin rows, as the sink returns them."""
-        self.statuses.update(rows.column("status").to_pylist())
-        for row in rows.filter(pc.is_valid(rows.column("reason"))).to_pylist():
-            self.examples.setdefault(row["reason"], _printable(f"{row['uri']}: {row['error']['message']}"))
+        closed = rows.filter(pc.is_valid(rows.column("reason"))).to_pylist()
+        with self._lock:
+            self.statuses.update(rows.column("status").to_pylist())
+            self.reasons.update(row["reason"] for row in closed)
+        if "copied" in rows.column_names:
+            self.copied += pc.sum(rows.column("copied")).as_py() or 0
+        for row in closed:
+            self.examples.setdefault(row["reason"], printable(f"{row['uri']}: {row['error']['message']}"))
+
+    def counts(self) -> tuple[Counter[str], Counter[str]]:
+        """Statuses and reasons at one moment, for whoever looks from another thread."""
+        with self._lock:
+            return self.statuses.copy(), self.reasons.copy()
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Progress: how many rows ended with each status so far, of how many to do."""
+    """Progress: how many rows ended with each status and reason so far, of how many to do; seconds since the start.
+
+    `stages` are sums since the start, `paces` what was read off the last half minute, and `limit` says which stage limits
+    the run and what to turn, where that can be told.
+    """
 
     statuses: Counter[str]
     total: int
     seconds: float
+    reasons: Counter[str] = field(default_factory=Counter)
+    stages: Stages = field(default_factory=dict)
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did: rows it made by status, images done before, seconds, and the published manifest.
+    """What a run did: the rows it made, images done before, seconds, and the published manifest.
 
-    `examples` are, per reason, one of the images that it closes and what was wrong with it; `stopped` is whether images
-    are left because the run was asked to stop.
+    `stopped` is whether images are left because the run was asked to stop.
     """
 
-    statuses: Counter[str]
-    examples: dict[str, str]
+    made: Made
     done_before: int
     seconds: float
     manifest: dict[str, Any]
     stopped: bool = False
 
+    @property
+    def statuses(self) -> Counter[str]:
+        """Rows it made, by status."""
+        return self.made.statuses
 
-def _printable(text: str) -> str:
+    @property
+    def examples(self) -> dict[str, str]:
+        """Per reason, one of the images that it closes and what was wrong with it."""
+        return self.made.examples
+
+    @property
+    def over_all(self) -> Tick | None:
+        """Its last tick, with paces from the first image of the first pool on; None where it had nothing to do."""
+        return self.made.over_all
+
+
+def printable(text: str) -> str:
     """Names come from strangers, and may hold what steers a terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

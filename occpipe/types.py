@@ -23,6 +23,7 @@ class Status(StrEnum):
 
     CLEANED = "cleaned"
     UNCHANGED = "unchanged"
+    SCANNED = "scanned"  # something would be removed, and nothing was
     SKIPPED = "skipped"
     ERROR = "error"
 
@@ -45,6 +46,8 @@ class Reason(StrEnum):
     REMOVED_BY_POLICY = "removed_by_policy"
     LOW_CONFIDENCE = "low_confidence"
     NO_CONTEXT = "no_context"
+    KEPT_BY_REVIEW = "kept_by_review"
+    REMOVED_BY_REVIEW = "removed_by_review"
 
 
 class Box(NamedTuple):

@@ -7,7 +7,7 @@ with the same relative names would overwrite each other, so other settings are r
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from occpipe.config import Config
@@ -16,7 +16,19 @@ from occpipe.ledger import next_run
 from occpipe.storage import Store
 
 _VERSIONS = "ledger/versions"
-_SAME = ("input", "config", "weights")
+_SAME = ("command", "input", "config", "scan", "verdicts", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The command that makes an output, and what `apply` makes it from: digests of a scan and of verdicts."""
+
+    command: str = "clean"
+    scan: str | None = None
+    verdicts: str | None = None
+
+
+CLEAN, SCAN = Origin(), Origin("scan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +48,25 @@ FIRST = Version(1, 1)
 
 
 def open_version(
-    store: Store, config: Config, models: list[dict[str, str | None]], root: str, *, new: bool = False
+    store: Store,
+    config: Config,
+    models: list[dict[str, str | None]],
+    root: str,
+    origin: Origin = CLEAN,
+    *,
+    new: bool = False,
 ) -> Version:
-    """The newest version of an output, where it was made with this input, config and weights; the first run makes it.
+    """The newest version of an output, where it was made in this way, from this input; the first run makes it.
 
     Where it was made in another way, `new` begins the next version; without it that is a ConfigError that names what
     differs.
     """
     weights = {str(model["name"]): model["sha256"] for model in models}
     settings = config.deciding()
-    now = {"input": root, "config": config.digest, "weights": weights, "settings": settings}
+    now = {**asdict(origin), "input": root, "config": config.digest, "weights": weights, "settings": settings}
     keys = sorted(entry.key for entry in store.walk(_VERSIONS))
     if keys:
-        then = json.loads(store.read(keys[-1]))
+        then = asdict(CLEAN) | json.loads(store.read(keys[-1]))  # the earliest records know of nothing else
         difference = _difference(then, now)
         if difference is None:
             return Version(len(keys), then["first_run"])

@@ -1,7 +1,8 @@
 """The registry of weights: where each comes from, its checksum, licence and contract; and how a node gets it.
 
 Weights lie in `weights.dir`: the user's cache by default, a folder or any URI. From a URI each node copies a weight once
-to its own cache. What is downloaded or copied is filled beside its place and renamed, so what lies there is whole.
+to its own cache: of several processes that ask, one copies, and the others wait for it. What is downloaded or copied is
+filled beside its place and renamed, so what lies there is whole.
 
 A `file` entry has a checksum from its publisher, and a file that does not match is refused. A `hub` entry has none: its
 sha256 is recorded with the results, there is no published checksum to compare. A weight under a licence that forbids
@@ -26,6 +27,7 @@ import yaml
 from occpipe import config as cfg
 from occpipe.errors import WeightsError, first_line
 from occpipe.storage import is_safe_key, open_store
+from occpipe.storage.local import alone_in
 from occpipe.storage.open import scheme_of
 
 _MODEL_FILE = "model.safetensors"
@@ -196,12 +198,15 @@ def _missing_part(folder: Path) -> str | None:
 
 
 def _fill(weight: Weight, path: Path, source: str, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary place beside `path`, verify it and rename it; another process may have been first, with the same."""
+    """Fill a temporary place beside `path`, verify it and rename it, unless another process did so meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
-        ) as beside:
+        with (
+            alone_in(path.parent),
+            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as beside,
+        ):
+            if path.exists():
+                return
             whole = Path(beside) / path.name
             fill(whole)
             if fault := _fault(weight, whole):

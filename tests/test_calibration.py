@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from occpipe.config import Policy
-from occpipe.observations import observe_rows, observe_verdicts, read_verdicts
+from occpipe.observations import judgements, observe_rows, observe_verdicts, read_verdicts
 from occpipe.relations import EmbeddingScorer
 from occpipe.relations.benchmark import LabelledImage
 from occpipe.relations.calibration import Calibration, Floats64, Observation, calibrate, observe_lists
@@ -181,12 +181,40 @@ def test_verdicts_are_joined_by_uri_or_id_and_by_place_or_class(scorer: Embeddin
         ("image,object,verdict\na.jpg,0,keep\nb.jpg,0,maybe\n", "line 3"),
         ("image;object;verdict\na.jpg;0;keep\n", "no column image, separated by commas; found image;object;verdict"),
         ("", "an empty file"),
+        ("image,object,verdict,grade\na.jpg,0,keep,6\n", "line 2: a grade is 1 to 5"),
+        ("image,object,verdict,grade\n,,,4\n", "line 2: needs image"),
+        ("image,object,verdict,grade\na.jpg,,,\n", "line 2: needs image"),
+        ("image,object,verdict,grade\na.jpg,,keep,4\n", "line 2: needs image"),
     ],
 )
 def test_a_broken_table_is_named(text: str, message: str, tmp_path: Path) -> None:
     table = tmp_path / "verdicts.csv"
     table.write_text(text)
     with pytest.raises(ValueError, match=message):
+        read_verdicts(table)
+
+
+def test_grades_are_no_verdicts_and_raters_vote(tmp_path: Path) -> None:
+    table = tmp_path / "verdicts.csv"
+    lines = [
+        "image,object,verdict,grade,rater,comment",
+        "a.jpg,0,keep,,ann,fine",
+        "a.jpg,,,4,ann",
+        "a.jpg,cat,remove,2,bob",
+    ]
+    table.write_text("\n".join([*lines, "a.jpg,1,keep,,ann", "a.jpg,1,keep,,bob", "a.jpg,1,remove,,cid"]) + "\n")
+    verdicts = read_verdicts(table)
+    assert verdicts == {
+        "a.jpg": [("0", True), ("cat", False), ("1", True), ("1", True), ("1", False)],
+    }
+    assert judgements("a.jpg", 5, ["cat", "car"], verdicts) == {1: True}, "the cat is a tie"
+
+
+def test_a_table_of_verdicts_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occpipe.observations.MOST_BYTES", 30)
+    table = tmp_path / "verdicts.csv"
+    table.write_text("image,object,verdict\na.jpg,0,keep\n")
+    with pytest.raises(ValueError, match="over 30 bytes"):
         read_verdicts(table)
 
 

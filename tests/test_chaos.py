@@ -11,10 +11,10 @@ from tests.test_isolation import can_make_namespaces
 
 
 @pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces are not allowed here")
-def test_no_image_is_lost_or_doubled_where_workers_die() -> None:
+def test_no_image_is_lost_or_doubled_where_processes_die() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--images", "60", "--storage", "disk"]
-    command += ["--only", "in the middle of a part", "--only", "kills its process"]
+    command += ["--only", "in the middle of a part", "--only", "kills its process", "--only", "of an apply"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert done.stdout.count(" yes ") == 2
+    assert done.stdout.count(" yes ") == 3
     assert done.stdout.endswith("0 faults were not survived\n")

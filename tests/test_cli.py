@@ -53,6 +53,7 @@ def test_config_prints_every_key() -> None:
         (("clean", ".", "out", "-s", "segmenter.model=unknown"), 4, "known: starter, eomt-l-640"),
         (("models", "verify", "unknown"), 4, "no weights 'unknown'"),
         (("report", "nowhere", "nowhere"), 3, "nothing is published there"),
+        (("apply", "nowhere", "out", "--cut", "0.3"), 3, "nothing is published there"),
         (("review", "nowhere", "--page", "none.html"), 3, "nothing is published there"),
         (("review", "nowhere", "--verdicts", "none.csv"), 3, "nothing is published there"),
     ],

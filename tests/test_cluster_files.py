@@ -36,6 +36,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import cli as ray_cli
 from typer.main import get_command
 
@@ -384,6 +385,13 @@ def test_the_commands_of_the_page_exist(command: str) -> None:
         parsed_by(get_command(app) if program == "occpipe" else ray_cli, words)
         if " submit " in command:
             config_of(command)
+    elif program == "python":
+        *pip, name = words.split()[:3]
+        assert pip == ["-m", "pip"]
+        options = subprocess.run(
+            [sys.executable, *pip, name, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert all(option in options for option in re.findall(r"--[\w-]+", words))
     else:
         assert program in ("aws", "docker", "export", "kubectl", "mkdir", "sed")
     for name in re.findall(r"--build-arg (\w+)=", command):
@@ -403,10 +411,27 @@ def test_files_that_the_page_names_are_there() -> None:
     assert missing == {"cluster/kustomize/mine", "cluster/kustomize/mine/kustomization.yaml"}  # which the reader writes
 
 
+def test_the_placement_of_the_page_is_one(tmp_path: Path) -> None:
+    _, placed = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    (tmp_path / "mine.yaml").write_text(placed)
+    at = load_config(tmp_path / "mine.yaml").placement
+    assert (at.segment.labels, at.inpaint.resources) == (
+        {"ray.io/accelerator-type": "in(H100, A100)"},
+        {"fast-disk": 0.5},
+    )
+
+
+def test_the_runtime_environment_of_the_page_is_one_that_ray_takes() -> None:
+    (given,) = re.findall(r"--runtime-env '(\{.*\})'", PAGE)
+    pip = RuntimeEnv(**json.loads(given))["pip"]
+    assert pip["packages"] == ["occpipe"]
+    assert pip["pip_install_options"] == ["--no-index", "--find-links", "/shared/wheelhouse"]
+
+
 def test_a_readers_own_names(tmp_path: Path) -> None:
     shutil.copytree(CLUSTER / "kustomize", tmp_path / "kustomize")
     (tmp_path / "kustomize" / "mine").mkdir()
-    (own,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    own, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
     (tmp_path / "kustomize" / "mine" / "kustomization.yaml").write_text(own)
     things = {thing["kind"]: thing for thing in kustomize(tmp_path / "kustomize" / "mine")}
     job, cluster = things["RayJob"]["spec"], things["RayCluster"]["spec"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from occpipe.config import Inpainter, Policy
-from occpipe.decide import context_of, decide, removal_mask
+from occpipe.decide import context_of, decide, overrule, removal_mask
 from occpipe.relations import Context
 from occpipe.types import Evidence, Reason, Relation, Segment, Segmentation, Verdict
 
@@ -120,6 +120,21 @@ def test_mask_grows_and_spares_the_protected() -> None:
     assert mask[40:60, 36:60].all()
     assert not mask[40:60, 60:80].any(), "no pixel of a protected person is filled"
     assert removal_mask(decide(scene(square("dog", 0, 0, 20)), TABLE, policy), policy, growth) is None
+
+
+def test_people_overrule_the_policy() -> None:
+    """A removed person is filled whole, though protected; one that stays is spared as before."""
+    segments = (square("person", 10, 10, 20), square("person", 60, 60, 20), square("toilet", 85, 60, 10))
+    objects = overrule(decide(scene(*segments), TABLE, Policy()), {0: False, 2: True})
+    assert [(o.verdict, o.reason) for o in objects] == [
+        (Verdict.REMOVE, Reason.REMOVED_BY_REVIEW),
+        (Verdict.KEEP, Reason.KEPT_BY_POLICY),
+        (Verdict.KEEP, Reason.KEPT_BY_REVIEW),
+    ]
+    mask = removal_mask(objects, Policy(), Inpainter(dilation_pixels=2))
+    assert mask is not None
+    assert mask[10:30, 10:30].all()
+    assert not mask[50:, 50:].any()
 
 
 def test_the_papers_dilation() -> None:

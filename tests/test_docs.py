@@ -7,6 +7,7 @@ import random
 import re
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from jobs.make_demo import scenes
 from occpipe.classes import coco_stuff
 from occpipe.relations.vectors import read_asset
-from tests.published import publish_rows, scene_row
+from tests.published import publish_rows, removed_row, scene_row
 from tests.scenes import encoded
 from tests.test_readme import ROOT, bash
 
@@ -23,6 +24,27 @@ DOCS = ROOT / "docs"
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_the_sql_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each query runs, one after the other, and those of the command stand there as it asks them."""
+    from occpipe.audit import queries
+
+    rows = [removed_row(n, {"cat": 0.05, "dog": 0.11}, {"grass": 0.9, "tree": 0.5}, share=0.3) for n in range(1, 4)]
+    publish_rows(tmp_path / "cleaned", [*rows, scene_row(9, {"car": 0.9}, {"road": 0.9})])
+    publish_rows(tmp_path / "earlier", [rows[0], scene_row(2, {}, {})])
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "sql.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"^```sql\n(.*?)^```", page, re.M | re.S)
+    said = [query.strip().removesuffix(";") for query in scripts]
+    assert set(queries().values()) <= set(said)
+    assert (ROOT / "occpipe" / "data" / "views.sql").read_text(encoding="utf-8") == scripts[0]
+    with duckdb.connect() as database:
+        answers = [database.execute(script).fetchall() for script in scripts]
+    empty = [query.split()[0] for query, answer in zip(said, answers, strict=True) if not answer]
+    assert empty == ["CREATE", "SELECT", "SET"], "no image failed"
+    assert answers[-1] == [("unchanged", "cleaned", 1, "2.jpg")]
+    assert (tmp_path / "large.txt").read_text().split() == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 def labelled(folder: Path) -> None:
@@ -61,6 +83,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "aliases.csv").write_text("alias,token\nlorry,truck\n")
     cars = [scene_row(n, {"car": 0.9, "cat": 0.8}, {"road": 0.9, "tree": 0.6}) for n in range(120)]
     publish_rows(tmp_path / "cleaned", cars)
+    publish_rows(tmp_path / "earlier", cars[:60])
     verdicts = [f"{n}.jpg,{thing},{v}" for n in range(100) for thing, v in (("0", "keep"), ("cat", "remove"))]
     (tmp_path / "verdicts.csv").write_text("image,object,verdict\n" + "\n".join(verdicts) + "\n")
     labelled(tmp_path / "labelled")
@@ -72,10 +95,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("page", "script"), [(p.name, b) for p in sorted(DOCS.glob("*.md")) for b in blocks(p.name)])
 def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
     printed = bash(script, folder)
-    if script.startswith("occpipe clean"):  # which says how it went on standard error
-        assert (folder / script.split()[3] / "metadata" / "_manifest.json").is_file()
-    else:
-        assert printed
+    made = re.findall(r"^occpipe (?:clean|scan|apply) \S+ (\S+)(?!.*--dry-run)", script, re.M)
+    for output in made:  # which say how it went on standard error
+        assert (folder / output / "metadata" / "_manifest.json").is_file()
+    assert printed or made
     for name in re.findall(r"--overlays (\S+)", script):
         assert {p.name for p in (folder / name).iterdir()} == {"a.png", "b.png"}
     for name in re.findall(r"--out (\S+)", script):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from occpipe.ledger import OutputLock, next_run, part_keys, write_part
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.publish import MANIFEST, publish
 from occpipe.storage import Store, open_store
-from occpipe.versions import Version, open_version
+from occpipe.versions import Origin, Version, open_version
 
 
 @pytest.fixture
@@ -119,6 +120,32 @@ def test_one_way_of_making_an_output(store: Store) -> None:
         open_version(store, load_config(), models, "elsewhere")
     with pytest.raises(ConfigError, match="another weights"):
         open_version(store, load_config(), [{"name": "starter-segmenter", "sha256": "bb"}], "in")
+
+
+def test_an_output_is_made_by_one_command(store: Store) -> None:
+    origin = Origin("apply", "5ca9", None)
+    assert open_version(store, load_config(), [], "in", origin) == Version(1, 1)
+    write_part(store, 1, rows((1, "cleaned")))
+    assert open_version(store, load_config(), [], "in", origin) == Version(1, 1)
+    for other, what in (
+        (Origin(), "command (apply, now clean)"),
+        (Origin("apply", "07e4"), "scan (5ca9, now 07e4)"),
+        (Origin("apply", "5ca9", "ab"), "verdicts (None, now ab)"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(f"another {what}")):
+            open_version(store, load_config(), [], "in", other)
+    assert open_version(store, load_config(), [], "in", Origin("apply", "07e4"), new=True) == Version(2, 2)
+
+
+def test_a_version_of_before_there_was_scan_goes_on(store: Store) -> None:
+    open_version(store, load_config(), [], "in")
+    (entry,) = store.walk("ledger/versions")
+    record = json.loads(store.read(entry.key))
+    store.write(
+        entry.key, json.dumps({k: v for k, v in record.items() if k not in ("command", "scan", "verdicts")}).encode()
+    )
+    write_part(store, 1, rows((1, "cleaned")))
+    assert open_version(store, load_config(), [], "in") == Version(1, 1)
 
 
 def test_a_new_version_begins_anew_beside_the_old_one(store: Store) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from occpipe.masks import Rle, regions, resize_rle, rle_decode, union
 from occpipe.types import Box, Segment, Segmentation
@@ -18,6 +21,31 @@ def test_rle_round_trip(mask: np.ndarray) -> None:
     rle = Rle.encode(mask)
     assert np.array_equal(rle_decode(rle), mask)
     assert rle.area == mask.sum()
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)))
+def test_masks_of_ours_are_masks(mask: np.ndarray) -> None:
+    Rle.encode(mask).check()
+
+
+@given(st.binary(max_size=60) | st.text("0123456789:;<=>?@PQRSTUVWXYZ_`abcdefghijklmno", max_size=40).map(str.encode))
+def test_what_passes_as_a_mask_is_one(counts: bytes) -> None:
+    """Whatever is let through says what each pixel is, and is coded as we would code it but for runs of no length."""
+    rle = Rle(7, 9, counts)
+    try:
+        rle.check()
+    except ValueError:
+        return
+    assert rle_decode(rle).shape == (7, 9)
+    assert rle.area == rle_decode(rle).sum()
+
+
+@pytest.mark.parametrize("counts", [b"", b"0", b"o1", b"z", b"``````", b"PPPPPPPPPPPPPPPP0", b"oooooooo?", b"\xff"])
+def test_what_is_no_mask_is_refused(counts: bytes) -> None:
+    with pytest.raises(ValueError, match="a mask"):
+        Rle(60, 90, counts).check()
+    with pytest.raises(ValueError, match="none of 60 x 91 pixels"):
+        Rle(60, 91, Rle.encode(disc()).counts).check()
 
 
 def test_union() -> None:

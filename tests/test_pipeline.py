@@ -20,15 +20,20 @@ import pytest
 from PIL import Image as Pil
 
 from jobs.make_demo import photos, scenes
+from occpipe.apply import APPLY_CHAIN, apply_corpus, settings_for
 from occpipe.config_file import load_config
-from occpipe.errors import CapacityError, RunError, StorageError
-from occpipe.pipeline import CHAIN, clean_corpus
+from occpipe.errors import CapacityError, ConfigError, RunError, StorageError
+from occpipe.pipeline import CHAIN, SCAN_CHAIN, clean_corpus, scan_corpus
+from occpipe.published import Published
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
+from occpipe.stages.segment import SegmentStage
 from occpipe.storage import open_store
 from occpipe.summary import Summary
+from occpipe.verdicts import Review
 from tests.hostile.files import hostile_files
 from tests.s3 import KEY, SECRET, s3_environment, s3_server
 from tests.scenes import encoded, gradient, moving
+from tests.stages import keep_to_declarations
 from tests.test_images import png_claiming, sixteen_bit_png, with_mode
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -74,14 +79,16 @@ def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: N
     return output, clean_corpus(BOLD, str(demo), str(output))
 
 
-def test_stages_read_what_was_written() -> None:
+@pytest.mark.parametrize("chain", [CHAIN, SCAN_CHAIN, APPLY_CHAIN])
+def test_stages_read_what_was_written(chain: tuple[Any, ...]) -> None:
     columns = set(MANIFEST.names)
-    for stage in CHAIN:
+    for stage in chain:
         missing = {*stage.READS} - columns - {"status", "reason", "error"}
         assert not missing, f"{stage.__name__} reads {missing} which no stage before it writes"
         assert {*stage.WRITES} <= PIPELINE.keys()
         columns = (columns | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
     assert {*PUBLISHED.names} <= columns
+    assert (SegmentStage in chain) == (chain is not APPLY_CHAIN)
 
 
 def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, Summary]) -> None:
@@ -143,6 +150,49 @@ def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, Summary]) ->
     again = clean_corpus(BOLD, str(demo), str(output))
     assert (again.statuses.total(), again.done_before) == (0, 13)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")} == before
+
+
+def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path) -> None:
+    """Byte for byte, and without a segmenter: it would have to be loaded to a GPU that is not there."""
+    summary = scan_corpus(BOLD, str(demo), str(tmp_path / "scanned"))
+    statuses = dict(cleaned[1].statuses)
+    assert summary.statuses == {"scanned": statuses.pop("cleaned"), **statuses}
+    assert {path.name for path in (tmp_path / "scanned").iterdir()} == {"ledger", "metadata"}
+    manifest = tmp_path / "scanned" / "metadata" / "_manifest.json"
+    nowhere = json.loads(manifest.read_bytes())
+    nowhere["config"]["segmenter"]["device"] = "cuda:7"
+    manifest.write_text(json.dumps(nowhere))
+    scan, output = Published(str(tmp_path / "scanned")), tmp_path / "out"
+    assert scan.config.digest == BOLD.digest
+    applied = apply_corpus(settings_for(scan), scan, str(output))
+    assert (applied.statuses, applied.made.copied) == (cleaned[1].statuses, 0)
+    assert rows_of(str(output)) == rows_of(str(cleaned[0]))
+    assert applied.manifest["models"] == cleaned[1].manifest["models"]
+    for row in rows_of(str(output)).values():
+        assert (output / row["output"]).read_bytes() == (cleaned[0] / row["output"]).read_bytes()
+
+
+def test_a_review_of_a_clean_inpaints_what_it_changes_and_copies_the_rest(
+    demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path
+) -> None:
+    before, output, table = Published(str(cleaned[0])), tmp_path / "out", tmp_path / "verdicts.csv"
+    table.write_text("image,object,verdict\ncat_at_the_palace.jpg,cat,keep\ncat_in_the_garage.jpg,cat,remove\n")
+    config = settings_for(before)
+    summary = apply_corpus(config, before, str(output), Review.read(table))
+    assert summary.made.copied == summary.statuses["cleaned"] - 1 == cleaned[1].statuses["cleaned"] - 1 > 0
+    rows, old = rows_of(str(output)), rows_of(str(cleaned[0]))
+    assert rows["cat_at_the_palace.jpg"]["status"] == "unchanged"
+    assert (output / "images/cat_at_the_palace.jpg").read_bytes() == (demo / "cat_at_the_palace.jpg").read_bytes()
+    (cat,) = (item for item in rows["cat_in_the_garage.jpg"]["objects"] if item["label"] == "cat")
+    assert (cat["verdict"], cat["reason"]) == ("remove", "removed_by_review")
+    for uri in rows.keys() - {"cat_at_the_palace.jpg", "cat_in_the_garage.jpg"}:
+        assert {**rows[uri], "config": ""} == {**old[uri], "config": ""}
+    assert apply_corpus(config, before, str(output), Review.read(table)).statuses.total() == 0
+    for other, what in ((None, "verdicts"), (Review({}, "0"), "verdicts")):
+        with pytest.raises(ConfigError, match=f"made with another {what}.*--new-version"):
+            apply_corpus(config, before, str(output), other)
+    with pytest.raises(ConfigError, match="made with another command"):
+        clean_corpus(BOLD, str(demo), str(output))
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +355,6 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 
 
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
-    """Each stage gets the columns it READS and nothing else, and gives back those it WRITES."""
     from occpipe.done import Done
     from occpipe.stages.discover import ManifestSource, discover, open_corpus
 
@@ -320,13 +369,7 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
         CHAIN[2](config),
         CHAIN[3](config),
     )
-    for stage in stages:
-        needed = batch.select([name for name in batch.column_names if name in stage.READS])
-        alone = stage(needed)
-        assert {*alone.column_names} == ({*needed.column_names} | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
-        batch = stage(batch)
-        for name in stage.WRITES:
-            assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)
+    batch = keep_to_declarations(stages, batch)
     thin = CHAIN[4](output.uri, "images", 1, "copy", 2)(batch)
     assert thin.to_pylist()[0]["status"] == "cleaned"
 

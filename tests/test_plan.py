@@ -42,7 +42,7 @@ def rates(**changes: Any) -> Rates:
         "config": Config().digest,
         "machine": MACHINE,
         "images": 60,
-        "threads": 1,
+        "threads": 2,
         "bytes_per_image": 100_000,
         "removal_share": 0.1,
         "fetch": one(0.002),
@@ -273,7 +273,11 @@ def test_the_command_says_where_the_rates_do_not_fit(tmp_path: Path) -> None:
     assert all(part in said for part in ("another config (0123)", "measured without a GPU", "left 60% of the cores"))
     path.write_text(rates(machine=MACHINE | {"gpu": "a GPU"}).model_dump_json())
     said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 0, "--set", "placement.segment.threads=3")
-    assert all(part in said for part in ("these nodes have none", "with 1 threads in a segmenter, not 3"))
+    assert all(part in said for part in ("these nodes have none", "with 2 threads in a segmenter; here it has 3"))
+    said = run("--rates", path, "--images", 100, "--cpus", 16, "--set", "placement.sink.labels={disk: fast}")
+    assert "with 2 threads in a segmenter; here it has 8" in said, "half of the cores, by default"
+    assert "labels and resources of sink are not counted" in said
+    assert "threads in a segmenter" not in run("--rates", path, "--images", 100, "--cpus", 4)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,39 @@ def test_keys_come_back_as_they_went(store: Store) -> None:
     assert [entry.key for entry in store.walk("a folder")] == ["a folder/with spaces.jpg"]
 
 
+def test_parts_of_an_object(store: Store) -> None:
+    store.write("x", b"0123456789")
+    with store.open("x") as file:
+        assert file.read(2) == b"01"
+        assert file.seek(-3, os.SEEK_END) == 7
+        assert file.read() == b"789"
+        assert file.read(1) == b""
+        file.seek(4)
+        file.seek(1, os.SEEK_CUR)
+        assert (file.tell(), file.read(2)) == (5, b"56")
+    with pytest.raises(FileNotFoundError):
+        store.open("none")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr("occpipe.storage.base.time.sleep", lambda _: None)  # it is asked for three times
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="replaced")
+    store = open_store("s3://replaced")
+    store.write("x", b"0123456789")
+    with store.open("x") as file:
+        assert file.read(2) == b"01"
+        store.write("x", b"abcdefghij")
+        with pytest.raises(OSError, match="x"):
+            file.read(2)
+
+
 def test_write_replaces_and_changes_the_etag(store: Store) -> None:
     store.write("x", b"one")
     (before,) = store.walk()

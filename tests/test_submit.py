@@ -23,11 +23,12 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.make_demo import scenes
 from occpipe.cli_jobs import environment_of
+from occpipe.cluster import job_name
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError, OutputBusyError
 from occpipe.ledger import part_keys
 from occpipe.storage import open_store
-from occpipe.submission import Jobs, entrypoint, job_name
+from occpipe.submission import Jobs, entrypoint
 from tests.chaos.corpus import SETTINGS, make_corpus
 from tests.scenes import encoded
 from tests.test_pipeline import rows_of, s3  # noqa: F401 - a fixture
@@ -105,7 +106,7 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
     images, output = tmp_path / "in", str(tmp_path / "out")
     make_corpus(images, COUNT)
     run = [str(images), output, "--address", head, "--config", "local", "--working-dir", str(ROOT)]
-    run += [part for setting in SETTINGS for part in ("--set", setting)]
+    run += ["--log-json", "-", *(part for setting in SETTINGS for part in ("--set", setting))]
     assert "occpipe jobs logs occpipe-out-" in occpipe("submit", *run, "--no-wait")
     job_id = job_name(output)
     assert job_id in occpipe("jobs", "list", "--address", head)
@@ -116,9 +117,12 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
     while not part_keys(store) and time.monotonic() < end:
         time.sleep(0.2)
     assert "STOPPED" in occpipe("jobs", "stop", job_id, "--address", head)
-    assert "the same command goes on from here" in occpipe("jobs", "logs", job_id, "--address", head, exit_code=130)
+    logged = occpipe("jobs", "logs", job_id, "--address", head, exit_code=130)
+    assert "the same command goes on from here" in logged
+    (end,) = (json.loads(line) for line in logged.splitlines() if line.startswith('{"version": 1, "event": "end"'))
+    assert (end["stopped"], end["total"]) == (True, COUNT)
     published = len(rows_of(output))
-    assert 0 < published < COUNT
+    assert 0 < published == end["published"] < COUNT
 
     printed = occpipe("submit", *run)
     assert f"{job_id}-2: SUCCEEDED" in printed
@@ -176,6 +180,51 @@ def test_the_environment_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_relative_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="path of this machine"):
         entrypoint(load_config(), "photos", "s3://b/out")
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("weights.dir=weights", "weights.dir 'weights'"),
+        ("relations.vectors=mine.safetensors", "relations.vectors 'mine.safetensors'"),
+        ("segmenter.model=hf:./models/mine", "segmenter.model 'models/mine'"),
+        ("segmenter.model=hf:models", "segmenter.model 'models'"),
+    ],
+)
+def test_a_relative_path_in_the_config_is_refused(setting: str, key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} is a path of this machine; give an absolute path of all nodes"):
+        entrypoint(load_config("local", [setting]), "/in", "/out", working_dir=str(tmp_path))
+
+
+def test_what_all_nodes_know_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").touch()
+    for setting in (
+        "weights.dir=s3://b/weights",
+        "weights.dir=/weights",
+        "weights.dir=~/weights",
+        "segmenter.model=hf:facebook/mask2former",
+        "segmenter.model=hf:/models/mine",
+        "relations.vectors=mine.safetensors",
+    ):
+        assert setting.partition("=")[0] in entrypoint(
+            load_config("local", [setting]), "/in", "/out", working_dir=str(tmp_path)
+        )
+
+
+def test_a_log_on_this_machine_is_refused() -> None:
+    printed = occpipe(
+        "submit",
+        "/in",
+        "/out",
+        "--address",
+        "http://127.0.0.1:1",
+        "--config",
+        "local",
+        "--log-json",
+        "log",
+        exit_code=2,
+    )
+    assert "--log-json 'log' is a path of this machine" in printed
 
 
 def test_a_jobs_name_is_that_of_its_output() -> None:

@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -71,6 +80,54 @@ def test_weights_come_from_a_uri_once(entry: Weight, tmp_path: Path, monkeypatch
     assert path.is_relative_to(tmp_path / "cache")
     open_store(uri).delete("tiny.pt")
     assert locate(entry, Weights(dir=uri)) == path
+
+
+class _Counting(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, slowly, so that all ask before the first one has it; counts what is asked for."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        time.sleep(0.5)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_ASK = """
+import sys
+from occpipe.config import Weights
+from occpipe.weights import Weight, locate
+
+entry = Weight(name="tiny", kind="inpainter", contract="big-lama", licence="MIT", file="https://example.invalid/tiny.pt")
+print(locate(entry, Weights(dir=sys.argv[1])).read_bytes() == b"the weights")
+"""
+
+
+def test_several_actors_of_a_node_copy_a_weight_once(tmp_path: Path) -> None:
+    """Two nodes (their caches) with three processes each, which ask a real server at the same moment."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "tiny.pt").write_bytes(BYTES)
+    handler = functools.partial(_Counting, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        asking = [
+            subprocess.Popen(
+                [sys.executable, "-c", _ASK, address],
+                env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / node)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for node in ("one", "two")
+            for _ in range(3)
+        ]
+        said = [process.communicate(timeout=60)[0] for process in asking]
+        server.shutdown()
+    assert said == ["True\n"] * 6
+    assert _Counting.asked["/tiny.pt"] == 2
 
 
 def test_a_hub_model_comes_from_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

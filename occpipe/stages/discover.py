@@ -102,12 +102,18 @@ def check_apart(input_uri: str, root: str, output: str) -> None:
 
     An explicit list says which images it means, so its output may lie anywhere else.
     """
+    check_not_over(root, output)
     root, output = root.rstrip("/"), output.rstrip("/")
-    if root == output or re.fullmatch(rf"{re.escape(output)}/images(\.v\d+)?(/.*)?", root):
-        raise StorageError(f"{output} would be written over its own input: choose another output")
     listed = PurePosixPath(input_uri).suffix.lower() in _LISTS
     if not listed and output.startswith(f"{root}/"):
         raise StorageError(f"{output} lies inside the input {root}: later runs would take cleaned images for photos")
+
+
+def check_not_over(root: str, output: str) -> None:
+    """Raise StorageError where an image would be written over its source."""
+    root, output = root.rstrip("/"), output.rstrip("/")
+    if root == output or re.fullmatch(rf"{re.escape(output)}/images(\.v\d+)?(/.*)?", root):
+        raise StorageError(f"{output} would be written over its own input: choose another output")
 
 
 def discover(

@@ -13,6 +13,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from occpipe.ledger import part_keys, read_parquet, run_of, to_parquet
 from occpipe.schemas import PUBLISHED, VERSION
 from occpipe.storage import Store
 from occpipe.types import Status, Verdict
-from occpipe.versions import FIRST, Version
+from occpipe.versions import CLEAN, FIRST, Origin, Version
 
 METADATA = "metadata"
 MANIFEST = f"{METADATA}/_manifest.json"
@@ -43,6 +44,7 @@ def publish(
     models: list[dict[str, str | None]],
     root: str,
     version: Version = FIRST,
+    origin: Origin = CLEAN,
     *,
     whole: bool = True,
 ) -> dict[str, Any]:
@@ -64,10 +66,12 @@ def publish(
         sha256 = hashlib.sha256(data).hexdigest()
         key = f"{METADATA}/{number:05d}-{sha256[:16]}.parquet"
         store.write(key, data)
-        files.append({"file": key.removeprefix(f"{METADATA}/"), "rows": len(rows), "sha256": sha256})
+        first = rows.column("image_id")[0].as_py() if len(rows) else None
+        files.append({"file": key.removeprefix(f"{METADATA}/"), "rows": len(rows), "first_id": first, "sha256": sha256})
     manifest = {
         "schema": VERSION,
         "version": version.number,
+        **asdict(origin),
         "input": root,
         "images": sum(counts.values()),
         "status": {status: counts[status] for status in Status},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from occpipe.config import Config
-from occpipe.decide import decide, removal_mask
+from occpipe.decide import decide, overrule, removal_mask
 from occpipe.masks import Rle
 from occpipe.models import load_relations
+from occpipe.observations import Verdicts, judgements
 from occpipe.rows import Rows
 from occpipe.stages.segment import segment_row
 from occpipe.types import Box, SceneObject, Segment, Segmentation, Status
@@ -55,11 +57,16 @@ def object_row(item: SceneObject) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Relate:
-    """Turns `segments` into `objects` with verdicts, and adds the removal `mask`; no removal ends as unchanged."""
+    """Turns `segments` into `objects` with verdicts, and adds the removal `mask`; no removal ends as unchanged.
+
+    What people say beats what the policy does; the digest of the rows is then `digest`, for the config does not say it all.
+    """
 
     config: Config
+    verdicts: Callable[[], Verdicts] | None = None
+    digest: str | None = None
 
-    READS = ("height", "width", "segments", "stuff", "status", "reason", "error")
+    READS = ("image_id", "uri", "height", "width", "segments", "stuff", "status", "reason", "error")
     WRITES = ("objects", "mask", "removed", "config", "status", "reason", "error")
     DROPS = ("segments",)
 
@@ -69,14 +76,17 @@ class Relate:
         for index in rows.open():
             with rows.attempt(index):
                 scene = to_scene(*(rows.value(name, index) for name in ("height", "width", "segments", "stuff")))
-                verdicts = decide(scene, _scorer(self.config.relations), self.config.policy)
-                objects[index] = [object_row(item) for item in verdicts]
-                mask = removal_mask(verdicts, self.config.policy, self.config.inpainter)
+                things = decide(scene, _scorer(self.config.relations), self.config.policy)
+                if self.verdicts is not None:
+                    image = rows.value("uri", index), rows.value("image_id", index)
+                    things = overrule(things, judgements(*image, [t.label for t in things], self.verdicts()))
+                objects[index] = [object_row(item) for item in things]
+                mask = removal_mask(things, self.config.policy, self.config.inpainter)
                 removed[index] = 0.0
                 if mask is None:
                     rows.finish(index, Status.UNCHANGED)
                 else:
                     masks[index] = Rle.encode(mask).counts.decode("ascii")
                     removed[index] = float(np.mean(mask))
-        digest = [self.config.digest] * len(batch)
+        digest = [self.digest or self.config.digest] * len(batch)
         return rows.table(self.DROPS, objects=objects, mask=masks, removed=removed, config=digest)

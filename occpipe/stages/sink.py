@@ -23,10 +23,13 @@ from occpipe.types import Status
 
 @dataclass(frozen=True)
 class Sink:
-    """Writes images below `images` and rows below `ledger/`; returns what the driver needs to know."""
+    """Writes images below `images` and rows below `ledger/`; returns what the driver needs to know.
+
+    Without `images` it ends a scan: what would be cleaned is scanned, and only rows are written.
+    """
 
     output: str
-    images: str
+    images: str | None
     run: int
     unchanged: str
     threads: int
@@ -38,6 +41,9 @@ class Sink:
         rows = Rows(batch, "sink")
         columns: dict[str, list[Any]] = {name: rows.nulls() for name in ("output", "output_size", "output_sha256")}
         store = store_of(self.output)
+        if self.images is None:
+            for index in rows.open():
+                rows.finish(index, Status.SCANNED)
         written = {Status.CLEANED} if self.unchanged == "skip" else {Status.CLEANED, Status.UNCHANGED}
 
         def work(index: int) -> None:
@@ -49,10 +55,11 @@ class Sink:
                 columns["output_size"][index] = len(data)
                 columns["output_sha256"][index] = hashlib.sha256(data).hexdigest()
 
-        to_write = [i for i, status in enumerate(batch.column("status").to_pylist()) if status in written]
+        statuses = batch.column("status").to_pylist() if self.images else []
+        to_write = [i for i, status in enumerate(statuses) if status in written]
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, to_write))
-            if self.run > 1:  # what an earlier run wrote for an image that has none now is stale
+            if self.images and self.run > 1:  # what an earlier run wrote for an image that has none now is stale
                 gone = [
                     uri
                     for uri, key in zip(rows.batch.column("uri").to_pylist(), columns["output"], strict=True)
@@ -64,4 +71,4 @@ class Sink:
         index = index_rows(made, write_part(store, self.run, made))
         for name in ("uri", "status", "reason", "error"):
             index = index.append_column(name, made.column(name))
-        return index
+        return index.append_column("copied", table.column("copied")) if "copied" in table.column_names else index

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str, limit: int | None = None) -> bytes:
         """The bytes of an object, at most `limit`."""
+
+    def open(self, key: str) -> BinaryIO:
+        """An object of which parts are read, by `seek` and `read`; to be closed. As a whole, where a store has no parts."""
+        return io.BytesIO(self.read(key))
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -29,6 +29,10 @@ class FsspecStore(Store):
             raise TooLargeError(f"more than {limit} bytes")
         data: bytes = self.fs.cat_file(path)
         return data
+
+    def open(self, key: str) -> BinaryIO:
+        file: BinaryIO = self.fs.open(self._path(key), "rb")
+        return file
 
     def write(self, key: str, data: bytes) -> None:
         self._make_parent(key)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 from occpipe.errors import StorageError
 from occpipe.storage.base import Entry, Store, TooLargeError
@@ -29,6 +31,9 @@ class LocalStore(Store):
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"more than {limit} bytes")
         return data
+
+    def open(self, key: str) -> BinaryIO:
+        return (self.root / key).open("rb")
 
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key
@@ -94,3 +99,15 @@ class LocalStore(Store):
             return
         if S_ISREG(stat.st_mode):
             yield Entry(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other processes that fill a folder; where its file system knows no locks, the last one to rename wins."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

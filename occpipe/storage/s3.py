@@ -7,12 +7,13 @@ boto3's own retries (standard mode: exponential backoff with jitter) cover throt
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from occpipe.errors import StorageError
-from occpipe.storage.base import Entry, Store, TooLargeError
+from occpipe.storage.base import Entry, Store, TooLargeError, with_retries
 
 _CLIENT_LOCK = threading.Lock()
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
@@ -56,6 +57,21 @@ class S3Store(Store):
             with contextlib.closing(answer["Body"]) as body:
                 if limit is not None and answer["ContentLength"] > limit:
                     raise TooLargeError(f"{answer['ContentLength']} bytes, the limit is {limit}")
+                data: bytes = body.read()
+        return data
+
+    def open(self, key: str) -> BinaryIO:
+        found = self.find(key)
+        if found is None:
+            raise FileNotFoundError(f"{self.url(key)}: not found")
+        return cast("BinaryIO", _Parts(self, key, found))
+
+    def read_part(self, key: str, etag: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop` of an object that still has this tag; OSError where it was replaced."""
+        bucket, name = self._locate(key)
+        with _as_os_error(self.url(key)):
+            answer = self.client.get_object(Bucket=bucket, Key=name, Range=f"bytes={start}-{stop - 1}", IfMatch=etag)
+            with contextlib.closing(answer["Body"]) as body:
                 data: bytes = body.read()
         return data
 
@@ -117,6 +133,35 @@ class S3Store(Store):
             return self.bucket, f"{self.prefix}{key}"
         bucket, _, name = key.partition("/")
         return bucket, name
+
+
+class _Parts(io.RawIOBase):
+    """An object of S3 as a file; each read is a request of its own, so callers read in large parts."""
+
+    def __init__(self, store: S3Store, key: str, entry: Entry) -> None:
+        self._store, self._key, self._etag, self._size, self._at = store, key, entry.etag, entry.size or 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        start = self._at
+        stop = self._size if size is None or size < 0 else min(start + size, self._size)
+        if stop <= start:
+            return b""
+        data = with_retries(lambda: self._store.read_part(self._key, self._etag, start, stop))
+        self._at += len(data)
+        return data
 
 
 @contextlib.contextmanager

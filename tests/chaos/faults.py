@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image as Pil
 from ray.cluster_utils import Cluster
 
 from occpipe.errors import OutputBusyError, StorageError
-from tests.chaos.corpus import POISON
+from occpipe.storage import open_store
+from tests.chaos.corpus import POISON, SETTINGS
 from tests.chaos.network import Proxy
 from tests.chaos.runs import Outcome, Run, count
+from tests.published import publish_scan, seen_row
 
 INTERRUPTED = 130
 TRIES = 4
@@ -25,7 +30,7 @@ TRIES = 4
 class Scene:
     """Where a fault plays: a corpus and how many images it has, an output that is not there yet, and an empty folder.
 
-    `server` is the S3 server that holds corpus and output, or None where they are on disk.
+    `server` is the S3 server that holds corpus and output, or None where they are on disk. `verb` is what a run does.
     """
 
     source: str
@@ -33,6 +38,7 @@ class Scene:
     images: int
     folder: Path
     server: tuple[str, int] | None = None
+    verb: str = "clean"
 
     @property
     def struck(self) -> Path:
@@ -42,7 +48,7 @@ class Scene:
     def run(self, *, settings: Sequence[str] = (), **chaos: Any) -> Run:
         """Start a run; `chaos` is what the hooks are told."""
         told = chaos | {"struck": str(self.struck)} if chaos else None
-        return Run(self.source, self.output, chaos=told, settings=settings)
+        return Run(self.source, self.output, verb=self.verb, chaos=told, settings=settings)
 
     def times_struck(self) -> int:
         """How often the fault has struck within the run."""
@@ -91,6 +97,18 @@ def driver_dies(share: float) -> Fault:
         return count(scene.output, scene.images, injected=1, note=f"killed at {done} rows")
 
     return fault
+
+
+def apply_dies(scene: Scene) -> Outcome:
+    """The driver of an `apply` is killed in the middle; its scan is made up, with a cat in the upper half of each photo."""
+    store, rows = open_store(scene.source), []
+    for entry in store.walk():
+        with Pil.open(io.BytesIO(store.read(entry.key))) as picture:
+            mask = np.zeros((picture.height, picture.width), np.uint8)
+        mask[: len(mask) // 2] = 1
+        rows.append(seen_row(scene.source, entry.key, [("cat", mask)]))
+    scan = publish_scan(scene.folder / "scan", scene.source, rows, *SETTINGS)
+    return driver_dies(0.5)(replace(scene, source=scan.uri, verb="apply"))
 
 
 def signalled(number: signal.Signals) -> Fault:
@@ -204,6 +222,7 @@ _EVERYWHERE: dict[str, Fault] = {
     **{f"kill -9 of a worker in {stage}": worker_dies(stage) for stage in ("segment", "relate", "inpaint")},
     "kill -9 in the middle of a part's write": worker_dies("sink"),
     **{f"kill -9 of the driver at {share:.0%}": driver_dies(share) for share in (0.1, 0.5, 0.9)},
+    "kill -9 of an apply at 50%": apply_dies,
     "SIGTERM": signalled(signal.SIGTERM),
     "Ctrl-C": signalled(signal.SIGINT),
     "a second writer": two_writers,

@@ -58,12 +58,18 @@ class Outcome:
 
 
 class Run:
-    """A process of `occpipe clean`, with everything that it starts."""
+    """A process of `occpipe clean`, or of another `verb`, with everything that it starts."""
 
     def __init__(
-        self, source: str, output: str, *, chaos: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+        self,
+        source: str,
+        output: str,
+        *,
+        verb: str = "clean",
+        chaos: Mapping[str, Any] | None = None,
+        settings: Sequence[str] = (),
     ) -> None:
-        command = [sys.executable, "-m", "occpipe", "clean", source, output]
+        command = [sys.executable, "-m", "occpipe", verb, source, output]
         for setting in (*SETTINGS, *settings):
             command += ["--set", setting]
         environment = {**os.environ, **hooked(chaos)}

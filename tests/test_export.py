@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from occpipe.errors import StorageError
+from occpipe.export import export
+from occpipe.export.coco import FIRST_OWN_ID, Categories
+from occpipe.export.huggingface import card
+from occpipe.masks import Rle, rle_decode
+from tests.published import publish_rows, removed_row
+from tests.scenes import encoded, gradient
+
+NAMES = {1: "1.jpg", 2: "=cmd|' /C calc'!<b>|.jpg"}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos from which a cat goes, with their images, and one that failed; names from a stranger."""
+    folder = tmp_path_factory.mktemp("export") / "cleaned"
+    error = {"stage": "fetch", "type": "ImageError", "message": "no"}
+    rows = [
+        removed_row(1, {"cat": 0.05, "person": 0.8}, {"grass": 0.9}, share=0.1),
+        removed_row(2, {"cat": 0.11, "gnome": 0.4}, {"grass": 0.7}, share=0.25),
+    ]
+    for row in rows:
+        row |= {"uri": NAMES[row["image_id"]], "output": f"images/{NAMES[row['image_id']]}"}
+        path = folder / row["output"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(gradient(90, 100), quality=90 + row["image_id"]))
+    bad = {"image_id": 3, "uri": "../3.jpg", "status": "error", "reason": "unsafe_path", "error": error, "config": "c"}
+    return publish_rows(folder, [*rows, bad])
+
+
+def test_pycocotools_reads_the_things_and_their_areas(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(str(output), tmp_path / "coco", "coco") == 2
+    assert {path.name for path in (tmp_path / "coco").iterdir()} == {"objects.json", "removals.json"}
+    objects = COCO(str(tmp_path / "coco" / "objects.json"))
+    assert [image["file_name"] for image in objects.loadImgs(objects.getImgIds())] == list(NAMES.values())
+    names = {number: category["name"] for number, category in objects.cats.items()}
+    assert names == {1: "person", 17: "cat", FIRST_OWN_ID: "gnome"}, "COCO's ids for COCO's names"
+    said = [(a["image_id"], names[a["category_id"]], a["verdict"], a["reason"]) for a in objects.anns.values()]
+    assert said == [
+        (1, "cat", "remove", "unrelated"),
+        (1, "person", "keep", "related"),
+        (2, "cat", "remove", "unrelated"),
+        (2, "gnome", "keep", "related"),
+    ]
+    for annotation in objects.anns.values():
+        mask = objects.annToMask(annotation)
+        assert mask.shape == (90, 100)
+        assert mask.sum() == annotation["area"] == 12 * (20 + annotation["image_id"])
+        left, top, width, height = annotation["bbox"]
+        assert mask[int(top) : int(top + height), int(left) : int(left + width)].all(), "it is a full box"
+    removals = COCO(str(tmp_path / "coco" / "removals.json"))
+    assert [a["area"] for a in removals.anns.values()] == [12 * 21, 12 * 22]
+    capsys.readouterr()  # pycocotools prints
+
+
+def test_what_fiftyone_asks_of_coco(output: Path, tmp_path: Path) -> None:
+    """FiftyOne's importer reads these keys, and takes run lengths as a dict with `size` and `counts`."""
+    export(str(output), tmp_path / "coco", "coco")
+    found = json.loads((tmp_path / "coco" / "objects.json").read_text())
+    assert {"info", "licenses", "categories", "images", "annotations"} == found.keys()
+    assert {"id", "file_name", "width", "height"} <= found["images"][0].keys()
+    assert {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"} <= found["annotations"][
+        0
+    ].keys()
+    assert {"size", "counts"} == found["annotations"][0]["segmentation"].keys()
+
+
+def test_categories_of_two_spellings_have_ids_of_their_own() -> None:
+    ids = Categories()
+    assert [ids[name] for name in ("dining table", "table-merged", "table", "gnome", "table")] == [
+        67,
+        165,
+        1001,
+        1002,
+        1001,
+    ]
+
+
+def test_datasets_loads_the_folder(output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    assert export(str(output), tmp_path / "hf", "hf") == 2
+    found = datasets.load_dataset(str(tmp_path / "hf"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(found) == 2
+    first = found[0]
+    assert np.asarray(first["image"]).shape == (90, 100, 3)
+    assert (first["uri"], first["status"], first["objects"][0]["reason"]) == ("1.jpg", "cleaned", "unrelated")
+    counts = first["objects"][0]["mask"].encode()
+    assert rle_decode(Rle(90, 100, counts)).sum() == first["objects"][0]["area"]
+    for name in NAMES.values():
+        assert (tmp_path / "hf" / "images" / name).read_bytes() == (output / "images" / name).read_bytes()
+
+
+def test_the_card_says_how_it_was_made_and_is_no_markup_of_strangers(output: Path, tmp_path: Path) -> None:
+    manifest = json.loads((output / "metadata" / "_manifest.json").read_text())
+    manifest["removed"] = {"<script>|\n# x": 2, "cat": 1}
+    manifest["models"] = [{"name": "starter", "licence": "Apache-2.0", "sha256": "ab" * 32}]
+    text = "".join(card(manifest, 2))
+    assert "size_categories:\n- n<1K" in text
+    assert "| cleaned | 2 |" in text
+    assert f"| starter | Apache-2.0 | {'ab' * 32} |" in text
+    assert "| &lt;script&gt;\\| # x | 2 |" in text
+    assert "    policy:\n" in text
+
+
+def test_a_sidecar_for_each_image(output: Path, tmp_path: Path) -> None:
+    assert export(str(output), tmp_path / "side", "sidecar") == 2, "a name that leaves the folder has none"
+    found = json.loads((tmp_path / "side" / "1.jpg.json").read_text())
+    assert [(item["label"], item["verdict"]) for item in found["objects"]] == [("cat", "remove"), ("person", "keep")]
+    assert found["mask"] == {"size": [90, 100], "counts": found["objects"][0]["mask"]["counts"]}
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_nothing_is_overwritten(output: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for folder in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(StorageError, match="not an empty folder"):
+            export(str(output), folder, "coco")
+    with pytest.raises(StorageError, match="nothing is published"):
+        export(str(tmp_path), tmp_path / "new", "coco")
+    assert not (tmp_path / "new").exists()
