@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from occpipe.decide import cut_of
-from occpipe.errors import ConfigError, StorageError, WeightsError, first_line
+from occpipe.errors import StorageError, first_line
 from occpipe.flat import ROWS, flat_tables
-from occpipe.models import load_relations
+from occpipe.models import cut_of_run
 from occpipe.published import Published
 from occpipe.types import Status
 
@@ -154,7 +153,7 @@ def audit(output_uri: str, *, top: int = TOP) -> Audit:
     Raises StorageError where nothing is published there, or a file is damaged.
     """
     published = Published(output_uri)
-    cut = cut_of_run(published)
+    cut = _cut_of(published)
     workers = min(os.cpu_count() or 1, MOST_THREADS)
     parts = _parts(published.manifest["files"])
     answers = _Answers(top)
@@ -164,12 +163,10 @@ def audit(output_uri: str, *, top: int = TOP) -> Audit:
     return _figures(output_uri, published.manifest, cut, answers)
 
 
-def cut_of_run(published: Published) -> float | None:
-    """The relation below which the run removed things; None where its relation file or config cannot be read here."""
+def _cut_of(published: Published) -> float | None:
     try:
-        config = published.config
-        return cut_of(config.policy, load_relations(config.relations))
-    except (StorageError, ConfigError, WeightsError, OSError, ValueError):
+        return cut_of_run(published.config)
+    except StorageError:  # another version of occpipe wrote it
         return None
 
 
@@ -228,7 +225,7 @@ def _ask(published: Published, part: Sequence[str], cut: float | None, answers: 
                     database.register(name, table)
                 for name, query in queries().items():
                     answers.add(name, database.execute(query).fetchall())
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, duckdb.Error) as error:  # what is read may be a stranger's
             raise StorageError(f"{published.uri}: a published file cannot be read: {first_line(error)}") from error
 
 

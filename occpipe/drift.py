@@ -31,12 +31,12 @@ class Drift:
     """What differs between two outputs; rows by |z|, the surest difference first.
 
     `relations` is the total variation distance of the relation scores: the share of things whose score would have to move
-    to another step. `settings` are the keys of the config that differ, with both values.
+    to another step; None where one of the outputs has no scores. `settings` are the keys of the config that differ, with both values.
     """
 
     before: str
     after: str
-    relations: float
+    relations: float | None
     settings: dict[str, tuple[Any, Any]]
     rows: list[DriftRow]
 
@@ -54,7 +54,8 @@ def compare(before: Audit, after: Audit) -> Drift:
     rows += _removed(before, after)
     rows.sort(key=lambda row: (-abs(row.z), row.what, row.name))
     scores = [_normal(Counter(_scores(made))) for made in (before, after)]
-    distance = sum(abs(scores[0].get(step, 0.0) - scores[1].get(step, 0.0)) for step in {*scores[0], *scores[1]}) / 2
+    moved = sum(abs(scores[0].get(step, 0.0) - scores[1].get(step, 0.0)) for step in {*scores[0], *scores[1]}) / 2
+    distance = moved if all(scores) else None
     return Drift(before.output, after.output, distance, _settings(before.config, after.config), rows)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,15 @@ def test_images_by_status(made: Audit) -> None:
     assert [(row.status, row.images) for row in made.status] == [
         ("cleaned", 2),
         ("unchanged", 2),
+        ("scanned", 0),
         ("skipped", 1),
         ("error", 2),
     ]
     assert made.images == 7
     assert made.status[0].removed == pytest.approx(0.175)
     assert made.status[0].pixels == 9000 * 0.35
-    assert json.loads(json.dumps(made.as_dict()))["totals"] == {"cleaned": 2, "unchanged": 2, "skipped": 1, "error": 2}
+    totals = json.loads(json.dumps(made.as_dict()))["totals"]
+    assert totals == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 2}
 
 
 def test_failures_by_type(made: Audit) -> None:
@@ -129,6 +132,24 @@ def test_an_output_of_nothing(tmp_path: Path) -> None:
     assert [row.status for row in empty.status] == list(Status)
     broken = audit(str(publish_rows(tmp_path / "broken", rows()[-1:])))
     assert (broken.images, broken.things) == (1, 0)
+
+
+def test_a_relation_out_of_bounds_is_counted_at_the_edge(tmp_path: Path) -> None:
+    things = {"cat": -0.01, "dog": 1.5, "car": float("nan")}
+    odd = audit(str(publish_rows(tmp_path / "odd", [removed_row(1, things, {"grass": 0.9}, share=0.1)])))
+    assert [(row.low, row.things) for row in odd.relations] == [(0.0, 1), (0.98, 2)]
+
+
+def test_the_cut_of_the_policy_needs_no_relation_file(output: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(output, tmp_path / "elsewhere")
+    manifest = elsewhere / "metadata" / "_manifest.json"
+    found = json.loads(manifest.read_text())
+    found["config"]["relations"]["vectors"] = "/elsewhere/mine.safetensors"
+    manifest.write_text(json.dumps(found))
+    assert audit(str(elsewhere)).cut is None
+    found["config"]["policy"]["cut"] = 0.3
+    manifest.write_text(json.dumps(found))
+    assert audit(str(elsewhere)).cut == 0.3
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, output: Path) -> None:

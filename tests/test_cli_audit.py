@@ -63,7 +63,7 @@ def test_a_terminal_without_blocks_gets_hashes(output: Path) -> None:
 def test_json_has_totals_and_drift(output: Path, tmp_path: Path) -> None:
     earlier = publish_rows(tmp_path / "earlier", [scene_row(4, {"car": 0.9}, {})])
     found = json.loads(run("audit", output, "--json", "--compare", earlier, "--top", "1"))
-    assert found["totals"] == {"cleaned": 2, "unchanged": 1, "skipped": 0, "error": 1}
+    assert found["totals"] == {"cleaned": 2, "unchanged": 1, "scanned": 0, "skipped": 0, "error": 1}
     assert [row["kind"] for row in found["outliers"]] == ["large", "many"]
     assert found["outliers"][0] | {"value": 0.2} == {
         "kind": "large",
@@ -75,7 +75,9 @@ def test_json_has_totals_and_drift(output: Path, tmp_path: Path) -> None:
         "verdict": None,
     }
     assert {row["what"] for row in found["drift"]["rows"]} == {"status", "failure", "reason", "class"}
-    assert "Drift; relation scores moved by" in run("audit", output, "--compare", earlier)
+    assert found["drift"]["relations"] is None
+    assert "Drift; no relation scores to compare" in run("audit", output, "--compare", earlier)
+    assert "Drift; relation scores moved by 0.0%" in run("audit", output, "--compare", output)
 
 
 def test_csv_is_no_formula(output: Path, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_csv_is_no_formula(output: Path, tmp_path: Path) -> None:
     assert rows[0]["uri"] == f"'{FORMULA}.jpg"
     assert rows[0]["value"].startswith("0.2")
     with (tmp_path / "figures" / "status.csv").open(newline="") as file:
-        assert [row["images"] for row in csv.DictReader(file)] == ["2", "1", "0", "1"]
+        assert [row["images"] for row in csv.DictReader(file)] == ["2", "1", "0", "0", "1"]
 
 
 def test_rates_of_stages_come_from_the_log(output: Path, tmp_path: Path) -> None:

@@ -55,5 +55,6 @@ def test_an_output_does_not_drift_from_itself_nor_from_nothing(tmp_path: Path) -
     assert (same.relations, same.settings) == (0.0, {})
     assert all(row.z == 0 for row in same.rows)
     none = compare(audit(str(publish_rows(tmp_path / "none", []))), one)
+    assert none.relations is None, "no scores, no distance"
     assert {(row.what, row.name) for row in none.rows if row.after} >= {("status", "cleaned"), ("class", "cat")}
     assert all(row.before == 0 for row in none.rows)

@@ -11,11 +11,12 @@ from occpipe.errors import StorageError
 from occpipe.export import export
 from occpipe.export.coco import FIRST_OWN_ID, Categories
 from occpipe.export.huggingface import card
+from occpipe.export.sidecar import name_of
 from occpipe.masks import Rle, rle_decode
 from tests.published import publish_rows, removed_row
 from tests.scenes import encoded, gradient
 
-NAMES = {1: "1.jpg", 2: "=cmd|' /C calc'!<b>|.jpg"}
+NAMES = {1: "train/1.jpg", 2: "=cmd|' /C calc'!<b>|.jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_datasets_loads_the_folder(output: Path, tmp_path: Path, monkeypatch: py
     assert len(found) == 2
     first = found[0]
     assert np.asarray(first["image"]).shape == (90, 100, 3)
-    assert (first["uri"], first["status"], first["objects"][0]["reason"]) == ("1.jpg", "cleaned", "unrelated")
+    assert (first["uri"], first["status"], first["objects"][0]["reason"]) == ("train/1.jpg", "cleaned", "unrelated")
     counts = first["objects"][0]["mask"].encode()
     assert rle_decode(Rle(90, 100, counts)).sum() == first["objects"][0]["area"]
     for name in NAMES.values():
@@ -118,10 +119,18 @@ def test_the_card_says_how_it_was_made_and_is_no_markup_of_strangers(output: Pat
 
 def test_a_sidecar_for_each_image(output: Path, tmp_path: Path) -> None:
     assert export(str(output), tmp_path / "side", "sidecar") == 2, "a name that leaves the folder has none"
-    found = json.loads((tmp_path / "side" / "1.jpg.json").read_text())
+    found = json.loads((tmp_path / "side" / "train" / "1.jpg.json").read_text())
     assert [(item["label"], item["verdict"]) for item in found["objects"]] == [("cat", "remove"), ("person", "keep")]
     assert found["mask"] == {"size": [90, 100], "counts": found["objects"][0]["mask"]["counts"]}
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_no_sidecar_is_in_the_way_of_another() -> None:
+    uris = ("a", "a.json/b.jpg", "a.json_/b.jpg", "a.json/a.json/b.jpg", "a.json/a")
+    names = [name_of(uri) for uri in uris]
+    assert names[:3] == ["a.json", "a.json_/b.jpg.json", "a.json__/b.jpg.json"]
+    folders = {str(parent) for name in names for parent in Path(name).parents}
+    assert len({*names, *folders}) == len(uris) + len(folders)
 
 
 def test_nothing_is_overwritten(output: Path, tmp_path: Path) -> None:

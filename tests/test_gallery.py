@@ -69,7 +69,7 @@ def test_figures_are_of_all_rows() -> None:
     figures.add(table())
     found = figures.summary()
     assert found["images"] == 6
-    assert found["status"] == {"cleaned": 2, "unchanged": 2, "skipped": 1, "error": 1}
+    assert found["status"] == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 1}
     assert found["failures"] == [["bit_depth", 1], ["truncated", 1]]
     assert (found["things"], found["gone"], found["removed"]) == (4, 2, [["cat", 2]])
     assert found["reasons"] == [["related", 2], ["removed_by_policy", 1], ["unrelated", 1]]

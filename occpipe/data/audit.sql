@@ -18,7 +18,7 @@ GROUP BY ALL
 ORDER BY things DESC;
 
 -- relations: how sure: relation scores in steps of 0.02
-SELECT least(floor(relation * 50), 49)::UTINYINT AS step, verdict, reason, count(*) AS things
+SELECT greatest(0, least(floor(relation * 50), 49))::UTINYINT AS step, verdict, reason, count(*) AS things
 FROM objects
 WHERE relation IS NOT NULL
 GROUP BY ALL

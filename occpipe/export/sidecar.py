@@ -1,8 +1,12 @@
-"""A JSON beside each image: `sidecars/<uri>.json`, the published row with masks as COCO's run lengths."""
+"""A JSON for each image, `<uri>.json`: the published row with masks as COCO's run lengths.
+
+A folder of a uri whose name ends in `.json` gets a `_` more, or `a.json/b.jpg` would be in the way of the file of `a`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,18 @@ def write_sidecars(published: Published, folder: Path) -> int:
     """Write a file for each row whose uri is a safe path; returns how many."""
     written = 0
     for row in published.rows():
-        key = f"{row['uri']}.json"
+        key = name_of(row["uri"])
         if is_safe_key(key):
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(sidecar(row), indent=1) + "\n", encoding="utf-8")
             written += 1
     return written
+
+
+def name_of(uri: str) -> str:
+    """The name of the file of a uri; no file has the name of another one, or of a folder."""
+    return re.sub(r"(\.json_*)/", r"\1_/", uri) + ".json"
 
 
 def sidecar(row: dict[str, Any]) -> dict[str, Any]:

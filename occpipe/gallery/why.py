@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from occpipe.config import Config
-from occpipe.decide import context_of, cut_of
-from occpipe.errors import OccpipeError
-from occpipe.models import load_relations
+from occpipe.decide import context_of
+from occpipe.models import cut_of_run, relations_at_hand
 from occpipe.relations import EmbeddingScorer
 
 _SAME = 0.005
@@ -20,15 +19,9 @@ class Why:
 
     def __init__(self, config: Config) -> None:
         self.policy = config.policy
-        self.cut: float | None = config.policy.cut
-        self._scorer: EmbeddingScorer | None = None
-        try:
-            scorer = load_relations(config.relations)
-        except OccpipeError:
-            return
-        self.cut = cut_of(config.policy, scorer)
-        if isinstance(scorer, EmbeddingScorer):
-            self._scorer = scorer
+        self.cut = cut_of_run(config)
+        scorer = relations_at_hand(config.relations)
+        self._scorer = scorer if isinstance(scorer, EmbeddingScorer) else None
 
     @property
     def limits(self) -> dict[str, float | None]:

@@ -89,7 +89,10 @@ function main() {
       panel(
         "What became of the images",
         "of all rows",
-        parts(Object.entries(FIGURES.status), FIGURES.images),
+        parts(
+          Object.entries(FIGURES.status).filter(([status, count]) => count || status !== "scanned"),
+          FIGURES.images,
+        ),
         FIGURES.failures.length > 0 && bars(FIGURES.failures, show("reason")),
       ),
       DATA.people && peoplePanel(DATA.people),
