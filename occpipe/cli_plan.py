@@ -29,7 +29,7 @@ _BUSY = 0.9  # share of free cores at measuring below which it is said
 _KNOBS = {
     "cores": "add nodes, or cores to a node",
     "CPUs for tasks": "lower num_cpus of fetch, relate and sink, or add nodes",
-    "workers": f"more cores give more of them, up to {MOST_WORKERS}; for others set ray.from_images=0 and widen the pools",
+    "workers": f"more cores give more of them, up to {MOST_WORKERS}; beyond that set ray.from_images=0 and widen the pools",
     "GPUs": "add nodes",
     "driver": "raise ray.block_mb, or divide the corpus between several runs",
     "network": "add nodes, or take some with a faster network",

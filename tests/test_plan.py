@@ -191,7 +191,7 @@ def test_without_ray_there_are_four_processes_at_most_which_share_more_cores() -
     many = plan_without_ray(busy, 640, Cluster(1, 64), Placement())
     assert (many.workers("segment"), many.threads, many.bound.name) == (4, 16, "workers")
     assert many.images_per_s == pytest.approx(4 / 0.164)
-    assert "up to 4; for others set ray.from_images=0" in advice(busy, many, Config())
+    assert "up to 4; beyond that set ray.from_images=0" in advice(busy, many, Config())
     assert plan_without_ray(busy, 3, Cluster(1, 4), Placement()).workers("sink") == 3
 
 
