@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-NICENESS = 15  # of Ray's workers, which matters where other work competes with them
+NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # of Ray's workers, which matters where other work competes
 SPIN_S = 2
 _SPIN = (
     "import os, sys, time as t\nos.nice(int(sys.argv[1]) - os.nice(0))\n"
