@@ -107,11 +107,14 @@ def relations_at_hand(settings: Relations) -> RelationScorer | None:
         return None
 
 
-def cut_of_run(config: Config) -> float | None:
-    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here."""
+def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | None:
+    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here.
+
+    That file is read where the policy has no cut and its `scorer` is not given.
+    """
     if config.policy.cut is not None:
         return config.policy.cut
-    scorer = relations_at_hand(config.relations)
+    scorer = scorer or relations_at_hand(config.relations)
     return None if scorer is None else scorer.default_cut
 
 
