@@ -69,7 +69,7 @@ class LiveProgress:
         self._limit: str | None = None
         columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
-        self._task = self._bar.add_task("starting Ray", total=None)
+        self._task = self._bar.add_task("starting", total=None)
         self._live = Live(self._bar, console=console, transient=True)
 
     def __enter__(self) -> Self:
