@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # of Ray's workers, which matters where other work competes
+NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112 - Ray calls it so
+"""Of Ray's workers, which matters where other work competes with them."""
 SPIN_S = 2
 _SPIN = (
     "import os, sys, time as t\nos.nice(int(sys.argv[1]) - os.nice(0))\n"
