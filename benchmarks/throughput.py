@@ -37,7 +37,7 @@ from occpipe.config_file import load_config
 from occpipe.ledger import PARTS
 from occpipe.plan import POOLS, STAGES, Machine, Overhead, Rates
 
-WAYS = ("sequential", "loop", "occpipe", "ray")
+WAYS = ("occpipe", "sequential", "loop", "ray")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
 HOOKS = ROOT / "benchmarks" / "hooks"
