@@ -39,7 +39,7 @@ from occpipe.models import pick_device
 from occpipe.placing import POOLS, STAGES
 from occpipe.rates import Machine, Overhead, Rates
 
-WAYS = ("sequential", "loop", "occpipe", "ray")
+WAYS = ("occpipe", "sequential", "loop", "ray")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
 HOOKS = ROOT / "benchmarks" / "hooks"
