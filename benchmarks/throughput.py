@@ -9,7 +9,7 @@ through Ray's object store.
 With `--device cuda` the models are EoMT-L and LaMa with random weights of the real sizes: what they cost is measured, not
 what they see. The GPU's own clock (CUDA events) times the stages, and nvidia-smi says how busy it is in a run. There was no
 GPU where this was written: that part has run with small nets on a CPU (`--device cpu --random`), and on no GPU.
-Run: python benchmarks/throughput.py --photos DIR --limit 1000 --json FILE [--seeds 3] [--device cuda] [--plot FILE.png]
+Run: python benchmarks/throughput.py --photos DIR --limit 1000 --json FILE [--seeds 0 1 2] [--device cuda] [--plot FILE.png]
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from benchmarks.stages import measure_stages
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.ledger import PARTS
+from occpipe.models import pick_device
 from occpipe.placing import POOLS, STAGES
 from occpipe.rates import Machine, Overhead, Rates
 
-WAYS = ("sequential", "loop", "occpipe", "ray")
+WAYS = ("occpipe", "sequential", "loop", "ray")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
 HOOKS = ROOT / "benchmarks" / "hooks"
@@ -115,11 +116,12 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
         sizes = {name: getattr(config.placement, name).model_copy(update=_placed(name, size)) for name in STAGES}
         placed = config.model_copy(update={"placement": config.placement.model_copy(update=sizes)})
         tried.append(measure_stages(placed, photos, scratch / f"stages{size}"))
-    best = dict(tried[0])
+    on_gpu = {pick_device(part.device) for part in (config.segmenter, config.inpainter)} != {"cpu"}
+    cost, best = "worker_s" if on_gpu else "cpu_s", dict(tried[0])
     for name in (*STAGES, "untouched"):
-        cost = "worker_s" if gpu_name() else "cpu_s"
         best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
-    machine = Machine(cpus=os.cpu_count() or 1, cpu_model=cpu_model(), gpu=gpu_name(), free=1.0)
+    gpu = gpu_name() if on_gpu else None
+    machine = Machine(cpus=os.cpu_count() or 1, cpu_model=cpu_model(), gpu=gpu, free=1.0)
     between = best.pop("bytes_between")
     return Rates(config=config.digest, machine=machine, overhead=NOTHING, **best), between
 
@@ -129,7 +131,10 @@ def _placed(name: str, size: int) -> dict[str, int]:
 
 
 def bound_of(rates: Rates) -> float:
-    """Images/s that nothing could pass: all cores at work on nothing but the stages, or the slowest stage of a GPU."""
+    """Images/s that nothing could pass: all cores at work on nothing but the stages, or the slowest stage of a GPU.
+
+    `rates.machine` has a GPU where the models ran on one.
+    """
     if rates.machine.gpu:
         return 1 / max(rates.of(name).worker_s for name in STAGES)
     return rates.machine.cpus / rates.cpu_s

@@ -101,6 +101,7 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
         encoded = data if filled is None else encode_like(filled, data, models.limits, models.mark)
         (output / photo.name).write_bytes(encoded)
 
+    written: list[Future[None]] = []
     with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(4) as writers:
         for batch in ahead(readers, read, photos, GPU_BATCH if on_gpu else BATCH):
             items = [item for item in batch if item]
@@ -111,7 +112,7 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
                 things, mask = models.decided(scene.resized(header.height, header.width))
                 rows.append(row(photo, things))
                 if mask is None:
-                    writers.submit(write, photo, data)
+                    written.append(writers.submit(write, photo, data))
                 else:
                     to_fill.append((photo, data))
                     given.append((decode(data, models.limits), mask, models.kept(things, mask)))
@@ -119,7 +120,9 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
                 for (photo, data), filled in zip(
                     to_fill, models.inpainter.fill_many(*zip(*given, strict=True)), strict=True
                 ):
-                    writers.submit(write, photo, data, filled)
+                    written.append(writers.submit(write, photo, data, filled))
+        for future in written:
+            future.result()
     write_rows(rows, output)
     return {"images": len(rows)}
 

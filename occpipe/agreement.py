@@ -9,7 +9,7 @@ image hang together.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from occpipe.gallery.rows import batches
-from occpipe.published import Published
+from occpipe.observations import places_of
+from occpipe.published import MANY_ROWS, Published
 from occpipe.tables import read_table
 from occpipe.types import Verdict
 
@@ -31,6 +31,7 @@ COLUMNS, OPTIONAL = ("image", "object", "verdict"), ("grade", "rater")
 DRAWS = 1000
 """Bootstrap samples."""
 
+_COUNTS = 4_000_000  # drawn at once, 64 MB
 _FEWEST = 5  # images, below which an interval would say nothing
 _GRADES = 5
 _VERDICTS = tuple(Verdict)
@@ -64,16 +65,30 @@ class Line(NamedTuple):
 
 @dataclass(slots=True)
 class Ratings:
-    """Verdicts by (image, object), and grades from 1 to 5 by image, each by rater; the last word of a rater counts."""
+    """Verdicts by image and object, and grades from 1 to 5 by image, each by rater; the last word of a rater counts."""
 
-    verdicts: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    verdicts: dict[str, dict[str, dict[str, str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
     grades: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
+
+@dataclass(slots=True)
+class _Matched:
+    """The ratings of an output's rows by image_id: of each judged thing what was decided and what raters say; grades.
+
+    `missed` counts the objects and results in the files that are not in the output.
+    """
+
+    judged: dict[int, dict[int, tuple[str, dict[str, str]]]] = field(default_factory=lambda: defaultdict(dict))
+    graded: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    missed: int = 0
+
     @property
-    def raters(self) -> list[str]:
-        """Who has said anything."""
-        names = {name for by_rater in self.verdicts.values() for name in by_rater}
-        return sorted(names.union(*self.grades.values()))
+    def raters(self) -> set[str]:
+        """Who has said anything of this output."""
+        names = {name for things in self.judged.values() for _, said in things.values() for name in said}
+        return names.union(*self.graded.values())
 
 
 def read_ratings(paths: Iterable[Path]) -> Ratings:
@@ -87,7 +102,7 @@ def read_ratings(paths: Iterable[Path]) -> Ratings:
             if verdict:
                 if verdict.lower() not in _VERDICTS:
                     raise ValueError(f"{where}: a verdict is keep or remove")
-                found.verdicts[image, thing][rater] = verdict.lower()
+                found.verdicts[image][thing][rater] = verdict.lower()
             if grade:
                 if grade not in ("1", "2", "3", "4", "5"):
                     raise ValueError(f"{where}: a grade is 1 to 5")
@@ -96,50 +111,34 @@ def read_ratings(paths: Iterable[Path]) -> Ratings:
 
 
 def people_say(published: Published, paths: Iterable[Path]) -> list[Line]:
-    """What the raters of some verdicts files say of a published output, figure by figure.
+    """What the raters of some verdicts files say of a published output, figure by figure; of other outputs nothing counts.
 
     Raises ValueError for a wrong file.
     """
-    ratings = read_ratings(paths)
-    ids, ours = _known(published, {image for image, _ in ratings.verdicts} | set(ratings.grades))
-    judged: dict[str, dict[str, list[int]]] = defaultdict(dict)  # image, thing: verdicts; one may come by uri and by id
-    graded: dict[str, list[int]] = defaultdict(list)
-    for (image, thing), by_rater in ratings.verdicts.items():
-        said = [_VERDICTS.index(Verdict(verdict)) for verdict in by_rater.values()]
-        judged[ids.get(image, image)].setdefault(thing, []).extend(said)
-    for image, by_name in ratings.grades.items():
-        graded[ids.get(image, image)] += [grade - 1 for grade in by_name.values()]
-    units = [list(things.values()) for things in judged.values()]
+    found = _match(published, read_ratings(paths))
+    units = [[_numbers(said) for _, said in things.values()] for things in found.judged.values()]
     lines = [
-        Line("raters", Interval(len(ratings.raters)), "count"),
+        Line("raters", Interval(len(found.raters)), "count"),
         Line("things judged", Interval(sum(map(len, units))), "count"),
+        *([Line("matched nothing", Interval(found.missed), "count")] if found.missed else []),
         Line("agreement on keep or remove (alpha)", alpha_of(units, len(_VERDICTS)), "number"),
     ]
     for verdict, what in (
         (Verdict.REMOVE, "of what was removed, people remove"),
         (Verdict.KEEP, "of what stayed, people keep"),
     ):
-        wanted = _VERDICTS.index(verdict)
         votes = [
-            [
-                float(vote == wanted)
-                for thing, said in things.items()
-                if ours.get((image, thing)) == verdict
-                for vote in said
-            ]
-            for image, things in judged.items()
+            [float(vote == verdict) for ours, said in things.values() if ours == verdict for vote in said.values()]
+            for things in found.judged.values()
         ]
         lines.append(Line(what, mean_of(votes), "share"))
-    grades = [[grade + 1.0 for grade in said] for said in graded.values()]
+    grades = [list(said.values()) for said in found.graded.values()]
+    agreed = alpha_of([[[grade - 1 for grade in said]] for said in grades], _GRADES, ordinal=True)
     return [
         *lines,
         Line("results graded", Interval(len(grades)), "count"),
         Line("mean grade, 1 to 5", mean_of(grades), "number"),
-        Line(
-            "agreement on grades (alpha, ordinal)",
-            alpha_of([[said] for said in graded.values()], _GRADES, ordinal=True),
-            "number",
-        ),
+        Line("agreement on grades (alpha, ordinal)", agreed, "number"),
     ]
 
 
@@ -186,8 +185,13 @@ def _alpha(coincidences: Floats, *, ordinal: bool) -> Floats:
 
 def _resampled(groups: Floats) -> Floats:
     """Sums over groups drawn with replacement, as many as there are: N x ... -> DRAWS x ..."""
-    counts = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
-    result: Floats = np.tensordot(counts.astype(float), groups, 1)
+    rng, shares = np.random.default_rng(0), np.full(len(groups), 1 / len(groups))
+    at_once = max(1, _COUNTS // len(groups))
+    blocks = [
+        np.tensordot(rng.multinomial(len(groups), shares, size=min(at_once, DRAWS - start)).astype(float), groups, 1)
+        for start in range(0, DRAWS, at_once)
+    ]
+    result: Floats = np.concatenate(blocks)
     return result
 
 
@@ -198,15 +202,29 @@ def _interval(value: float, drawn: Floats, groups: int) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def _known(published: Published, images: Collection[str]) -> tuple[Mapping[str, str], dict[tuple[str, str], str]]:
-    """The id of each image by its uri, and our verdict by (id, place of the object), for the images asked about."""
-    ids: dict[str, str] = {}
-    ours: dict[tuple[str, str], str] = {}
-    wanted = pa.array(sorted(images), pa.string())
-    for table in batches(published, ["image_id", "uri", "objects.list.element.verdict"]):
+def _match(published: Published, ratings: Ratings) -> _Matched:
+    """The ratings of what is in the output; a thing may be named by uri and by id, by its place and by its class."""
+    found, matched = _Matched(), set[tuple[str, str]]()
+    rated = {*ratings.verdicts, *ratings.grades}
+    wanted = pa.array(sorted(rated), pa.string())
+    columns = ["image_id", "uri", *(f"objects.list.element.{name}" for name in ("label", "verdict"))]
+    for table in published.batches(columns, MANY_ROWS):
         names = pc.is_in(table.column("uri"), wanted)
         numbers = pc.is_in(table.column("image_id").cast(pa.string()), wanted)
         for row in table.filter(pc.or_(names, numbers)).to_pylist():
-            ids[row["uri"]] = image = str(row["image_id"])
-            ours |= {(image, str(place)): item["verdict"] for place, item in enumerate(row["objects"] or ())}
-    return ids, ours
+            things, image = row["objects"] or [], row["image_id"]
+            labels = [item["label"] for item in things]
+            for name in sorted({row["uri"], str(image)} & rated):
+                for thing, said in ratings.verdicts.get(name, {}).items():
+                    for place in places_of(thing, labels):
+                        found.judged[image].setdefault(place, (things[place]["verdict"], {}))[1].update(said)
+                        matched.add((name, thing))
+                if name in ratings.grades:
+                    found.graded[image] |= ratings.grades[name]
+                    matched.add((name, ""))
+    found.missed = sum(map(len, ratings.verdicts.values())) + len(ratings.grades) - len(matched)
+    return found
+
+
+def _numbers(said: Mapping[str, str]) -> list[int]:
+    return [_VERDICTS.index(Verdict(verdict)) for verdict in said.values()]

@@ -17,20 +17,18 @@ No segmenter is loaded. Rows and images are those of a `clean` with the same set
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from occpipe.config import Config
-from occpipe.config_file import load_config, with_overrides
-from occpipe.errors import ConfigError, StorageError
+from occpipe.errors import StorageError
 from occpipe.journal import GuardedInpaint, Stoppable, Timed
 from occpipe.models import identities, needed
 from occpipe.pipeline import run
 from occpipe.published import Published
 from occpipe.recipe import Options, Recipe
-from occpipe.stages.discover import Discovery, check_not_over
+from occpipe.stages.discover import Discovery, check_not_inside, check_not_over
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.recall import Recall
 from occpipe.stages.refetch import Refetch
@@ -51,37 +49,18 @@ _LOADED = ("inpainter", "relations")
 _STAGES = ("relate", "fetch", "inpaint", "sink")  # those that are watched
 
 
-def settings_for(
-    scan: Published,
-    source: str | None = None,
-    overrides: Sequence[str] = (),
-    more: Mapping[str, Sequence[str]] | None = None,
-) -> Config:
-    """The settings to decide with: those of the scan, or of a config, with overrides; `more` adds to the policy's lists.
-
-    What was seen stays: `segmenter` and `corpus` are the scan's. Where Ray and weights are found never is, for the scan may
-    be a stranger's. Raises ConfigError.
-    """
-    before, ours = scan.config, load_config(source or "local")
-    base = ours if source else before.model_copy(update={"ray": ours.ray, "weights": ours.weights})
-    base = base.model_copy(update={"segmenter": before.segmenter, "corpus": before.corpus})
-    config = with_overrides(base, [*([] if source else ["output.retry=none"]), *overrides])
-    if (config.segmenter, config.corpus) != (before.segmenter, before.corpus):
-        raise ConfigError("apply segments nothing: segmenter.* and corpus.* are those of the scan")
-    lists = {key: [*getattr(config.policy, key), *names] for key, names in (more or {}).items() if names}
-    return with_overrides(config, [f"policy.{key}={json.dumps(list(dict.fromkeys(lists[key])))}" for key in lists])
-
-
 def apply_corpus(
     config: Config, scan: Published, output_uri: str, review: Review | None = None, **options: Unpack[Options]
 ) -> Summary:
     """Decide again on the published rows of a scan or a clean, and clean what is to be cleaned into `output_uri`.
 
-    `config` is as `settings_for` gives it. What is left of `review.unknown` is not in the scan. The options and errors are
-    those of `occpipe.pipeline.run`.
+    `config` is as `occpipe.scan_settings` gives it. What is left of `review.unknown` is not in the scan, or beyond a
+    `limit`. The options and errors are those of `occpipe.pipeline.run`.
     """
     store, root = open_store(output_uri), scan.manifest["input"]
     check_not_over(root, store.uri)
+    if not _is_listed(scan):
+        check_not_inside(root, store.uri)
     if store.uri == scan.store.uri:
         raise StorageError(f"{output_uri} is what is decided on again: choose another output")
     models = [*_seen_by(scan), *identities(config, parts=_LOADED)]
@@ -109,6 +88,12 @@ def apply_corpus(
     origin = Origin("apply", scan.digest, review.sha256 if review else None)
     recipe = Recipe(origin, models, root, _entries(scan, review), _STAGES, build)
     return run(recipe, config, output_uri, **options)
+
+
+def _is_listed(scan: Published) -> bool:
+    """Whether its photos came from an explicit list, which knows no tags; no run looks for others below its root."""
+    first = next(scan.rows(["etag"]), None)
+    return first is None or not first["etag"]
 
 
 def _entries(scan: Published, review: Review | None) -> Iterator[Entry]:

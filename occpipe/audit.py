@@ -225,7 +225,7 @@ def _ask(published: Published, part: Sequence[str], cut: float | None, answers: 
                     database.register(name, table)
                 for name, query in queries().items():
                     answers.add(name, database.execute(query).fetchall())
-        except (pa.ArrowInvalid, OSError, duckdb.Error) as error:  # what is read may be a stranger's
+        except (pa.ArrowException, OSError, duckdb.Error) as error:  # what is read may be a stranger's
             raise StorageError(f"{published.uri}: a published file cannot be read: {first_line(error)}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from occpipe.cli_common import one_line
+from occpipe.cli_common import MOST_SHOWN, MovedInput, one_line
 from occpipe.errors import ConfigError
 
 _LAST_LINE_BYTES = 1 << 20
@@ -27,6 +27,7 @@ class Format(StrEnum):
 
 def audit(
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="What `clean` has published: a folder or URI.")],
+    input_uri: MovedInput = None,
     compare: Annotated[
         str | None, typer.Option(metavar="OTHER", help="An earlier output: say what differs from it.")
     ] = None,
@@ -38,7 +39,7 @@ def audit(
 ) -> None:
     """Say what was removed, where, why and how sure: counts and scores of all rows, and images worth a look.
 
-    Only the published Parquet is read, and of that what the figures need.
+    Only the published Parquet is read, and of that what the figures need; --html reads photos, too.
     """
     from occpipe.audit import audit as audit_of
     from occpipe.audit_tables import drift_tables, stage_table, tables, write_csv
@@ -55,7 +56,7 @@ def audit(
     if html is not None:
         from occpipe.report import write_report
 
-        shown = write_report(output_uri, None, html / "index.html", 100)
+        shown = write_report(output_uri, input_uri, html / "index.html", MOST_SHOWN, made=made)
         said.print(f"{html / 'index.html'}: {shown} images", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         more = {"drift": drift.as_dict()} if drift else {}

@@ -24,6 +24,10 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override one key: --set policy.cut=0.3", metavar="KEY=VALUE")
 ]
+MovedInput = Annotated[str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")]
+
+MOST_SHOWN = 80
+"""Images in a page, if nothing else is asked for: each then has 30 to 60 kB for a picture."""
 
 
 @contextmanager

@@ -10,18 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from occpipe.cli_common import ConfigOption, SetOption, one_line
+from occpipe.cli_common import MOST_SHOWN, ConfigOption, MovedInput, SetOption, one_line
 from occpipe.config_file import load_config
 
 _OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")]
-_InputArgument = Annotated[
-    str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")
-]
 _VerdictsOption = Annotated[
     list[Path] | None, typer.Option("--verdicts", help="A file that the review page saved; repeatable, one a rater.")
 ]
-MOST = 80
-"""Images in a page, if nothing else is asked for: each then has 30 to 60 kB for a picture."""
 
 
 def preview(
@@ -50,9 +45,9 @@ def preview(
 
 def report(
     output_uri: _OutputArgument,
-    input_uri: _InputArgument = None,
+    input_uri: MovedInput = None,
     page: Annotated[Path, typer.Option("--page", help="The HTML file to write.")] = Path("report.html"),
-    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST_SHOWN,
     verdicts: _VerdictsOption = None,
 ) -> None:
     """Write a self-contained page: figures of all rows, and before, after and why of the images worth a look."""
@@ -65,17 +60,17 @@ def report(
 
 def review(
     output_uri: _OutputArgument,
-    input_uri: _InputArgument = None,
+    input_uri: MovedInput = None,
     page: Annotated[
         Path | None, typer.Option("--page", help="The HTML file to write.", show_default="review.html")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many images are shown at most.")] = MOST_SHOWN,
     blind: Annotated[bool, typer.Option("--blind", help="Do not show what occpipe decided.")] = False,
     verdicts: _VerdictsOption = None,
 ) -> None:
     """Write a page on which people judge things and grade results; with --verdicts, print what they say together.
 
-    The browser saves a rater's verdicts as a CSV, which `calibrate` reads.
+    The browser saves a rater's verdicts as a CSV, which `calibrate` and `apply` read.
     """
     from occpipe.agreement import people_say
     from occpipe.published import Published

@@ -95,8 +95,8 @@ def apply(
 
     A second call goes on where the first one stopped. A photo that is not the one that was scanned ends as an error row.
     """
-    from occpipe.apply import apply_corpus, settings_for
     from occpipe.published import Published
+    from occpipe.scan_settings import settings_for
     from occpipe.summary import printable
     from occpipe.verdicts import Review
 
@@ -111,13 +111,15 @@ def apply(
     if dry_run:
         _foresee(published, settings, review, limit, as_json=as_json)
         return
+    from occpipe.apply import apply_corpus  # whose import of Ray takes seconds
+
     options: Options = {"limit": limit, "new_version": new_version}
 
     def run(hooks: Options) -> Summary:
         return apply_corpus(settings, published, output_uri, review, **(options | hooks))
 
     follow(run, output_uri, strict=strict, verb="applying", log_json=log_json)
-    if review and review.unknown:
+    if review and review.unknown and limit is None:  # of which others were not looked at
         first = printable(min(review.unknown))
         shown = f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}"
         Console(stderr=True).print(shown, highlight=False, markup=False, soft_wrap=True)
@@ -161,7 +163,7 @@ def follow(
     made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.made.copied
     if made and not cleaned and not summary.statuses["scanned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
-    if summary.manifest["command"] == "apply":
+    if summary.manifest.get("command") == "apply":
         console.print(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.", highlight=False)
     if summary.over_all and summary.over_all.limit:
         console.print(summary.over_all.limit, highlight=False, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
+from pathlib import Path
 from threading import Event
 
 import pyarrow as pa
@@ -24,14 +25,17 @@ import pyarrow as pa
 from occpipe.config import Config, PoolPlacement
 from occpipe.errors import RunError
 from occpipe.figures import BatchDone, StageFigures, Tally
+from occpipe.gauges import cores
 from occpipe.images import ImageError, ImageReason
 from occpipe.journal import MAX_DEATHS
 from occpipe.placing import crew_on
 from occpipe.rows import Rows
 from occpipe.stages.sink import Sink
-from occpipe.worker import START, At, Chunk, Done, Failed, Job, Ready
+from occpipe.worker import START, At, Chunk, Done, Dropped, Failed, Job, Ready, Stop
 
 MOST_ROWS = 64
+UNKNOWN_BYTES = 4 << 20
+"""What a photo counts for whose size no listing has told: a JPEG of 12 MP has some 3 MB."""
 _IN_HAND = 2
 _END_S = 10.0
 
@@ -44,22 +48,28 @@ class _Worker:
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this Python and our own module
-                [sys.executable, "-c", START, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", START, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                env={**os.environ, "PYTHONPATH": _own_path(), "OMP_NUM_THREADS": str(threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
                 process_group=0,  # Ctrl-C is for its parent, which decides
             )
-        self.ready, self.chunks, self.at = False, dict[int, pa.Table](), dict[int, str]()
-        with contextlib.suppress(OSError):  # it has died already, which is heard when it is listened to
-            self.connection.send(job)
+        self.ready, self.chunks, self.at = False, dict[int, pa.Table](), dict[int, str | None]()
+        self._tell(job)
 
     def give(self, chunk: Chunk) -> None:
         self.chunks[chunk.number] = chunk.rows
-        with contextlib.suppress(OSError):
-            self.connection.send(chunk)
+        self._tell(chunk)
+
+    def drop(self) -> None:
+        """Have it drop what it has not begun; it says of each chunk what became of it."""
+        self._tell(Stop())
+
+    def forget(self, number: int) -> None:
+        """A chunk is not in its hand any more."""
+        del self.chunks[number], self.at[number]
 
     def last_line(self) -> str:
         """What it wrote last, for the one who must find out why it died."""
@@ -69,8 +79,7 @@ class _Worker:
 
     def end(self, *, at_once: bool) -> None:
         """Let it end, or end it."""
-        with contextlib.suppress(OSError):
-            self.connection.send(None)
+        self._tell(None)
         if at_once:
             self._process.kill()
         try:
@@ -81,19 +90,23 @@ class _Worker:
         self.connection.close()
         self._log.close()
 
+    def _tell(self, word: Job | Chunk | Stop | None) -> None:
+        with contextlib.suppress(OSError):  # it has died already, which is heard when it is listened to
+            self.connection.send(word)
+
 
 class Crew:
-    """The processes of a run, and the rows that are still to be dealt out; `stop` ends the dealing."""
+    """The processes of a run, and the rows that are still to be dealt out; at `stop` what is not begun is dropped."""
 
     def __init__(self, config: Config, root: str, sink: Sink, pending: int, stop: Event | None = None) -> None:
-        self._count, self._threads = crew_on(os.cpu_count() or 1, pending)
+        self._count, self._threads = crew_on(cores(), pending)
         self._job = Job(_placed(config, self._threads), root, sink)
         self._most_bytes, self._left, self._stop = config.ray.block_mb << 20, pending, stop or Event()
         self._deaths: Counter[int] = Counter()
         self._suspects: deque[pa.Table] = deque()
         self._alone: set[int] = set()
         self._patience_s = config.ray.no_progress_timeout_s
-        self._number, self._dealt = 0, False
+        self._number, self._dealt, self._stopped = 0, False, False
         self._workers: list[_Worker] = []
         self._tally = Tally()
 
@@ -108,6 +121,10 @@ class Crew:
         try:
             self._workers = [_Worker(self._job, self._threads) for _ in range(self._count)]
             while True:
+                if self._stop.is_set() and not self._stopped:
+                    self._stopped = True
+                    for worker in self._workers:
+                        worker.drop()
                 for worker in self._workers:
                     self._deal(worker, chunks)
                 nothing_left = self._stop.is_set() or (self._dealt and not self._suspects)
@@ -115,7 +132,7 @@ class Crew:
                     break
                 heard = wait([worker.connection for worker in self._workers], self._patience_s)
                 if not heard:
-                    raise RunError(f"no stage of any image ended within {self._patience_s} s")
+                    raise RunError(f"no batch of any stage ended within {self._patience_s} s")
                 for connection in heard:
                     (worker,) = (one for one in self._workers if one.connection is connection)
                     yield from self._hear(worker)
@@ -136,11 +153,13 @@ class Crew:
             case At(number, stage):
                 worker.at[number] = stage
             case Done(chunk):
-                del worker.chunks[chunk.number], worker.at[chunk.number]
+                worker.forget(chunk.number)
                 self._alone.discard(chunk.number)
                 for stage, seconds in chunk.spent:
                     self._tally.add(BatchDone(stage, chunk.number, len(chunk.rows), seconds))
                 yield chunk.rows
+            case Dropped(number):
+                worker.forget(number)
             case Failed(error):
                 raise RunError(f"a worker failed: {error}")
 
@@ -182,16 +201,25 @@ class Crew:
     def _chunks(self, manifest: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """The manifest in chunks: as many rows as leave each worker some chunks more, and as many bytes as a block has."""
         for shard in manifest:
-            sizes = shard.column("size").to_pylist()
+            sizes = [UNKNOWN_BYTES if size is None else size for size in shard.column("size").to_pylist()]
             start = 0
             while start < len(shard):
                 most = max(1, min(MOST_ROWS, self._left // (3 * self._count)))
-                stop, size = start + 1, sizes[start] or 0
-                while stop < len(shard) and stop - start < most and size + (sizes[stop] or 0) <= self._most_bytes:
-                    size, stop = size + (sizes[stop] or 0), stop + 1
+                stop, size = start + 1, sizes[start]
+                while stop < len(shard) and stop - start < most and size + sizes[stop] <= self._most_bytes:
+                    size, stop = size + sizes[stop], stop + 1
                 self._left -= stop - start
                 yield shard.slice(start, stop - start)
                 start = stop
+
+
+def _own_path() -> str:
+    """Where a worker finds modules: where we do, but for the current folder, in which there may be a stranger's `torch.py`.
+
+    With `-P` Python does not look there either. Our own folder is named too: who calls us may have found us by being in it.
+    """
+    ours = str(Path(__file__).resolve().parents[1])
+    return os.pathsep.join(dict.fromkeys([*filter(None, sys.path), ours]))
 
 
 def _placed(config: Config, threads: int) -> Config:

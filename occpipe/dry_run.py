@@ -27,7 +27,8 @@ _AFTER = ("image_id", "uri", "status", "objects", "mask")
 class Forecast:
     """What would change: images by status after it, those that are `changed`, and the things that change sides.
 
-    `things` are counted by label, reason before, verdict and reason after; `missed` verdicts match none.
+    `things` are counted by label, reason before, verdict and reason after; `missed` verdicts match none, where all
+    images were looked at.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -67,17 +68,17 @@ def forecast(
                 into.things.update((t["label"], t["was"]["reason"], t["verdict"], t["reason"]) for t in things)
                 image = {"image_id": new["image_id"], "uri": new["uri"], "status": new["status"] or Status.CLEANED}
                 yield image | {"things": things}
-    into.missed = unmatched(review.verdicts, matched) if review else []
+    into.missed = unmatched(review.verdicts, matched) if review and limit is None else []
 
 
 def _batches(scan: Published, limit: int | None) -> Iterator[tuple[pa.Table, list[dict[str, Any]]]]:
     left = limit
-    for table in scan.tables([*MANIFEST.names, *_BEFORE]):
-        table = table if left is None else table.slice(0, left)
-        left = None if left is None else left - len(table)
-        for start in range(0, len(table), _BATCH):
-            part = table.slice(start, _BATCH)
-            yield part.select(MANIFEST.names), part.select(_BEFORE).to_pylist()
+    for part in scan.batches([*MANIFEST.names, *_BEFORE], _BATCH):
+        part = part.slice(0, left)
+        yield part.select(MANIFEST.names), part.select(_BEFORE).to_pylist()
+        left = None if left is None else left - len(part)
+        if left == 0:
+            return
 
 
 def _changes(before: Any, after: Any) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,17 @@
-"""How much of a worker's node is in use: its cores, and its GPUs where there are any."""
+"""What of a worker's node it may use, and how much of it is in use: its cores, and its GPUs where there are any."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
 import psutil
+
+
+def cores() -> int:
+    """The cores that this process may run on: a container or `taskset` may leave it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_use() -> float:

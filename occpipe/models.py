@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from occpipe import weights
 from occpipe.classes import is_thing
 from occpipe.config import Config, Relations, threads_on
 from occpipe.errors import ConfigError, WeightsError, first_line
+from occpipe.gauges import cores
 from occpipe.inpainters import CropInpainter, Inpainter
 from occpipe.provenance import SourceType
 from occpipe.relations import RelationScorer
@@ -34,10 +34,10 @@ def pick_device(wanted: str) -> str:
 
 
 def set_threads(threads: int, share: float) -> int:
-    """Set torch's threads in this process and say how many; 0 gives a share of the machine's cores."""
+    """Set torch's threads in this process and say how many; 0 gives a share of the cores that it may run on."""
     import torch
 
-    threads = threads_on(os.cpu_count() or 1, threads, share)
+    threads = threads_on(cores(), threads, share)
     torch.set_num_threads(threads)
     return threads
 
@@ -107,11 +107,14 @@ def relations_at_hand(settings: Relations) -> RelationScorer | None:
         return None
 
 
-def cut_of_run(config: Config) -> float | None:
-    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here."""
+def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | None:
+    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here.
+
+    That file is read where the policy has no cut and its `scorer` is not given.
+    """
     if config.policy.cut is not None:
         return config.policy.cut
-    scorer = relations_at_hand(config.relations)
+    scorer = scorer or relations_at_hand(config.relations)
     return None if scorer is None else scorer.default_cut
 
 

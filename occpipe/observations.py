@@ -20,9 +20,6 @@ ROWS = ("image_id", "uri", "objects", "stuff")
 MOST = 200_000
 """Things of an earlier run that are looked at, drawn evenly: some 200 MB, and more would not change a calibration."""
 
-MOST_BYTES = 64_000_000
-"""Of a table of verdicts: a million lines, for it is held in memory."""
-
 Verdicts = dict[str, list[tuple[str, bool]]]
 
 
@@ -81,12 +78,16 @@ def judgements(
     votes: dict[int, list[bool]] = {}
     for key in {str(uri), str(image_id)} & verdicts.keys():
         for wanted, belongs in verdicts[key]:
-            for number, label in enumerate(labels):
-                if wanted.lower() in (str(number), label):
-                    votes.setdefault(number, []).append(belongs)
-                    if matched is not None:
-                        matched.add((key, wanted))
+            for number in places_of(wanted, labels):
+                votes.setdefault(number, []).append(belongs)
+                if matched is not None:
+                    matched.add((key, wanted))
     return {n: 2 * sum(said) > len(said) for n, said in sorted(votes.items()) if 2 * sum(said) != len(said)}
+
+
+def places_of(wanted: str, labels: Sequence[str]) -> list[int]:
+    """The places of the things that a verdict names: by its place, or by its class, all of that class."""
+    return [number for number, label in enumerate(labels) if wanted.lower() in (str(number), label)]
 
 
 def unmatched(verdicts: Verdicts, matched: set[tuple[str, str]]) -> list[str]:
@@ -100,10 +101,8 @@ def read_verdicts(path: Path) -> Verdicts:
 
     An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
     name, which stands for all of that class; a verdict is keep or remove. A line with a `grade` (1 to 5) and neither is
-    about the result of the image, and passed over. Raises ValueError, naming the line, or over `MOST_BYTES`.
+    about the result of the image, and passed over. Raises ValueError as `read_table`, and naming the line.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path}: over {MOST_BYTES} bytes of verdicts")
     found: Verdicts = {}
     for number, (image, thing, verdict, grade) in read_table(path, ("image", "object", "verdict"), ("grade",)):
         if grade not in ("", "1", "2", "3", "4", "5"):

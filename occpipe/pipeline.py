@@ -77,7 +77,8 @@ def run(
     Where the output was made in another way, `new_version` makes it anew beside what is published.
     Once `stop` is set no image is begun any more; what was begun is finished and published, and the summary says so.
     Raises ConfigError, StorageError, WeightsError, CapacityError or OutputBusyError before the first image; later RunError
-    where a worker failed for good or a row is missing, OutputBusyError where another run took the output over meanwhile.
+    where a worker failed for good or a row is missing, OutputBusyError where another run took the output over meanwhile;
+    what `on_progress` raises, once what was made is published.
     """
     started = time.monotonic()
     store = open_store(output_uri)
@@ -108,6 +109,8 @@ def run(
     if not stopped and (rows_made < found.pending or missed):
         counts = f"{rows_made} of {found.pending} rows were made, {published} of {found.seen} published"
         raise RunError(f"{counts}; do all nodes write to the same {store.uri}?")
+    if made.unwatched:
+        raise made.unwatched
     return Summary(made, found.seen - found.pending, time.monotonic() - started, manifest, stopped=stopped)
 
 

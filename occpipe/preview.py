@@ -10,6 +10,7 @@ from typing import Literal
 from PIL import Image as Pil
 
 from occpipe.api import Cleaner
+from occpipe.config import Config
 from occpipe.decide import cut_of
 from occpipe.errors import StorageError
 from occpipe.gallery.entries import Room, entry
@@ -44,6 +45,7 @@ def preview_files(
         raise StorageError(f"no image there ({' '.join(corpus.extensions)})")
     out.mkdir(parents=True, exist_ok=True)
     taken: set[Path] = set()
+    why = Why(cleaner.config, cleaner.relations)
     for start in range(0, len(files), AT_ONCE):
         photos: dict[Path, Image | str] = {}
         for path in files[start : start + AT_ONCE]:
@@ -64,7 +66,7 @@ def preview_files(
                 case "gif":
                     save_gif(rgb, result, target)
                 case "html":
-                    target.write_text(preview_page(rgb, result, path.name, cleaner), encoding="utf-8")
+                    target.write_text(preview_page(rgb, result, path.name, cleaner.config, why), encoding="utf-8")
             yield target, None
 
 
@@ -83,9 +85,8 @@ def save_gif(rgb: Image, result: CleanResult, target: Path) -> None:
     frames[0].save(target, save_all=True, append_images=frames[1:], duration=times, loop=0, disposal=1)
 
 
-def preview_page(rgb: Image, result: CleanResult, name: str, cleaner: Cleaner) -> str:
+def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why: Why) -> str:
     """A page of one photo, H x W x 3: a slider between before and after, and why each thing stayed or went."""
-    why = Why(cleaner.config)
     cleaned = bool(result.mask.any())
     row = {
         "image_id": 0,
@@ -103,7 +104,7 @@ def preview_page(rgb: Image, result: CleanResult, name: str, cleaner: Cleaner) -
     for item in row["objects"]:
         item["bbox"] = dict(item["bbox"])
     shown = entry(row, [], why.shares(row), lambda _: (rgb, result.image)[: 1 + cleaned], _ROOM)
-    about = [f"{cleaner.config.segmenter.model} segmenter", f"{cleaner.config.inpainter.model} inpainter"]
+    about = [f"{config.segmenter.model} segmenter", f"{config.inpainter.model} inpainter"]
     data = {"id": "", "title": name, "about": about, "blind": False, "policy": why.limits, "entries": [shown]}
     return assemble("preview", f"{name} · occpipe preview", data)
 

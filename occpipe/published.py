@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import Store, open_store
 
 ROWS_AT_ONCE = 512
+MANY_ROWS = 65_536
+"""Rows at a time where only narrow columns are read."""
 
 
 class Published:
@@ -69,24 +72,34 @@ class Published:
 
     def open(self, file: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         """One of the files that the manifest names, of which parts are read; these leaf columns come as dictionaries."""
-        try:
+        with self._reading(file):
             source = self.store.open(f"{METADATA}/{file}")
             return pq.ParquetFile(source, read_dictionary=list(dictionaries), pre_buffer=True)
-        except (pa.ArrowInvalid, OSError) as error:
+
+    @contextmanager
+    def _reading(self, file: str) -> Iterator[None]:
+        """What goes wrong with a file is a StorageError that names it."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.uri}/{METADATA}/{file} cannot be read: {first_line(error)}") from error
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows, or some of their columns, file by file."""
         for file in self.manifest["files"]:
-            with self.open(file["file"]) as opened:
+            with self._reading(file["file"]), self.open(file["file"]) as opened:
                 yield opened.read(columns)
 
     def batches(self, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
         """The same, at most `size` rows at a time."""
         for file in self.manifest["files"]:
-            with self.open(file["file"]) as opened:
-                for batch in opened.iter_batches(size, columns=columns):
-                    yield pa.Table.from_batches([batch])
+            yield from self.batches_of(file["file"], columns, size)
+
+    def batches_of(self, file: str, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
+        """The same of one of the files that the manifest names."""
+        with self._reading(file), self.open(file) as opened:
+            for batch in opened.iter_batches(size, columns=columns):
+                yield pa.Table.from_batches([batch])
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """The rows as plain values, some hundred in memory at a time."""

@@ -1,12 +1,11 @@
 """The report and the review page over a published output: self-contained, and of a few MB whatever the number of rows.
 
-One streamed pass over narrow columns counts all rows and chooses those worth a look; only these are read whole, with their
-photos. Each entry has a share of the page's bytes, and its thumbnails shrink until they fit.
+The figures are those of the audit. One streamed pass over narrow columns chooses the rows worth a look; only these are read
+whole, with their photos. Each entry has a share of the page's bytes, and its thumbnails shrink until they fit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from occpipe.agreement import people_say
+from occpipe.audit import Audit, audit
 from occpipe.gallery.entries import Pictures, Room, entry
-from occpipe.gallery.figures import COLUMNS, Figures
+from occpipe.gallery.figures import summary
 from occpipe.gallery.page import assemble
-from occpipe.gallery.rows import batches, read_rows
-from occpipe.gallery.sample import Sampler
+from occpipe.gallery.rows import read_rows
+from occpipe.gallery.sample import COLUMNS, Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
-from occpipe.published import Published
+from occpipe.published import MANY_ROWS, Published
 from occpipe.storage import open_store
 from occpipe.types import Status
 
@@ -34,21 +34,24 @@ _LARGEST_TEXT = 40_000
 _THREADS = 4  # reading waits for storage; each may hold a photo of 100 MP
 
 
-def write_report(output_uri: str, input_uri: str | None, page: Path, most: int, verdicts: Sequence[Path] = ()) -> int:
+def write_report(
+    output_uri: str,
+    input_uri: str | None,
+    page: Path,
+    most: int,
+    verdicts: Sequence[Path] = (),
+    made: Audit | None = None,
+) -> int:
     """Write the report of a published output, with at most `most` images; returns how many it shows.
 
     `input_uri` is where its corpus is now, if it has moved; `verdicts` are files of the review page, whose agreement is
-    shown. Raises StorageError where nothing is published at `output_uri`, ValueError for a wrong verdicts file.
+    shown; `made` is the output's audit, where it was made already. Raises StorageError where nothing is published at `output_uri`, ValueError for a wrong verdicts file.
     """
     published = Published(output_uri)
     why = Why(published.config)
-    figures, sampler = Figures(), Sampler(why.cut, most)
-    for table in batches(published, COLUMNS):
-        figures.add(table)
-        sampler.add(table)
-    shown = _entries(published, input_uri, sampler.chosen(), why)
+    shown = _entries(published, input_uri, Sampler(why.cut, most), why)
     data = _data(published, why, shown) | {
-        "figures": figures.summary(),
+        "figures": summary(made or audit(output_uri)),
         "people": [line.texts for line in people_say(published, verdicts)] if verdicts else None,
     }
     return _write(page, "report", data)
@@ -62,10 +65,7 @@ def write_review(output_uri: str, input_uri: str | None, page: Path, most: int, 
     """
     published = Published(output_uri)
     why = Why(published.config)
-    sampler = Sampler(why.cut, most, rated=True)
-    for table in batches(published, COLUMNS):
-        sampler.add(table)
-    shown = _entries(published, input_uri, sampler.chosen(), why)
+    shown = _entries(published, input_uri, Sampler(why.cut, most, rated=True), why)
     if blind:
         random.Random(0).shuffle(shown)  # noqa: S311 - an order, not a secret
         shown = [_blinded(one) for one in shown]
@@ -75,9 +75,10 @@ def write_review(output_uri: str, input_uri: str | None, page: Path, most: int, 
     return _write(page, "review", data)
 
 
-def _entries(
-    published: Published, input_uri: str | None, chosen: dict[int, list[str]], why: Why
-) -> list[dict[str, Any]]:
+def _entries(published: Published, input_uri: str | None, sampler: Sampler, why: Why) -> list[dict[str, Any]]:
+    for table in published.batches(COLUMNS, MANY_ROWS):
+        sampler.add(table)
+    chosen = sampler.chosen()
     corpus = published.config.corpus
     pictures = Pictures(
         open_store(input_uri or published.manifest["input"]),
@@ -101,9 +102,8 @@ def _entries(
 
 def _data(published: Published, why: Why, shown: list[dict[str, Any]]) -> dict[str, Any]:
     manifest, config = published.manifest, published.config
-    files = "".join(file["sha256"] for file in manifest["files"])
     return {
-        "id": hashlib.sha256(files.encode()).hexdigest()[:16],
+        "id": published.digest,
         "title": published.uri.rstrip("/").rsplit("/", 1)[-1],  # the rest of its address is nobody else's business
         "about": [
             f"{manifest['images']:,} images",

@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.figures import Pace, Stages
+from occpipe.types import Status
 
 
 @dataclass(slots=True)
 class Made:
     """The rows of a run so far: how many of each status and reason, and per reason an image that it closed, with what
     was wrong. `copied` of those cleaned are pictures of an earlier run; `over_all` is, at the end, the last tick, with
-    paces from the first image of the first pool on, and without Ray from the start on.
+    paces from the first image of the first pool on, and without Ray from the start on; `unwatched` is what the one who
+    was told of ticks raised.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -26,6 +28,7 @@ class Made:
     examples: dict[str, str] = field(default_factory=dict)
     copied: int = 0
     over_all: Tick | None = None
+    unwatched: Exception | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, rows: pa.Table) -> None:
@@ -35,7 +38,8 @@ class Made:
             self.statuses.update(rows.column("status").to_pylist())
             self.reasons.update(row["reason"] for row in closed)
         if "copied" in rows.column_names:
-            self.copied += pc.sum(rows.column("copied")).as_py() or 0
+            written = rows.filter(pc.equal(rows.column("status"), Status.CLEANED))  # the write of a copy may fail
+            self.copied += pc.sum(written.column("copied")).as_py() or 0
         for row in closed:
             self.examples.setdefault(row["reason"], printable(f"{row['uri']}: {row['error']['message']}"))
 

@@ -21,11 +21,17 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raise ValueError(f"{path}: damaged, or no UTF-8 text: {error}") from error
 
 
-def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """The stripped values of some columns of a CSV, with the number of the line; ValueError where one is missing.
+MOST_BYTES = 64_000_000
+"""Of a CSV: a million lines, for what is read is held in memory."""
 
-    An `optional` column that is missing is empty.
+
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """The stripped values of some columns of a CSV, with the number of the line.
+
+    An `optional` column that is missing is empty. Raises ValueError where another one is missing, and over `MOST_BYTES`.
     """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: over {MOST_BYTES} bytes")
     with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
         reader = csv.DictReader(stream)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]

@@ -68,9 +68,25 @@ class Watch:
         on_progress(self.tick({}, {}, time.monotonic()))
         for batch in rows:
             yield batch
-            on_progress(self.tick(stages(), {}, time.monotonic()))
-        self.made.over_all = self.tick(stages(), {}, time.monotonic(), over_all=True)
-        on_progress(self.made.over_all)
+            self.tell(on_progress, lambda: self.tick(stages(), {}, time.monotonic()))
+        self.end(on_progress, lambda: self.tick(stages(), {}, time.monotonic(), over_all=True))
+
+    def tell(self, on_progress: Callable[[Tick], None], look: Callable[[], Tick]) -> None:
+        """Tell `on_progress` what a look gives, until that fails: rows are worth more than watching them."""
+        if self.made.unwatched is None:
+            try:
+                on_progress(look())
+            except Exception as error:  # noqa: BLE001 - `run` raises it, once the rows are published
+                self.made.unwatched = error
+
+    def end(self, on_progress: Callable[[Tick], None], look: Callable[[], Tick]) -> None:
+        """Tell it so for the last time, and keep that tick."""
+
+        def last() -> Tick:
+            self.made.over_all = look()
+            return self.made.over_all
+
+        self.tell(on_progress, last)
 
 
 @contextlib.contextmanager
@@ -83,14 +99,14 @@ def watching(
 ) -> Iterator[None]:
     """Call `on_progress` now, then every second from a thread, and once at the end; tell the journal once `stop` is set.
 
-    What `on_progress` raises in between ends the watching, and is raised at the end of the run.
+    What `on_progress` raises after the first time ends the telling, and is kept in `watch.made`.
     """
     import ray
     from ray.exceptions import RayError
 
     from occpipe.metrics import Metrics
 
-    metrics, ended, failed = Metrics(output), Event(), []
+    metrics, ended = Metrics(output), Event()
     heard: tuple[Stages, Mapping[str, float]] = {}, {}
 
     def look(*, over_all: bool = False) -> Tick:
@@ -98,7 +114,8 @@ def watching(
         with contextlib.suppress(RayError):  # a node that is lost, a journal that is busy
             heard = ray.get(journal.figures.remote(), timeout=_ANSWER_S), ray.available_resources()
         tick = watch.tick(*heard, time.monotonic(), over_all=over_all)
-        metrics.publish(tick)
+        with contextlib.suppress(Exception):  # metrics that Ray cannot take are missed by Prometheus alone
+            metrics.publish(tick)
         return tick
 
     def go_on() -> None:
@@ -109,23 +126,14 @@ def watching(
                 told = True
             if time.monotonic() - last >= TICK_S:
                 last = time.monotonic()
-                on_progress(look())
-
-    def until_it_fails() -> None:
-        try:
-            go_on()
-        except Exception as error:  # noqa: BLE001 - raised below, in the thread that runs the images
-            failed.append(error)
+                watch.tell(on_progress, look)
 
     on_progress(watch.tick({}, {}, time.monotonic()))
-    thread = Thread(target=until_it_fails, name="occpipe-watch", daemon=True)
+    thread = Thread(target=go_on, name="occpipe-watch", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    if failed:
-        raise failed[0]
-    watch.made.over_all = look(over_all=True)
-    on_progress(watch.made.over_all)
+    watch.end(on_progress, lambda: look(over_all=True))

@@ -1,21 +1,23 @@
 """A worker of a run without Ray: a process that takes chunks of the manifest through all stages; see `occpipe.crew`.
 
 The next chunk is read and the last one written while one is in work, so that storage costs no time. What it says is
-`Ready` once, then for each chunk `At` for each stage that begins and `Done` with the thin rows; `Failed` is its last word.
-The job and the chunks come on a socket, as pickles of the process that started this one.
+`Ready` once, then for each chunk `At` for each batch of a stage, and `Done` with the thin rows or `Dropped`; `Failed` is
+its last word. The job, the chunks, `Stop` and at the end None come on a socket, as pickles of the process that started it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from threading import Lock
-from typing import NamedTuple
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -58,11 +60,21 @@ class Ready(NamedTuple):
     """The models are loaded."""
 
 
+class Stop(NamedTuple):
+    """What was not begun is to be dropped; to have been fetched is no beginning."""
+
+
 class At(NamedTuple):
-    """A stage begins work on a chunk."""
+    """A stage begins work on a batch of a chunk; none: the chunk waits for the one before it."""
 
     number: int
-    stage: str
+    stage: str | None
+
+
+class Dropped(NamedTuple):
+    """A chunk was not begun."""
+
+    number: int
 
 
 class Done(NamedTuple):
@@ -92,52 +104,100 @@ class Chain:
             self.between += (("inpaint", InpaintStage(job.config), at.inpaint.batch_size),)
 
 
-def serve(parent: Connection) -> None:
+class OverError(Exception):
+    """Nothing is left to be said: the parent is gone, as its socket says and no store could, or knows what is wrong."""
+
+
+class Parent:
+    """The process at the other end of a socket, which several threads tell things."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._telling = connection, Lock()
+
+    def hear(self) -> Any:
+        """What it says next."""
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise OverError from error
+
+    def tell(self, word: NamedTuple) -> None:
+        """Tell it something."""
+        try:
+            with self._telling:
+                self._connection.send(word)
+        except OSError as error:
+            raise OverError from error
+
+    @contextlib.contextmanager
+    def told_of_failure(self) -> Iterator[None]:
+        """Tell it at once of what goes wrong, for the thread that could look may be waiting for a chunk."""
+        try:
+            yield
+        except OverError:
+            raise
+        except Exception as error:
+            self.tell(Failed(f"{type(error).__name__}: {first_line(error)}"))
+            raise OverError from error
+
+
+def serve(parent: Parent) -> None:
     """Work on what comes until there is no more."""
-    chain, saying = Chain(parent.recv()), Lock()
+    chain = Chain(parent.hear())
+    fetched: SimpleQueue[Chunk | None] = SimpleQueue()  # two at most, for no more are in a worker's hand
+    stopping = Event()
 
-    def say(word: NamedTuple) -> None:
-        with saying:
-            parent.send(word)
+    def read() -> None:
+        while (word := parent.hear()) is not None:
+            if isinstance(word, Stop):
+                stopping.set()
+                continue
+            parent.tell(At(word.number, "fetch"))
+            chunk = word.after("fetch", chain.fetch)
+            parent.tell(At(chunk.number, None))
+            fetched.put(chunk)
 
-    def read() -> Chunk | None:
-        chunk: Chunk | None = parent.recv()
-        return chunk and chunk.after("fetch", chain.fetch)
+    def read_on() -> None:
+        with contextlib.suppress(OverError), parent.told_of_failure():
+            read()
+        fetched.put(None)
 
     def write(chunk: Chunk) -> None:
-        say(At(chunk.number, "sink"))
-        say(Done(chunk.after("sink", chain.sink)))
+        with parent.told_of_failure():
+            parent.tell(At(chunk.number, "sink"))
+            parent.tell(Done(chunk.after("sink", chain.sink)))
 
-    say(Ready())
-    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    try:
+    parent.tell(Ready())
+    Thread(target=read_on, daemon=True).start()  # at a failure it may listen for a chunk that never comes
+    with ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
-        reading = reader.submit(read)
-        while (chunk := reading.result()) is not None:
-            reading = reader.submit(read)
+        while (chunk := fetched.get()) is not None:
+            if stopping.is_set():
+                parent.tell(Dropped(chunk.number))
+                continue
             for name, stage, size in chain.between:
-                say(At(chunk.number, name))
-                chunk = chunk.after(name, partial(_in_batches, stage, size))
+                begin = partial(parent.tell, At(chunk.number, name))
+                chunk = chunk.after(name, partial(_in_batches, stage, size, begin))
             if written:
                 written.result()
             written = writer.submit(write, chunk)
         if written:
             written.result()
-    finally:
-        reader.shutdown(wait=False)  # it may listen for a chunk that never comes
-        writer.shutdown()
 
 
-def _in_batches(stage: Callable[[pa.Table], pa.Table], size: int, rows: pa.Table) -> pa.Table:
-    return pa.concat_tables([stage(rows.slice(start, size)) for start in range(0, len(rows), size)])
+def _in_batches(
+    stage: Callable[[pa.Table], pa.Table], size: int, begin: Callable[[], None], rows: pa.Table
+) -> pa.Table:
+    done = []
+    for start in range(0, len(rows), size):
+        begin()  # each time, for a slow model may need the patience of a run for every batch
+        done.append(stage(rows.slice(start, size)))
+    return pa.concat_tables(done)
 
 
 def main() -> None:
     """Serve the process that holds the other end of the socket; its end is ours."""
-    with Connection(int(sys.argv[1])) as parent:
-        try:
+    with Connection(int(sys.argv[1])) as connection, contextlib.suppress(OverError):
+        parent = Parent(connection)
+        with parent.told_of_failure():
             serve(parent)
-        except (EOFError, ConnectionError):
-            return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the run, and its owner must hear of it
-            parent.send(Failed(f"{type(error).__name__}: {first_line(error)}"))

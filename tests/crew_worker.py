@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ AFTER = ("relate", "inpaint")
 
 
 class Stage:
-    """Ends the process at `poison`, once at `unlucky`, and cannot work at `broken`; all else is unchanged."""
+    """Ends the process at `poison`, once at `unlucky`, and cannot work at `broken`; all else is unchanged, in time."""
 
     def __init__(self, marks: Path) -> None:
         self.marks = marks
@@ -35,17 +36,26 @@ class Stage:
                 (self.marks / name).touch()
             if unlucky or name.startswith("poison"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.1 if name.startswith("slow") else 0)
             rows.finish(index, Status.UNCHANGED)
         known = {*batch.column_names, "status", "reason", "error"}
         missing = {name: rows.nulls() for name in PUBLISHED.names if name not in known}
         return rows.table(data=[b"bytes"] * len(batch), **missing | {"config": ["c"] * len(batch)})
 
 
+def fetch(batch: pa.Table) -> pa.Table:
+    """Reads nothing, and ends the process at `unreadable`."""
+    rows = Rows(batch, "fetch")
+    if any(rows.value("uri", index).startswith("unreadable") for index in rows.open()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
 class Chain:
     """The fake stage, and others that do nothing, between a fetch that reads nothing and the real sink."""
 
     def __init__(self, job: worker.Job) -> None:
-        self.fetch, self.sink = (lambda rows: rows), job.sink
+        self.fetch, self.sink = fetch, job.sink
         self.between = (("segment", Stage(Path(job.root)), 2), *((name, lambda rows: rows, 64) for name in AFTER))
 
 

@@ -92,5 +92,32 @@ def test_the_last_word_counts_and_a_file_stands_for_a_rater_without_a_name(tmp_p
     file = tmp_path / "v.csv"
     file.write_text(HEAD + "a.jpg,0,keep,,\na.jpg,0,Remove,,\n")
     ratings = read_ratings([file])
-    assert ratings.verdicts == {("a.jpg", "0"): {"v.csv": "remove"}}
-    assert ratings.raters == ["v.csv"]
+    assert ratings.verdicts == {"a.jpg": {"0": {"v.csv": "remove"}}}
+
+
+def test_verdicts_of_another_output_do_not_count(tmp_path: Path) -> None:
+    output = publish_rows(tmp_path / "out", [scene_row(1, {"cat": 0.9, "car": 0.8}, {})])
+    lines = ["1.jpg,cat,keep,,ann", "1,0,keep,,ann", "1.jpg,7,keep,,ann", "2.jpg,0,remove,,bob", "2.jpg,,,1,bob"]
+    (tmp_path / "v.csv").write_text(HEAD + "\n".join(lines) + "\n")
+    found = {line.what: line.figure for line in people_say(Published(str(output)), [tmp_path / "v.csv"])}
+    assert found["matched nothing"] == Interval(3)
+    assert (found["raters"], found["things judged"]) == (Interval(1), Interval(1)), (
+        "by its class and by id: one cat, once"
+    )
+    assert found["of what stayed, people keep"] == Interval(1.0)
+    assert found["results graded"] == Interval(0)
+    assert found["mean grade, 1 to 5"] is None
+
+
+def test_a_bootstrap_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [[float(n % 5 + 1)] for n in range(60)]
+    whole = mean_of(groups)
+    monkeypatch.setattr("occpipe.agreement._COUNTS", 60 * 7)
+    assert mean_of(groups) == whole
+
+
+def test_a_file_of_ratings_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("occpipe.tables.MOST_BYTES", 30)
+    (tmp_path / "v.csv").write_text(HEAD)
+    with pytest.raises(ValueError, match="over 30 bytes"):
+        read_ratings([tmp_path / "v.csv"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from occpipe.apply import APPLY_CHAIN, apply_corpus, settings_for
+from occpipe.apply import APPLY_CHAIN, apply_corpus
 from occpipe.cli import app
 from occpipe.config import Config
 from occpipe.config_file import load_config
@@ -25,6 +27,7 @@ from occpipe.inpainters.opencv import OpenCvInpainter
 from occpipe.ledger import part_keys, read_parquet, write_part
 from occpipe.masks import Rle
 from occpipe.published import Published
+from occpipe.scan_settings import settings_for
 from occpipe.schemas import MANIFEST, PUBLISHED
 from occpipe.stages.discover import image_id
 from occpipe.stages.inpaint import InpaintStage
@@ -52,6 +55,7 @@ def box(top: int, left: int, height: int = 30, width: int = 40) -> Mask:
     return mask
 
 
+ERROR = ("stage", "type", "message")
 CAT, DOG, PERSON = ("cat", box(70, 10)), ("dog", box(20, 100)), ("person", box(60, 60))
 
 
@@ -243,6 +247,12 @@ def test_another_photo_under_the_name_is_an_error_and_is_not_touched(
         ({"height": -1, "width": -1000}, "too_many_pixels"),
         ({"height": 60}, "stage_failed"),
         ({"uri": "../outside.jpg"}, "unsafe_path"),
+        ({"uri": "../../x", "objects": None}, "unsafe_path"),
+        ({"uri": "../../x", "objects": None, "status": "unchanged"}, "unsafe_path"),
+        ({"objects": None, "status": "cleaned"}, "stage_failed"),
+        ({"objects": None, "status": None}, "stage_failed"),
+        ({"objects": None, "status": "error", "reason": "truncated"}, "stage_failed"),
+        ({"objects": None, "status": "error", "reason": "made up", "error": dict.fromkeys(ERROR, "x")}, "stage_failed"),
         ({"mask": "0"}, "stage_failed"),
         ({"mask": "zzzz"}, "stage_failed"),
         ({"mask": "é"}, "stage_failed"),
@@ -262,6 +272,19 @@ def test_rows_of_strangers_end_as_error_rows(
     (row,) = rows.values()
     assert (row["status"], row["reason"]) == ("error", reason)
     assert not (tmp_path / "a" / "out" / "images").exists()
+    assert not (tmp_path / "a" / "x").exists()
+
+
+def test_a_row_under_the_id_of_another_ends_alone(photos: Path, tmp_path: Path) -> None:
+    rows = [seen_row(photos, f"{n}.jpg", [CAT]) for n in range(2)]
+    rows[0]["image_id"] += 1
+    scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
+    entries = [[image_id(f"{n}.jpg"), f"{n}.jpg", row["size"], row["etag"]] for n, row in enumerate(rows)]
+    batch = pa.table([pa.array(column) for column in zip(*entries, strict=True)], schema=MANIFEST)
+    recalled = Recall(scan.by_id, 10**6)(batch).to_pylist()
+    assert [row["status"] for row in recalled] == ["error", None]
+    assert recalled[0]["error"]["message"] == "the row of this name has the image_id of another one"
+    assert len(recalled[1]["segments"]) == 1
 
 
 def test_a_dry_run_says_what_apply_would_do(scan: Published, tmp_path: Path) -> None:
@@ -283,7 +306,10 @@ def test_a_dry_run_says_what_apply_would_do(scan: Published, tmp_path: Path) -> 
         ("dog", "no_context", "remove", "removed_by_review"): 1,
     }
     assert seen.missed == ["9.jpg, cat"]
-    assert len(list(forecast(scan, config, None, Forecast(), limit=1))) <= 1
+    first = Forecast()
+    assert len(list(forecast(scan, config, votes, first, limit=1))) <= 1
+    assert first.statuses.total() == 1
+    assert first.missed == [], "who has looked at one image cannot tell"
     base = Published(published(tmp_path / "out", config, scan.manifest["input"]))
     assert list(forecast(base, config, votes, Forecast())) == [], "that is what it is"
     near = settings_for(scan, overrides=["policy.remove=[cat]", "inpainter.dilation=0.2"])
@@ -310,6 +336,29 @@ def test_the_dry_run_of_the_command_writes_nothing_and_reads_no_image(
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_reads_no_further_than_its_limit(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("occpipe.stages.publish.SLICE_ROWS", 2)
+    rows = [seen_row(photos, f"{n}.jpg", [CAT]) for n in range(4)]
+    scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
+    _, second = scan.manifest["files"]
+    (tmp_path / "scanned" / "metadata" / second["file"]).unlink()
+    seen = Forecast()
+    list(forecast(scan, settings_for(scan), None, seen, limit=2))
+    assert seen.statuses.total() == 2
+
+
+def test_a_dry_run_loads_no_ray(scan: Published, tmp_path: Path) -> None:
+    command = ["apply", scan.uri, f"{tmp_path}/out", "--remove", "cat", "--dry-run"]
+    code = (
+        f"import sys; from occpipe.cli import app; app({command}, standalone_mode=False); print('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "3 images would change" in done.stdout
+
+
 def test_what_was_seen_stays_and_lists_grow(scan: Published, tmp_path: Path) -> None:
     config = settings_for(scan, overrides=["policy.cut=0.3"], more={"protect": ["dog"], "keep": ["cat", "cat"]})
     assert (config.policy.cut, config.policy.protect, config.policy.keep) == (0.3, ("person", "dog"), ("cat",))
@@ -332,6 +381,16 @@ def test_an_output_may_lie_neither_over_the_photos_nor_over_the_scan(scan: Publi
         apply_corpus(load_config(), scan, str(photos))
     with pytest.raises(StorageError, match="choose another output"):
         apply_corpus(load_config(), scan, scan.uri)
+    with pytest.raises(StorageError, match="lies inside the input"):
+        apply_corpus(load_config(), scan, f"{photos}/out")
+    assert sorted(path.name for path in photos.iterdir()) == [f"{n}.jpg" for n in range(4)]
+
+
+def test_the_output_of_a_list_may_lie_beside_it(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"etag": ""} for n in range(2)]
+    listed = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
+    monkeypatch.setattr("occpipe.apply.run", lambda *_, **__: "begun")
+    assert apply_corpus(listed.config, listed, f"{photos}/out") == "begun"
 
 
 def test_rows_are_found_by_id_over_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

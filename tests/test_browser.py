@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 from playwright.sync_api import Browser, Page
+from typer.testing import CliRunner
 
 from jobs.make_demo import scenes
 from occpipe.agreement import people_say
+from occpipe.cli import app
 from occpipe.config_file import load_config
 from occpipe.observations import observe_verdicts, read_verdicts
 from occpipe.pipeline import clean_corpus
@@ -20,6 +22,7 @@ from occpipe.relations.vectors import read_asset
 from occpipe.report import write_report, write_review
 from tests.browser import DESKTOP, PHONE, chromium, needs_chromium, opened, too_wide, violations
 from tests.published import publish_rows
+from tests.scenes import SHARED_DATA
 from tests.test_gallery import HOSTILE, row, thing
 
 pytestmark = needs_chromium
@@ -27,6 +30,7 @@ pytestmark = needs_chromium
 MARKUP = "<img src=x onerror=alert(1)>.jpg"
 FORMULA = "=cmd|'x'!A1, \"quoted\".jpg"
 PLAIN = "kept/garage.jpg"
+PHOTOS = 8
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,10 @@ def output(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     made = clean_corpus(load_config("local", ["policy.cut=0.24"]), str(folder / "in"), str(folder / "out"))
     assert made.statuses == {"cleaned": 2, "unchanged": 1, "error": 2}
     return folder / "out"
+
+
+# What the controls of a photo are, but for those of its things, of which there may be any number.
+WITHOUT_THINGS = "all => all.filter(one => !one.closest('.why')).map(one => one.id || one.className).join()"
 
 
 def card(page: Page, label: str) -> str:
@@ -176,6 +184,55 @@ def test_a_review_is_rated_and_its_verdicts_are_read(browser: Browser, output: P
     assert said["mean grade, 1 to 5"].value == 4.5  # type: ignore[union-attr]  # 4 and 5; nothing changed in the garage
 
 
+def test_a_run_is_looked_at_judged_and_done_again(browser: Browser, ray_cluster: None, tmp_path: Path) -> None:
+    """Over photos of ../shared/data where they are there, else over scenes: all that can go goes, then people decide."""
+    photos = sorted((SHARED_DATA / "photos").glob("*.jpg"))[:PHOTOS]
+    (tmp_path / "in").mkdir()
+    for photo in photos:
+        (tmp_path / "in" / photo.name).symlink_to(photo)
+    for name, rgb in scenes() if not photos else ():
+        Pil.fromarray(rgb).save(tmp_path / "in" / f"{name}.jpg", quality=92)
+    output, corrected = tmp_path / "out", tmp_path / "corrected"
+    config = load_config("local", ["policy.cut=1.0", "inpainter.model=telea"])
+    statuses = clean_corpus(config, str(tmp_path / "in"), str(output)).statuses
+    assert statuses["cleaned"]
+    write_report(str(output), None, tmp_path / "report.html", 80)
+    with opened(browser, tmp_path / "report.html") as page:
+        page.get_by_label("Status").select_option("cleaned")
+        assert page.locator(".thumb").count() == statuses["cleaned"]
+        page.locator(".thumb").first.click()
+        assert page.locator(".viewer .why .verdict").first.inner_text() == "removed"
+        assert "below the cut of 1.00" in page.locator(".viewer .why").first.inner_text()
+        slider = page.get_by_label("Before and after")
+        slider.focus()
+        page.keyboard.press("End")
+        assert slider.input_value() == "100"
+
+    wanted: dict[tuple[str, int], str] = {}
+    shown = write_review(str(output), None, tmp_path / "review.html", 80, blind=False)
+    with opened(browser, tmp_path / "review.html") as page:
+        page.get_by_label("Your name").fill("Ann")
+        for number in range(shown):
+            page.locator(".thumb").nth(number).click()
+            for card_ in page.locator(".viewer .why").all():
+                verdict = ("keep", "remove")[len(wanted) % 2]
+                uri = page.locator(".viewer h2").get_attribute("title")
+                wanted[str(uri), int(str(card_.get_attribute("data-index")))] = verdict
+                page.keyboard.press(verdict[0])
+            page.keyboard.press("Escape")
+        with page.expect_download() as saved:
+            page.locator(".save").click()
+        saved.value.save_as(tmp_path / "verdicts.csv")
+    assert len(wanted) > 1
+    command = ["apply", str(output), str(corrected), "--verdicts", str(tmp_path / "verdicts.csv")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    rows = {item["uri"]: item["objects"] for item in Published(str(corrected)).rows()}
+    decided = {(uri, index): rows[uri][index]["reason"] for uri, index in wanted}
+    reasons = {"keep": "kept_by_review", "remove": "removed_by_review"}
+    assert decided == {key: reasons[verdict] for key, verdict in wanted.items()}
+
+
 def test_a_blind_review_shows_no_verdict_before_the_photo_is_judged(
     browser: Browser, output: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +242,27 @@ def test_a_blind_review_shows_no_verdict_before_the_photo_is_judged(
     data = text[text.index('id="data">') : text.index("</script>", text.index('id="data">'))]
     assert not [word for word in ("unrelated", '"remove"', '"cleaned"', '"relation":0', "0.24") if word in data]
     with opened(browser, file) as page:
+        seen = []
+        for name in (MARKUP, "garage.jpg"):  # one was cleaned, the other one was not
+            page.locator(".thumb").filter(has_text=name).click()
+            before = page.locator("#unveil").inner_text()
+            for _ in range(page.locator(".viewer .why").count()):
+                page.keyboard.press("k")
+            controls = page.locator(".viewer button, .viewer input").evaluate_all(WITHOUT_THINGS)
+            page.keyboard.press("Escape")
+            badge = page.locator(".thumb").filter(has_text=name).locator(".chip").all_inner_texts()
+            seen.append((before, controls, badge))
+        assert seen[0] == seen[1], "nothing tells them apart before the rater asks"
+        assert page.locator(".count").first.inner_text() == "0 of 3 pictures done"
+        page.locator(".thumb").filter(has_text="garage.jpg").click()
+        page.locator("#unveil").click()
+        assert "Nothing was changed." in page.locator(".viewer .aside").inner_text()
+        page.keyboard.press("Escape")
+        assert page.locator(".count").first.inner_text() == "1 of 3 pictures done"
+        page.get_by_role("button", name="Start over").click()
+        page.get_by_role("button", name="Forget all that was said").click()
+        page.wait_for_function("document.querySelector('.rater .count').textContent.startsWith('0')")
+
         page.locator(".thumb").filter(has_text=MARKUP).click()
         assert page.get_by_label("Before and after").count() == 0
         assert page.locator(".viewer .filled").count() == 0
@@ -198,6 +276,25 @@ def test_a_blind_review_shows_no_verdict_before_the_photo_is_judged(
         page.keyboard.press("3")
         assert page.get_by_label("3 fair").is_checked()
         assert violations(page) == []
+
+
+def test_a_report_of_a_scan_says_what_would_go(browser: Browser, tmp_path: Path) -> None:
+    """One photo is shown; a bar of what only the other one has shows that nothing here passes."""
+    planned = row(1, "scanned", thing("cat", 0.05, "unrelated"), removed=0.2)
+    output = publish_rows(tmp_path / "out", [planned, row(2, "unchanged", thing("dog", 0.9, "too_large"))])
+    assert write_report(str(output), None, tmp_path / "report.html", 1) == 1
+    with opened(browser, tmp_path / "report.html") as page:
+        assert page.locator(".tile", has_text="to be removed").inner_text().split()[0] == "1"
+        assert page.locator(".tile", has_text="to be filled").inner_text().split()[0] == "20%"
+        page.locator(".thumb").click()
+        assert page.locator(".viewer .verdict").inner_text() == "would be removed"
+        assert "would be removed: cat" in page.locator(".viewer .facts").inner_text()
+        assert "20% to be filled" in page.locator(".viewer .aside").inner_text()
+        assert violations(page) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="too_large: 1, show in the gallery").click()
+        assert page.get_by_label("Reason").input_value() == "too_large"
+        assert "Nothing here passes" in page.locator(".grid").inner_text()
 
 
 def test_pages_of_outputs_without_rows_and_with_nothing_but_errors(browser: Browser, tmp_path: Path) -> None:

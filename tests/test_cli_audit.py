@@ -16,6 +16,8 @@ from occpipe.audit_tables import stage_table, tables
 from occpipe.cli import app
 from tests.published import publish_rows, removed_row, scene_row
 from tests.s3 import s3_environment, s3_server
+from tests.scenes import encoded, gradient
+from tests.test_report import data_of
 
 ROOT = Path(__file__).parents[1]
 ESCAPE = "\x1b]0;owned\x07"
@@ -90,6 +92,15 @@ def test_csv_is_no_formula(output: Path, tmp_path: Path) -> None:
     assert rows[0]["value"].startswith("0.2")
     with (tmp_path / "figures" / "status.csv").open(newline="") as file:
         assert [row["images"] for row in csv.DictReader(file)] == ["2", "1", "0", "0", "1"]
+
+
+def test_html_is_the_report_of_a_corpus_that_has_moved(output: Path, tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "4.jpg").write_bytes(encoded(gradient(90, 100)))
+    run("audit", output, tmp_path / "moved", "--html", tmp_path / "page", "--json")
+    data = data_of(tmp_path / "page" / "index.html")
+    assert data["figures"]["status"]["cleaned"] == 2
+    assert {entry["uri"] for entry in data["entries"] if entry["before"]} == {"4.jpg"}
 
 
 def test_rates_of_stages_come_from_the_log(output: Path, tmp_path: Path) -> None:

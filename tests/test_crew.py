@@ -17,11 +17,12 @@ from rich.console import Console
 
 from occpipe.config import Config, RayRuntime
 from occpipe.config_file import load_config
-from occpipe.crew import MOST_ROWS, Crew
+from occpipe.crew import MOST_ROWS, UNKNOWN_BYTES, Crew, _own_path
 from occpipe.errors import RunError
 from occpipe.ledger import part_keys, read_parquet
 from occpipe.pipeline import clean_corpus, needs_ray
 from occpipe.placing import STAGES
+from occpipe.published import Published
 from occpipe.run_log import RunLog
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import image_id
@@ -30,7 +31,7 @@ from occpipe.storage import open_store
 from occpipe.summary import Tick
 
 
-def manifest(*names: str, size: int = 1000) -> pa.Table:
+def manifest(*names: str, size: int | None = 1000) -> pa.Table:
     count = len(names)
     return pa.table([[*map(image_id, names)], [*names], [size] * count, [""] * count], schema=MANIFEST)
 
@@ -44,7 +45,7 @@ def crew(folder: Path, count: int, config: Config | None = None, stop: Event | N
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run over images of these names with fake models: their published rows by name, and the thin rows."""
     monkeypatch.setattr("occpipe.crew.START", "from tests.crew_worker import main; main()")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("occpipe.crew.cores", lambda: 2)
 
     def clean(*names: str, stop: Event | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
         thin = pa.concat_tables(crew(tmp_path, len(names), stop=stop).rows([manifest(*names)]))
@@ -83,6 +84,39 @@ def test_poison_costs_itself_and_bad_luck_nothing(run: Any, tmp_path: Path) -> N
 def test_what_is_wrong_with_more_than_an_image_ends_the_run(run: Any) -> None:
     with pytest.raises(RunError, match=r"^a worker failed: OSError: \[Errno 28\] No space left on device$"):
         run("a.jpg", "broken.jpg")
+
+
+def test_one_that_dies_as_it_is_read_costs_itself(run: Any, tmp_path: Path) -> None:
+    rows, thin = run("a.jpg", "unreadable.jpg", "b.jpg")
+    assert sorted(thin) == ["a.jpg", "b.jpg", "unreadable.jpg"]
+    assert {name for name, row in rows.items() if row["status"] == "error"} == {"unreadable.jpg"}
+    assert rows["unreadable.jpg"]["error"]["stage"] == "fetch"
+    assert rows["unreadable.jpg"]["error"]["message"] == "its process died 3 times while it was in work"
+
+
+def test_an_output_that_cannot_be_written_ends_the_run_and_is_named(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ledger").write_text("in the way")
+    with pytest.raises(RunError, match=r"^a worker failed: NotADirectoryError: .*ledger"):
+        run("a.jpg")
+
+
+def test_a_module_that_lies_among_the_photos_is_not_imported(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "occpipe").mkdir(parents=True)
+    for planted in ("occpipe/__init__.py", "torch.py", "pyarrow.py", "sitecustomize.py", "contextlib.py"):
+        (photos / planted).write_text(f"open({str(tmp_path / 'planted')!r}, 'a').write({planted!r})")
+    monkeypatch.chdir(photos)
+    rows, _ = run("a.jpg")
+    assert rows["a.jpg"]["status"] == "unchanged"
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_worker_looks_for_modules_where_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["", "/elsewhere"])
+    assert _own_path().split(os.pathsep) == ["/elsewhere", str(Path(__file__).parents[1])]
 
 
 def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +165,39 @@ def test_it_says_what_its_stages_did(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name: stage["rows"] for name, stage in end["stages"].items()} == dict.fromkeys(STAGES, 12)
 
 
+def test_what_waits_in_a_hand_is_dropped_at_a_stop(run: Any, tmp_path: Path) -> None:
+    class OnceSeen(Event):
+        def is_set(self) -> bool:
+            return (tmp_path / "seen").exists()
+
+    names = [f"slow{number}.jpg" for number in range(40)]
+    rows, thin = run(*names, stop=OnceSeen())
+    assert sorted(thin) == sorted(rows) == sorted(name for _, name in seen(tmp_path)), "what was begun is finished"
+    assert 2 <= len(thin) < 20, "two processes have two chunks of five or six each"
+
+
+def test_a_watcher_that_fails_is_heard_when_all_is_published(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("occpipe.pipeline.needs_ray", lambda *_: False)
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(b"looked at by nobody")
+    ticks: list[Tick] = []
+
+    def on_progress(tick: Tick) -> None:
+        ticks.append(tick)
+        if len(ticks) == 2:
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        clean_corpus(Config(), str(tmp_path / "in"), str(tmp_path / "out"), on_progress=on_progress)
+    assert len(ticks) == 2
+    assert Published(str(tmp_path / "out")).manifest["status"]["unchanged"] == 5
+
+
 def test_chunks_are_large_first_and_small_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("occpipe.crew.cores", lambda: 2)
     names = [f"{number}.jpg" for number in range(1000)]
     sizes = [len(chunk) for chunk in crew(tmp_path, 1000)._chunks([manifest(*names[:600]), manifest(*names[600:])])]
     assert sum(sizes) == 1000
@@ -147,8 +212,14 @@ def test_a_chunk_holds_no_more_bytes_than_a_block(tmp_path: Path) -> None:
     assert {len(chunk) for chunk in crew(tmp_path, 100, config)._chunks([large])} == {1, 2}
 
 
+def test_a_photo_of_unknown_size_counts_for_some_mb(tmp_path: Path) -> None:
+    config = Config(ray=RayRuntime(block_mb=UNKNOWN_BYTES * 5 >> 20))
+    listed = manifest(*(f"{number}.jpg" for number in range(1000)), size=None)
+    assert max(len(chunk) for chunk in crew(tmp_path, 1000, config)._chunks([listed])) == 5
+
+
 def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr("occpipe.crew.cores", lambda: 16)
     made = crew(tmp_path, 1000)
     assert (made._count, made._threads) == (4, 4)
     assert made._job.config.placement.segment.threads == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -15,19 +16,21 @@ import pyarrow as pa
 import pytest
 from PIL import Image as Pil
 
+from occpipe.audit import audit
 from occpipe.config import Config, Policy, Relations
 from occpipe.gallery.entries import Pictures, Room, entry
-from occpipe.gallery.figures import COLUMNS, MOST_NAMES, Figures
-from occpipe.gallery.page import assemble
+from occpipe.gallery.figures import MOST_NAMES, summary
+from occpipe.gallery.page import assemble, escaped
 from occpipe.gallery.pictures import SIDE, outline, thumbnails, view_of
-from occpipe.gallery.rows import batches, read_rows
-from occpipe.gallery.sample import Places, Sampler
+from occpipe.gallery.rows import read_rows
+from occpipe.gallery.sample import COLUMNS, Places, Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
 from occpipe.masks import Rle
 from occpipe.published import Published
 from occpipe.schemas import PUBLISHED
-from occpipe.storage import open_store
+from occpipe.storage import TooLargeError, open_store
+from occpipe.storage.local import LocalStore
 from tests.published import publish_rows
 from tests.scenes import encoded, gradient
 
@@ -62,12 +65,15 @@ MIXED = (
 )
 
 
-def test_figures_are_of_all_rows() -> None:
-    figures = Figures()
-    figures.add(table(*MIXED[:3]))
-    figures.add(table(*MIXED[3:]))
-    figures.add(table())
-    found = figures.summary()
+SCANNED = row(7, "scanned", thing("cat", 0.04, "unrelated"), removed=0.6)
+
+
+def figures(folder: Path, *rows: dict[str, Any]) -> dict[str, Any]:
+    return summary(audit(str(publish_rows(folder / "out", rows))))
+
+
+def test_figures_are_of_all_rows(tmp_path: Path) -> None:
+    found = figures(tmp_path, *MIXED)
     assert found["images"] == 6
     assert found["status"] == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 1}
     assert found["failures"] == [["bit_depth", 1], ["truncated", 1]]
@@ -78,12 +84,19 @@ def test_figures_are_of_all_rows() -> None:
     assert bars == {"unrelated": [2], "related": [10, 45], "other": []}
 
 
-def test_of_many_classes_the_rare_ones_are_summed() -> None:
-    figures = Figures()
-    figures.add(table(row(1, "unchanged", *(thing(f"class {n}", 0.5, "related") for n in range(MOST_NAMES + 7)))))
-    seen = figures.summary()["seen"]
-    assert len(seen) == MOST_NAMES + 1
-    assert seen[-1] == [None, 7]
+def test_of_a_scan_it_is_what_would_be_filled(tmp_path: Path) -> None:
+    found = figures(tmp_path, SCANNED, *MIXED[2:])
+    assert (found["gone"], found["removed"]) == (1, [["cat", 1]])
+    assert found["area"] == pytest.approx(0.6)
+
+
+def test_of_many_classes_the_rare_ones_are_summed_and_long_names_cut_as_in_entries(tmp_path: Path) -> None:
+    things = [thing(f"class {n}", 0.05, "unrelated") for n in range(MOST_NAMES + 7)]
+    long = thing("x" * 1000, 0.05, "unrelated")
+    found = figures(tmp_path, row(1, "cleaned", *things, long, long, removed=0.1))["removed"]
+    assert len(found) == MOST_NAMES + 1
+    assert found[0] == ["x" * 400, 2]
+    assert found[-1] == [None, 8]
 
 
 def test_places_keep_the_best_across_tables() -> None:
@@ -100,7 +113,7 @@ def test_the_sample_shows_what_is_worth_a_look() -> None:
     chosen = sampler.chosen()
     assert chosen.keys() == set(range(6)), "each once"
     assert "near the cut" in chosen[2]
-    assert chosen[1] == ["removed: cat", "large removal"]
+    assert chosen[1] == ["removed: cat", "large area"]
     assert chosen[3] == ["error: truncated"]
     assert chosen[4] == ["skipped: bit_depth"]
     assert chosen[5] == ["unchanged"]
@@ -128,11 +141,19 @@ def test_what_nobody_can_judge_is_left_out_of_a_review() -> None:
     assert sampler.chosen().keys() == {0, 1, 2}
 
 
+@pytest.mark.parametrize("rated", [False, True])
+def test_what_a_scan_would_remove_is_no_removal_and_has_not_stayed(rated: bool) -> None:
+    sampler = Sampler(0.19, 20, rated=rated)
+    sampler.add(table(SCANNED, MIXED[2]))
+    would = ["would be removed: cat", "large area", "near the cut"]
+    assert sampler.chosen() == {0: would, 1: ["near the cut", "unchanged"]}
+
+
 def test_only_the_chosen_rows_are_read(tmp_path: Path) -> None:
     published = Published(str(publish_rows(tmp_path / "out", MIXED)))
     found = read_rows(published, [4, 0])
     assert {place: found[place]["image_id"] for place in found} == {0: 1, 4: 5}
-    read = list(batches(published, COLUMNS, size=4))
+    read = list(published.batches(COLUMNS, 4))
     assert [len(batch) for batch in read] == [4, 2]
     assert read[0].column("objects").type.value_type.names == ["label", "relation", "verdict", "reason"]
 
@@ -200,22 +221,55 @@ def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
 
 
 def test_an_entry_says_why_it_has_no_picture(stores: Pictures, tmp_path: Path) -> None:
-    assert shown(stores, uri="gone.jpg")["note"] == "no picture: No such file or directory"
+    assert shown(stores, uri="gone.jpg")["note"] == "no picture: its file is not there"
     assert shown(stores, width=64, height=96)["note"] == "no picture: the photo was replaced by another one"
     assert shown(stores, uri="../secret.jpg")["note"] == "no picture: its name leads out of the folder"
     assert shown(stores, uri=str(tmp_path / "secret.jpg"))["note"] == "no picture: its name leads out of the folder"
     assert shown(stores, output="../secret.jpg")["before"] is None
     assert shown(stores, Room(30_000, 10))["note"] == "no room for its picture in this page"
+    (tmp_path / "in" / "text.jpg").write_bytes(b"no picture")
+    assert shown(stores, uri="text.jpg")["note"].startswith("no picture: not one of JPEG")
     failed = row(4, "error", objects=None, reason="truncated", error={"stage": "s", "type": "t", "message": "x" * 9999})
     found = entry(failed, [], {}, stores.before_and_after, Room(9000, 9000))
     assert (found["view"], found["note"], len(found["error"])) == (None, None, 400)
+
+
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (PermissionError("http://10.0.0.1:9000/bucket/1.jpg: AccessDenied"), "may not be read"),
+        (TooLargeError("9 bytes"), "is too large"),
+        (ConnectionError("http://10.0.0.1:9000/bucket"), "cannot be read now"),
+    ],
+)
+def test_an_entry_names_no_address_of_a_store(stores: Pictures, error: OSError, note: str) -> None:
+    """What S3 says of a failure has the endpoint in it, and a page is mailed."""
+
+    class Failing(LocalStore):
+        def read(self, key: str, limit: int | None = None) -> bytes:
+            raise error
+
+    failing = dataclasses.replace(stores, corpus=Failing(stores.corpus.uri))
+    assert shown(failing)["note"] == f"no picture: its file {note}"
+
+
+def test_an_entry_of_long_texts_keeps_within_its_bytes_as_they_are_written(stores: Pictures) -> None:
+    """`<` takes six bytes in a page, and so does each letter that is not ASCII."""
+    long = ["<" * 1000, "\u732b" * 340, "\N{CAT FACE}" * 250]
+    for uri in long:
+        error = {"stage": "s", "type": "t", "message": uri}
+        failed = row(4, "error", objects=None, reason=uri, uri=uri, error=error)
+        found = entry(failed, [uri] * 9, {}, stores.before_and_after, Room(2_000, 5_000))
+        assert len(escaped(found)) <= 2_000
+        assert (uri.startswith(found["uri"]), found["cut"]) == (True, True)
+    assert not shown(stores)["cut"]
 
 
 def test_an_entry_keeps_within_its_bytes(stores: Pictures) -> None:
     many = [thing("x" * 5000, 0.5, "related", evidence=[{"context": "y" * 900, "relation": 0.1}] * 40)] * 300
     found = shown(stores, Room(20_000, 5_000), objects=many, stuff=[{"label": "z" * 900, "confidence": 1.0}] * 99)
     pictures = len(found["before"]) + len(found["after"])
-    assert len(json.dumps(found)) - pictures <= 20_000 + 100
+    assert len(escaped(found)) - pictures <= 20_000
     assert len(found["objects"]) + found["more"] == 300
 
 

@@ -20,11 +20,12 @@ import pytest
 from PIL import Image as Pil
 
 from jobs.make_demo import photos, scenes
-from occpipe.apply import APPLY_CHAIN, apply_corpus, settings_for
+from occpipe.apply import APPLY_CHAIN, apply_corpus
 from occpipe.config_file import load_config
 from occpipe.errors import CapacityError, ConfigError, RunError, StorageError
 from occpipe.pipeline import CHAIN, SCAN_CHAIN, clean_corpus, scan_corpus
 from occpipe.published import Published
+from occpipe.scan_settings import settings_for
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.stages.segment import SegmentStage
 from occpipe.storage import open_store
@@ -330,15 +331,21 @@ def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {uri: {key: value for key, value in row.items() if key != "etag"} for uri, row in rows.items()}
 
 
-def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[Path, Summary]) -> None:
+def test_s3_gives_the_same_rows_and_bytes_without_ray(
+    s3: Path, demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path
+) -> None:
     shutil.copytree(demo, s3 / "bucket" / "corpus")
     command = [sys.executable, "jobs/clean_corpus.py", "s3://bucket/corpus", "s3://bucket/out", "--config", "local"]
-    command += ["--set", "policy.cut=0.24"]
+    command += ["--set", "policy.cut=0.24", "--log-json", str(tmp_path / "log.jsonl")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[1], check=False
     )
     assert done.returncode == 0, done.stderr
     assert "13/13" in done.stderr
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert cleaned[1].over_all
+    assert cleaned[1].over_all.paces["segment"].busy is not None, "in a pool of Ray's"
+    assert "busy" not in last["stages"]["segment"], "in a crew, which has no pool"
     local, remote = rows_of(str(cleaned[0])), rows_of("s3://bucket/out")
     assert comparable(remote) == comparable(local)
     for row in local.values():

@@ -194,7 +194,7 @@ def test_every_class_of_coco_stuff_has_a_score(scorer: EmbeddingScorer) -> None:
 
 
 def test_many_at_once_score_as_one_by_one(scorer: EmbeddingScorer) -> None:
-    context = np.zeros((2, len(scorer.vectors)), np.float32)
+    context = np.zeros((2, len(scorer.vectors)), np.float64)
     context[0, [scorer.vectors.row(t) for t in ("sea", "sand")]] = 1
     context[1, [scorer.vectors.row(t) for t in ("bed", "wall", "light")]] = 1
     rows = np.array([scorer.vectors.row("surfboard"), scorer.vectors.row("cat")])

@@ -9,9 +9,11 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pyarrow as pa
 import pytest
 import ray
 from rich.console import Console
@@ -210,8 +212,9 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_watcher_that_fails_is_heard_at_the_end() -> None:
+def test_a_watcher_that_fails_is_kept_and_a_stop_still_heard() -> None:
     ticks: list[Tick] = []
+    made, journal, stop = Made(), start_journal(), threading.Event()
 
     def on_progress(tick: Tick) -> None:
         ticks.append(tick)
@@ -219,18 +222,48 @@ def test_a_watcher_that_fails_is_heard_at_the_end() -> None:
             assert threading.current_thread() is not threading.main_thread()
             raise ValueError("no more")
 
-    ended = False
-
-    def go_on() -> None:
-        nonlocal ended
-        with watching(Watch(Made(), 1, 0.0, Placement()), start_journal(), "/out", None, on_progress):
-            time.sleep(2)
-            ended = True
-
-    with pytest.raises(ValueError, match="no more"):
-        go_on()
-    assert ended
+    with watching(Watch(made, 1, 0.0, Placement()), journal, "/out", stop, on_progress):
+        until(lambda: made.unwatched is not None)
+        assert not ray.get(journal.is_stopping.remote())
+        stop.set()
+        until(lambda: ray.get(journal.is_stopping.remote()))
+    assert str(made.unwatched) == "no more"
     assert len(ticks) == 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_metrics_that_cannot_be_had_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such metric")
+
+    monkeypatch.setattr("occpipe.metrics.Metrics.publish", fail)
+    ticks: list[Tick] = []
+    made = Made()
+    with watching(Watch(made, 1, 0.0, Placement()), start_journal(), "/out", None, ticks.append):
+        pass
+    assert made.unwatched is None
+    assert made.over_all is ticks[-1]
+
+
+def test_without_ray_rows_outlive_their_watcher() -> None:
+    def on_progress(tick: Tick) -> None:
+        if tick.statuses:
+            raise ValueError("no more")
+
+    made = Made()
+    batches = [pa.table({"status": ["unchanged"]})] * 3
+    for batch in Watch(made, 3, 0.0, None).along(iter(batches), dict, on_progress):
+        made.statuses.update(batch.column("status").to_pylist())
+    assert made.statuses == {"unchanged": 3}
+    assert str(made.unwatched) == "no more"
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not within 20 s")
 
 
 def test_the_words_for_a_terminal() -> None:

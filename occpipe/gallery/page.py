@@ -33,9 +33,13 @@ def assemble(kind: str, title: str, data: dict[str, Any]) -> str:
         policy=html.escape(policy, quote=True),
         style=style,
         script=script,
-        # `<` could end the block or begin a comment in it; as an escape JSON means the same
-        data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        data=escaped(data),
     )
+
+
+def escaped(data: object) -> str:
+    """JSON as it stands in a page: `<` could end the block or begin a comment in it; as an escape JSON means the same."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _joined(names: tuple[str, ...]) -> str:

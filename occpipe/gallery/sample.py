@@ -13,16 +13,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from occpipe.gallery.figures import things_of
 from occpipe.types import Reason, Status, Verdict
 
-REMOVED, NEAR, LARGE, MANY, FAILED, SKIPPED, KEPT = (
-    *("removed", "near the cut", "large removal", "many things"),
+COLUMNS = [
+    *("image_id", "status", "reason", "removed"),
+    *(f"objects.list.element.{name}" for name in ("label", "relation", "verdict", "reason")),
+]
+"""What is read of a row: no masks, which make up most of a file."""
+
+REMOVED, PLANNED, NEAR, LARGE, MANY, FAILED, SKIPPED, KEPT = (
+    *("removed", "would be removed", "near the cut", "large area", "many things"),
     *("error", "skipped", "unchanged"),
 )
-_TURNS = (REMOVED, NEAR, REMOVED, LARGE, REMOVED, KEPT, REMOVED, FAILED, REMOVED, NEAR, KEPT, MANY, SKIPPED)
+_GONE = (REMOVED, PLANNED)
+_TURNS = (*_GONE, NEAR, *_GONE, LARGE, *_GONE, KEPT, *_GONE, FAILED, *_GONE, NEAR, KEPT, MANY, SKIPPED)
 MOST_NAMES = 300
 """Classes and reasons of which places are kept; a foreign file may name any number."""
 MANY_THINGS = 8
@@ -61,26 +68,28 @@ class Sampler:
         self._kinds: dict[str, dict[str, Places]] = {kind: {} for kind in _TURNS}
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows with the columns of `figures.COLUMNS`, in the order in which `rows.read_rows` counts them."""
+        """Take rows with the columns of `COLUMNS`, in the order in which `rows.read_rows` counts them."""
         place = self._rows + np.arange(len(rows), dtype=np.int64)
         self._rows += len(rows)
         # ids are hashes, in rising order: turned into numbers without an order they draw evenly, the same in each call
         chance = (rows.column("image_id").to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) / 2.0**64
         status = rows.column("status").to_numpy()
         removed = rows.column("removed").to_numpy().astype(np.float64)
-        things = {name: column.to_numpy(zero_copy_only=False) for name, column in things_of(rows).items()}
+        things = {name: column.to_numpy(zero_copy_only=False) for name, column in _things_of(rows).items()}
         of, labels = things["row"], things["label"]
+        scanned = status == Status.SCANNED
         gone = things["verdict"] == Verdict.REMOVE
-        self._offer_named(REMOVED, labels[gone], chance[of[gone]], place[of[gone]])
+        for kind, which in ((REMOVED, gone & ~scanned[of]), (PLANNED, gone & scanned[of])):
+            self._offer_named(kind, labels[which], chance[of[which]], place[of[which]])
         if self._cut is not None:
             by_relation = (things["reason"] == Reason.UNRELATED) | (things["reason"] == Reason.RELATED)
             distance = np.abs(things["relation"][by_relation].astype(np.float64) - self._cut)
             self._offer(NEAR, "", distance, place[of[by_relation]])
-        self._offer(LARGE, "", -removed[status == Status.CLEANED], place[status == Status.CLEANED])
+        filled = scanned | (status == Status.CLEANED)
+        self._offer(LARGE, "", -removed[filled], place[filled])
         number = np.bincount(of, minlength=len(rows)).astype(np.float64)
         self._offer(MANY, "", -number[number >= MANY_THINGS], place[number >= MANY_THINGS])
-        stayed = ~np.isin(status.astype(str), (Status.CLEANED, Status.ERROR, Status.SKIPPED))
-        kept = stayed & ((number > 0) | (not self._rated))
+        kept = (status == Status.UNCHANGED) & ((number > 0) | (not self._rated))
         self._offer(KEPT, "", chance[kept], place[kept])
         if self._rated:
             return
@@ -122,3 +131,13 @@ def _in_turns(kind: str, places: dict[str, Places]) -> Iterator[tuple[int, str]]
         for name, place in zip(names, tier, strict=True):
             if place is not None:
                 yield place, f"{kind}: {name}" if name else kind
+
+
+def _things_of(rows: pa.Table) -> dict[str, pa.Array]:
+    """The columns of all objects of the rows, flattened, and `row`: the place of the row that each is of."""
+    objects = rows.column("objects").combine_chunks()
+    if isinstance(objects, pa.ChunkedArray):  # a table without rows has no chunk to combine
+        objects = pa.concat_arrays(objects.chunks) if objects.num_chunks else pa.array([], objects.type)
+    flat = objects.flatten()
+    columns = {flat.type.field(n).name: pc.struct_field(flat, [n]) for n in range(flat.type.num_fields)}
+    return columns | {"row": pc.list_parent_indices(objects)}

@@ -8,7 +8,7 @@ from typing import Any
 from occpipe.config import Config
 from occpipe.decide import context_of
 from occpipe.models import cut_of_run, relations_at_hand
-from occpipe.relations import EmbeddingScorer
+from occpipe.relations import EmbeddingScorer, RelationScorer
 
 _SAME = 0.005
 """Relations nearer than this are of the same scorer: rows hold float32, and its sums vary in the last digits."""
@@ -17,10 +17,10 @@ _SAME = 0.005
 class Why:
     """Shares of the context by a config's own scorer, where that can be had: its file may lie on another machine."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, scorer: RelationScorer | None = None) -> None:
+        scorer = scorer or relations_at_hand(config.relations)
         self.policy = config.policy
-        self.cut = cut_of_run(config)
-        scorer = relations_at_hand(config.relations)
+        self.cut = cut_of_run(config, scorer)
         self._scorer = scorer if isinstance(scorer, EmbeddingScorer) else None
 
     @property

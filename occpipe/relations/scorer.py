@@ -25,9 +25,10 @@ alone condemns few things (see the model card), at no cost for contexts of five 
 """
 
 BLOCK = 4096
-"""Things scored at once by `log_odds`: some 10 MB."""
+"""Things scored at once by `log_odds`: some 20 MB."""
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
+"""In float32 the order of a sum, which BLAS chooses by where arrays lie, showed in the last bit of a row."""
 
 Context: TypeAlias = Sequence[str] | Mapping[str, float]
 """The other classes of a photo: names, or names with the confidence in [0, 1] with which each was seen."""
@@ -77,16 +78,17 @@ class EmbeddingScorer:
         self.vectors = vectors
         self.default_cut: float = float(description["default_cut"])
         self.cuts: dict[str, float] = dict(description["cuts"])
-        self._head = {n: a.astype(np.float32) for n, a in arrays.items() if "." in n or n in ("k", "g")}
-        x = vectors.matrix / np.maximum(np.linalg.norm(vectors.matrix, axis=1, keepdims=True), 1e-9)
+        self._head = {n: a.astype(np.float64) for n, a in arrays.items() if "." in n or n in ("k", "g")}
+        matrix = vectors.matrix.astype(np.float64)
+        x = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
         self._e, self._v, self._u, self._b = (self._rows(x, part, len(description["listed"])) for part in "evub")
         self._scale = float(description["calibration"]["scale"])
         shift = float(description["calibration"]["shift"])
-        self._shift = np.full(len(vectors), shift, np.float32)
+        self._shift = np.full(len(vectors), shift, np.float64)
         for name, prior in description.get("priors", {}).items():
             self._shift[vectors.row(name)] += prior
-        nothing = np.zeros((len(self._v), 1, self._v.shape[2]), np.float32)
-        self._prior = self._raw(np.arange(len(vectors)), nothing, nothing, np.zeros((1, 1), np.float32))
+        nothing = np.zeros((len(self._v), 1, self._v.shape[2]), np.float64)
+        self._prior = self._raw(np.arange(len(vectors)), nothing, nothing, np.zeros((1, 1), np.float64))
         self._alone: dict[tuple[str, str], float] = {}
         self._rows_of = _RowsOf(vectors)
 
@@ -145,7 +147,7 @@ class EmbeddingScorer:
         The same as `relation` within rounding, vectorised. Context classes that are unknown or the thing's own count
         for nothing; a context without any known class gives the prior of the thing.
         """
-        parts = [np.zeros(0, np.float32)]
+        parts = [np.zeros(0, np.float64)]
         for start in range(0, len(things), BLOCK):
             block = slice(start, start + BLOCK)
             parts.append(self._block(things[block], contexts[block]))
@@ -155,13 +157,13 @@ class EmbeddingScorer:
         rows = np.array([self._row(thing) for thing in things], np.int64)
         column = np.array([self._rows_of[name] for context in contexts for name in context], np.int64)
         place = np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
-        confidence = np.ones(len(column), np.float32)
+        confidence = np.ones(len(column), np.float64)
         if any(isinstance(context, Mapping) for context in contexts):
             pairs = (c.values() if isinstance(c, Mapping) else repeat(1.0, len(c)) for c in contexts)
-            confidence = _checked(np.fromiter(chain.from_iterable(pairs), np.float32, len(column)))
+            confidence = _checked(np.fromiter(chain.from_iterable(pairs), np.float64, len(column)))
         known = column >= 0
         columns, where = np.unique(column[known], return_inverse=True)
-        weights = np.zeros((len(things), len(columns)), np.float32)
+        weights = np.zeros((len(things), len(columns)), np.float64)
         np.maximum.at(weights, (place[known], where), confidence[known])
         weights[columns == rows[:, None]] = 0  # a class is no context for itself
         return self.logits(rows, weights, columns)
@@ -180,7 +182,7 @@ class EmbeddingScorer:
             return []
         used = sorted({key for weights in contexts for key in weights})
         rows = [self.vectors.row(key) for key in used]
-        context = np.array([[weights.get(key, 0.0) for key in used] for weights in contexts], np.float32)
+        context = np.array([[weights.get(key, 0.0) for key in used] for weights in contexts], np.float64)
         context = context.reshape(len(contexts), -1)
         v, u = context @ self._v[:, rows], context @ self._u[:, rows]
         things = np.full(len(contexts), row)
@@ -241,7 +243,7 @@ class _RowsOf(dict[str, int]):
 
 def _checked(confidence: Any) -> Floats:
     """Confidences, one or many; ValueError where one is not in [0, 1]."""
-    values = np.asarray(confidence, np.float32)
+    values = np.asarray(confidence, np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(
             f"a confidence of {values.ravel()[np.argmax(~((values >= 0) & (values <= 1)))]} is not in [0, 1]"

@@ -100,9 +100,14 @@ def check_apart(input_uri: str, root: str, output: str) -> None:
     An explicit list says which images it means, so its output may lie anywhere else.
     """
     check_not_over(root, output)
+    if PurePosixPath(input_uri).suffix.lower() not in _LISTS:
+        check_not_inside(root, output)
+
+
+def check_not_inside(root: str, output: str) -> None:
+    """Raise StorageError where cleaned images would be found as input."""
     root, output = root.rstrip("/"), output.rstrip("/")
-    listed = PurePosixPath(input_uri).suffix.lower() in _LISTS
-    if not listed and output.startswith(f"{root}/"):
+    if output.startswith(f"{root}/"):
         raise StorageError(f"{output} lies inside the input {root}: later runs would take cleaned images for photos")
 
 

@@ -12,6 +12,7 @@ from occpipe.masks import Rle
 from occpipe.published import RowsById
 from occpipe.rows import Rows
 from occpipe.storage import is_safe_key
+from occpipe.types import Status
 
 _SEEN = ("status", "reason", "error", "format", "width", "height", "objects", "stuff")
 
@@ -37,22 +38,32 @@ class Recall:
         }
         seen = self.scan(batch.column("image_id").to_pylist(), _SEEN)
         for index in rows.open():
-            row = seen[rows.value("image_id", index)]
-            if row["objects"] is None:
-                rows.close(index, row["status"], row["reason"], row["error"])
-            else:
-                with rows.attempt(index):
-                    columns["segments"][index] = self._segments(rows.value("uri", index), row)
-            for name in ("format", "width", "height", "stuff"):
-                columns[name][index] = row[name]
+            with rows.attempt(index):
+                uri, row = rows.value("uri", index), seen.get(rows.value("image_id", index))
+                if row is None:
+                    raise LookupError("the row of this name has the image_id of another one")
+                for name in ("format", "width", "height", "stuff"):
+                    columns[name][index] = row[name]
+                if not is_safe_key(uri):
+                    raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
+                if row["objects"] is None:
+                    rows.close(index, *_closed(row))
+                else:
+                    columns["segments"][index] = self._segments(row)
         return rows.table(**columns)
 
-    def _segments(self, uri: str, row: dict[str, Any]) -> list[dict[str, Any]]:
-        if not is_safe_key(uri):
-            raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
+    def _segments(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         height, width = row["height"], row["width"]
         if min(height, width) < 1 or height * width > self.max_pixels:
             raise ImageError(ImageReason.TOO_MANY_PIXELS, f"{width} x {height}, the limit is {self.max_pixels} pixels")
         for item in row["objects"]:
             Rle(height, width, item["mask"].encode("ascii")).check()
         return [item | {"is_thing": True} for item in row["objects"]]
+
+
+def _closed(row: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+    """Status, reason and error of a row without objects; ValueError where it says that it ended in another way."""
+    status, error = row["status"], row["error"]
+    if status not in (Status.ERROR, Status.SKIPPED) or error is None:
+        raise ValueError(f"a row of status {status} without objects")
+    return status, ImageReason(row["reason"]), error

@@ -1,7 +1,7 @@
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const CLEANED = "cleaned";
+const SCANNED = "scanned";
 const REMOVE = "remove";
 
 /** What the reasons of the Parquet mean, in words. */

@@ -41,10 +41,12 @@ class Filters {
     );
   }
 
-  /** Show what has this value in one field, and nothing else. */
+  /** Show what has this value in one field, and nothing else; a value that no entry here has shows that there is none. */
   only(name, value) {
+    const field = this.fields[name];
     this.node.reset();
-    this.fields[name].value = value;
+    if (![...field.options].some((option) => option.value === value)) field.append(el("option", { value }, value));
+    field.value = value;
     this.change();
   }
 

@@ -108,7 +108,8 @@ class Gallery {
   }
 
   toggles(entry) {
-    const names = { filled: "filled area", outlines: "outlines", names: "names" };
+    const filled = entry.after ? "filled area" : "area to fill";
+    const names = { filled, outlines: "outlines", names: "names" };
     const usable = Object.keys(names).filter((key) => (key === "filled" ? entry.mask : entry.objects.length));
     return el(
       "div",

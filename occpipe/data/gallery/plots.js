@@ -51,8 +51,11 @@ function bars(rows, pick) {
     : list;
 }
 
-/** Things by relation, stacked by what was decided, with the cut. Heights are square roots, or rare removals vanish. */
-function histogram(counts, cut) {
+/**
+ * Things by relation, stacked by what was decided, with the cut; `gone` is what became of the unrelated. Heights are square
+ * roots, or rare removals vanish.
+ */
+function histogram(counts, cut, gone) {
   const kinds = ["unrelated", "related", "other"];
   const bins = counts.related.map((_, bin) => kinds.map((kind) => counts[kind][bin]));
   const totals = bins.map((bin) => bin.reduce((a, b) => a + b, 0));
@@ -61,7 +64,7 @@ function histogram(counts, cut) {
     viewBox: `0 0 ${bins.length} 40`,
     preserveAspectRatio: "none",
     role: "img",
-    "aria-label": describe(counts, cut),
+    "aria-label": describe(counts, cut, gone),
   });
   bins.forEach((bin, x) => {
     const height = (40 * Math.sqrt(totals[x])) / most;
@@ -87,17 +90,17 @@ function histogram(counts, cut) {
     ),
     el("div", { class: "axis", "aria-hidden": "true" }, marks),
     legend([
-      ["unrelated", "removed as unrelated"],
+      ["unrelated", `${gone} as unrelated`],
       ["related", "kept as related"],
       ["other", "decided by policy, size or doubt"],
     ]),
   ];
 }
 
-function describe(counts, cut) {
+function describe(counts, cut, gone) {
   const sum = (kind) => whole(counts[kind].reduce((a, b) => a + b, 0));
   const at = cut == null ? "" : `, cut ${score(cut)}`;
-  return `Things by relation from 0 to 1${at}: ${sum("unrelated")} removed as unrelated, ${sum("related")} kept as related`;
+  return `Things by relation from 0 to 1${at}: ${sum("unrelated")} ${gone} as unrelated, ${sum("related")} kept as related`;
 }
 
 function legend(items) {

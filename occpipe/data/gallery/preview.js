@@ -19,7 +19,7 @@ function main() {
         "div",
         { class: "aside" },
         el("h2", { class: "unseen" }, "Things"),
-        entry.objects.map((item, place) => whyCard(item, pick, isRepeated(entry, place))),
+        entry.objects.map((_, place) => whyCard(entry, place, pick)),
         !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
         el(
           "p",

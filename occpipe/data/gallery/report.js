@@ -1,5 +1,10 @@
 const FIGURES = DATA.figures;
 
+/** Of a scan all is in the future: it has written no picture. */
+const PLANNED = FIGURES.status.scanned > 0 && FIGURES.status.cleaned === 0;
+const GONE = PLANNED ? "to be removed" : "removed";
+const FILLED = PLANNED ? "to be filled" : "filled";
+
 /** The things of an entry with why they were decided as they were, and the rest of the row. */
 function reportAside(entry, pick) {
   const { view, removed, stuff, size } = entry;
@@ -12,13 +17,13 @@ function reportAside(entry, pick) {
     ),
     entry.error != null && el("p", { class: "message" }, `${entry.reason}: ${entry.error}`),
     entry.note != null && el("p", { class: "message" }, entry.note),
-    entry.objects.map((item, place) => whyCard(item, pick, isRepeated(entry, place))),
+    entry.objects.map((_, place) => whyCard(entry, place, pick)),
     entry.more > 0 && el("p", {}, `${plural(entry.more, "thing")} more, not listed here.`),
     view && !entry.objects.length && el("p", {}, "No thing was seen in this photo."),
     stuff.length > 0 &&
       el("p", { class: "stuff" }, "Stuff: ", stuff.map(([label, sure]) => `${label} ${score(sure)}`).join(", ")),
     view &&
-      el("p", { class: "stuff" }, `${size[0]} × ${size[1]} pixels${removed ? `, ${percent(removed)} filled` : ""}`),
+      el("p", { class: "stuff" }, `${size[0]} × ${size[1]} pixels${removed ? `, ${percent(removed)} ${entry.status === SCANNED ? "to be filled" : "filled"}` : ""}`),
   ];
 }
 
@@ -35,8 +40,8 @@ function headline() {
     tile(whole(status.skipped), "skipped", of(status.skipped)),
     tile(whole(status.error), "errors", of(status.error), status.error ? "error" : ""),
     tile(whole(things), "things seen", images ? `${(things / images).toFixed(1)} an image` : ""),
-    tile(whole(gone), "removed", things ? `${percent(gone / things)} of the things` : "", "cleaned"),
-    tile(percent(area), "filled", "of a cleaned image"),
+    tile(whole(gone), GONE, things ? `${percent(gone / things)} of the things` : "", "cleaned"),
+    tile(percent(area), FILLED, PLANNED ? "of an image to be cleaned" : "of a cleaned image"),
   );
 }
 
@@ -68,10 +73,10 @@ function main() {
       panel(
         "Relation of the things",
         "0 = does not belong, 1 = belongs; bar heights are square roots of counts",
-        histogram(FIGURES.histogram, DATA.policy.cut),
+        histogram(FIGURES.histogram, DATA.policy.cut, GONE),
       ),
       panel(
-        "Removed, by class",
+        PLANNED ? "To be removed, by class" : "Removed, by class",
         "of all rows",
         bars(
           FIGURES.removed.map((row) => [...row, "gone"]),
@@ -79,7 +84,7 @@ function main() {
         ),
       ),
       panel(
-        "Why things stayed or went",
+        PLANNED ? "Why things stay or go" : "Why things stayed or went",
         "of all rows",
         bars(
           FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name]]),
@@ -101,7 +106,7 @@ function main() {
     el(
       "p",
       { class: "note" },
-      `${plural(DATA.entries.length, "image")} of ${whole(FIGURES.images)}: removals of each class, things near the cut, large removals, failures, and some that stayed as they were. Point at a cleaned one to see the result.`,
+      `${plural(DATA.entries.length, "image")} of ${whole(FIGURES.images)}: removals of each class, things near the cut, large areas, failures, and some that stayed as they were. ${PLANNED ? "This is a scan: nothing was removed yet." : "Point at a cleaned one to see the result."}`,
     ),
     gallery.node,
     keys({ "n → / p ←": "next, previous", f: "filled area", o: "outlines", l: "names", "/": "search", Esc: "close" }),

@@ -1,6 +1,8 @@
 const VERDICTS = new Verdicts();
 const GRADES = { 1: "spoilt", 2: "poor", 3: "fair", 4: "good", 5: "as if real" };
 
+const NO_PICTURE = "No picture was made: what is marked would be filled.";
+
 /** The entry as a rater may see it: where the page is blind, without its result until every thing is judged. */
 function visible(entry) {
   if (!DATA.blind || VERDICTS.of(entry).seen) return entry;
@@ -10,7 +12,7 @@ function visible(entry) {
 function reviewAside(entry, pick, redraw) {
   const full = DATA.entries.find((one) => one.id === entry.id);
   const said = VERDICTS.of(entry);
-  const hidden = DATA.blind && full.after && !said.seen;
+  const hidden = DATA.blind && !said.seen;
   const judge = (item, verdict) => {
     VERDICTS.put(entry, { things: { ...VERDICTS.of(entry).things, [item.index]: verdict } });
     progress();
@@ -22,6 +24,7 @@ function reviewAside(entry, pick, redraw) {
       thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen),
     ),
     !entry.objects.length && el("p", {}, "No thing was seen here."),
+    DATA.blind && said.seen && !full.after && el("p", {}, full.mask ? NO_PICTURE : "Nothing was changed."),
     hidden &&
       el(
         "button",
@@ -51,22 +54,11 @@ function thingCard(entry, item, pick, judge, locked) {
   const verdict = VERDICTS.of(entry).things[item.index];
   const card = DATA.blind
     ? el("article", { "data-index": item.index }, el("h3", {}, nameButton(item, pick)))
-    : whyCard(item, pick, isRepeated(entry, entry.objects.indexOf(item)));
+    : whyCard(entry, entry.objects.indexOf(item), pick);
   card.className = `why ${verdict ?? "unjudged"}`;
   const words = { keep: "keep", remove: "remove" };
   card.append(choices("Your verdict", `thing-${item.index}`, words, verdict, judge, locked));
   return card;
-}
-
-function nameButton(item, pick) {
-  const button = el(
-    "button",
-    { type: "button", class: "pick", "aria-pressed": "false", "aria-label": `${item.label}: show in the picture` },
-    el("i", { vars: { "--colour": item.colour } }),
-    item.label,
-  );
-  button.addEventListener("click", () => pick(button.getAttribute("aria-pressed") === "true" ? null : item.index));
-  return button;
 }
 
 /** Radio buttons in a line: value to text. */
@@ -122,6 +114,21 @@ function save() {
   say("Saved as verdicts.csv.");
 }
 
+/** A button that forgets what was said, for another rater at the same browser; pressed twice, as there is no way back. */
+function startOver() {
+  const calm = "Start over";
+  const button = el("button", { type: "button", class: "again", blur: () => (button.textContent = calm) }, calm);
+  button.addEventListener("click", () => {
+    if (button.textContent === calm) {
+      button.textContent = "Forget all that was said";
+      return;
+    }
+    VERDICTS.forget();
+    location.reload();
+  });
+  return button;
+}
+
 function main() {
   const rater = el("input", {
     id: "rater",
@@ -153,6 +160,7 @@ function main() {
         el("div", { class: "field" }, el("label", { for: "rater" }, "Your name"), rater),
         el("div", {}, doneText, el("div", {}, bar)),
         el("button", { type: "button", class: "save", click: save }, "Save verdicts.csv"),
+        startOver(),
       ),
       el(
         "p",

@@ -1,7 +1,8 @@
 /** What a rater said of a page: kept by the browser as it is said, and written as CSV. */
 class Verdicts {
   constructor() {
-    this.key = `occpipe-review-${DATA.id}`;
+    // who has seen verdicts rates blind no more
+    this.key = `occpipe-review-${DATA.id}-${DATA.blind ? "blind" : "open"}`;
     const kept = KEPT.read(this.key);
     this.rater = typeof kept?.rater === "string" ? kept.rater : "";
     this.said = new Map(Object.entries(kept?.said ?? {}));
@@ -21,14 +22,25 @@ class Verdicts {
     KEPT.write(this.key, { rater: this.rater, said: Object.fromEntries(this.said) });
   }
 
+  forget() {
+    this.said.clear();
+    this.rater = "";
+    this.keep();
+  }
+
   /** Whether each thing has a verdict. */
   judged(entry) {
     const { things } = this.of(entry);
     return entry.objects.every((item) => things[item.index]);
   }
 
+  /**
+   * Whether there is nothing left to say. Where the page is blind the result must have been looked at, too: to be done
+   * without a grade would tell that nothing was changed.
+   */
   done(entry) {
-    return this.judged(entry) && (!entry.after || this.of(entry).grade != null);
+    const { seen, grade } = this.of(entry);
+    return this.judged(entry) && (seen || !DATA.blind) && (!entry.after || grade != null);
   }
 
   /** Lines of a CSV (RFC 4180): a line for each verdict, and one for each grade, which has no object. */
@@ -50,9 +62,9 @@ class Verdicts {
 /** Begins like a formula, or holds what spreadsheets and readers change: white space at an end, control characters. */
 const RISKY = /^[=+\-@|%]|^\s|\s$|[\u0000-\u001f\u007f-\u009f]/u;
 
-/** The uri of an image, by which verdicts are matched; its id, which matches as well, where the uri could be a formula. */
+/** The uri of an image, by which verdicts are matched; its id, which matches as well, where that is cut or a risk. */
 function imageName(entry) {
-  return RISKY.test(entry.uri) ? entry.id : entry.uri;
+  return entry.cut || RISKY.test(entry.uri) ? entry.id : entry.uri;
 }
 
 /** A name that nothing is matched by: an apostrophe keeps spreadsheets from calculating it. */

@@ -3,9 +3,8 @@ function isRepeated(entry, place) {
   return entry.objects.findIndex((item) => item.label === entry.objects[place].label) < place;
 }
 
-/** Why a thing was kept or removed: its score beside the cut, and, unless repeated, what each class around it says. */
-function whyCard(item, onPick, repeated) {
-  const policy = DATA.policy;
+/** The name of a thing as a button that has it stand out in the picture, or none. */
+function nameButton(item, onPick) {
   const pick = el(
     "button",
     {
@@ -18,10 +17,20 @@ function whyCard(item, onPick, repeated) {
     el("i", { vars: { "--colour": item.colour } }),
     item.label,
   );
+  return pick;
+}
+
+/** Why the thing at a place was kept or removed: its score beside the cut, and what each class around it says. */
+function whyCard(entry, place, onPick) {
+  const policy = DATA.policy;
+  const item = entry.objects[place];
+  const repeated = isRepeated(entry, place);
+  const gone = entry.status === SCANNED ? "would be removed" : "removed";
+  const verdict = el("span", { class: `verdict ${item.verdict}` }, item.verdict === REMOVE ? gone : "kept");
   return el(
     "article",
     { class: `why ${item.verdict}`, "data-index": item.index },
-    el("h3", {}, pick, el("span", { class: `verdict ${item.verdict}` }, item.verdict === REMOVE ? "removed" : "kept")),
+    el("h3", {}, nameButton(item, onPick), verdict),
     el(
       "p",
       {},
