@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from occpipe.gauges import cores
+
 NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112 - Ray calls it so
 """Of Ray's workers, which matters where other work competes with them."""
 SPIN_S = 2
@@ -23,7 +25,7 @@ _SPIN = (
 def free_share(niceness: int = NICENESS) -> float:
     """The share of this machine's cores that a process of this niceness on each of them gets now."""
     command = [sys.executable, "-c", _SPIN, str(niceness)]
-    spinning = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(os.cpu_count() or 1)]
+    spinning = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(cores())]
     shares = [float(process.communicate()[0]) for process in spinning]
     return min(1.0, sum(shares) / len(shares))
 

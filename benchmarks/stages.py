@@ -31,6 +31,7 @@ from benchmarks.machine import NICENESS, cpu_model, free_share, gpu_name
 from benchmarks.overheads import crew_overhead, driver_seconds, overhead, watch, watch_crew
 from occpipe.config import Config
 from occpipe.config_file import load_config
+from occpipe.gauges import cores
 from occpipe.models import load_inpainter, load_segmenter, pick_device, set_threads
 from occpipe.placing import wants_ray
 from occpipe.plan import UNIT_ROWS
@@ -180,8 +181,7 @@ def main() -> None:
         stages = measure_stages(config, sample, scratch / "stages")
         print(f"{stages.pop('bytes_between'):.0f} bytes an image between the stages")
         free.append(free_share())
-    cpus = os.cpu_count() or 1
-    machine = Machine(cpus=cpus, cpu_model=cpu_model(), gpu=gpu, free=round(sum(free) / len(free), 3))
+    machine = Machine(cpus=cores(), cpu_model=cpu_model(), gpu=gpu, free=round(sum(free) / len(free), 3))
     nothing = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
     alone = Rates(config=config.digest, machine=machine, overhead=nothing, **stages)
     rates = alone.model_copy(update={"overhead": overhead(moments, alone, driver_s)})

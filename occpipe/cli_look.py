@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,11 +31,12 @@ def preview(
     """Show for each image what would go and why: things and their scores, mask, result. No Ray, nothing else written."""
     settings = load_config(config, overrides or ())
     from occpipe.api import Cleaner
+    from occpipe.gauges import cores
     from occpipe.preview import preview_files
 
     console = Console(stderr=True)
     failed = 0
-    for path, note in preview_files(Cleaner(settings, workers=os.cpu_count() or 1), images, out, form):
+    for path, note in preview_files(Cleaner(settings, workers=cores()), images, out, form):
         failed += note is not None
         console.print(f"{path}: {note}" if note else path, highlight=False, markup=False, soft_wrap=True)
     if failed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +59,11 @@ def plan(
     Nothing is started. The bound is the slowest of the stages, each with the workers that the config lets it have on
     these nodes, and of what they share: cores, GPUs, the driver. Where the run would do without Ray, so does the plan.
     """
+    from occpipe.gauges import cores
+
     measured, settings = read_rates(rates), load_config(config, overrides or ())
     had = 0 if measured.machine.gpu is None else 1
-    cluster = Cluster(nodes, cpus or os.cpu_count() or 1, had if gpus is None else gpus, price, gbps, writes)
+    cluster = Cluster(nodes, cpus or cores(), had if gpus is None else gpus, price, gbps, writes)
     if simulate:
         _simulate(measured, settings, cluster, images or SIMULATED_IMAGES, as_json=as_json)
         return

@@ -227,7 +227,7 @@ def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkey
 
 
 def test_it_starts_without_what_it_does_not_need() -> None:
-    """Nor do a dry run of `apply` and a plan need Ray's seconds; models load torch when they are loaded."""
+    """Ray's import takes seconds, and torch's is for those processes that load a model."""
     modules = "occpipe.cli, occpipe.pipeline, occpipe.worker, occpipe.apply, occpipe.dry_run, occpipe.report"
     code = f"import sys, {modules}; print([m for m in ('ray', 'duckdb', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
