@@ -228,7 +228,7 @@ def test_a_process_holds_models_so_there_are_four_at_most(tmp_path: Path, monkey
 
 def test_it_starts_without_what_it_does_not_need() -> None:
     """Ray's import takes seconds, and torch's is for those processes that load a model."""
-    modules = "occpipe.cli, occpipe.pipeline, occpipe.worker, occpipe.apply, occpipe.dry_run, occpipe.report"
+    modules = "occpipe.cli, occpipe.pipeline, occpipe.worker, occpipe.apply, occpipe.dry_run"
     code = f"import sys, {modules}; print([m for m in ('ray', 'duckdb', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
