@@ -67,7 +67,9 @@ class Line(NamedTuple):
 class Ratings:
     """Verdicts by image and object, and grades from 1 to 5 by image, each by rater; the last word of a rater counts."""
 
-    verdicts: dict[str, dict[str, dict[str, str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
+    verdicts: dict[str, dict[str, dict[str, str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
     grades: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
 

@@ -55,7 +55,11 @@ def drift_tables(drift: Drift) -> Iterator[Table]:
     settings = ((key, str(was), str(now)) for key, (was, now) in drift.settings.items())
     yield _table("Settings that differ", ("key", "before", "now"), settings)
     sure = [row for row in drift.rows if abs(row.z) >= SURE_Z]
-    moved = "no relation scores to compare" if drift.relations is None else f"relation scores moved by {drift.relations:.1%}"
+    moved = (
+        "no relation scores to compare"
+        if drift.relations is None
+        else f"relation scores moved by {drift.relations:.1%}"
+    )
     title = f"Drift; {moved}" + ("" if sure else "; no share moved surely")
     rows = ((row.what, row.name, f"{row.before:.2%}", f"{row.after:.2%}", f"{row.z:+.1f}") for row in sure)
     yield _table(title, ("share of", "name", "before", "now", "z"), rows, empty=True)

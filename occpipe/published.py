@@ -95,9 +95,7 @@ class Published:
         for file in self.manifest["files"]:
             yield from self.batches_of(file["file"], columns, size)
 
-    def batches_of(
-        self, file: str, columns: list[str] | None = None, size: int = ROWS_AT_ONCE
-    ) -> Iterator[pa.Table]:
+    def batches_of(self, file: str, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
         """The same of one of the files that the manifest names."""
         with self._reading(file), self.open(file) as opened:
             for batch in opened.iter_batches(size, columns=columns):

@@ -101,7 +101,9 @@ def test_verdicts_of_another_output_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text(HEAD + "\n".join(lines) + "\n")
     found = {line.what: line.figure for line in people_say(Published(str(output)), [tmp_path / "v.csv"])}
     assert found["matched nothing"] == Interval(3)
-    assert (found["raters"], found["things judged"]) == (Interval(1), Interval(1)), "by its class and by id: one cat, once"
+    assert (found["raters"], found["things judged"]) == (Interval(1), Interval(1)), (
+        "by its class and by id: one cat, once"
+    )
     assert found["of what stayed, people keep"] == Interval(1.0)
     assert found["results graded"] == Interval(0)
     assert found["mean grade, 1 to 5"] is None

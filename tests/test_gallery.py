@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image as Pil
 
-from occpipe.config import Config, Policy, Relations
 from occpipe.audit import audit
+from occpipe.config import Config, Policy, Relations
 from occpipe.gallery.entries import Pictures, Room, entry
 from occpipe.gallery.figures import MOST_NAMES, summary
 from occpipe.gallery.page import assemble, escaped
