@@ -250,7 +250,6 @@ def test_another_photo_under_the_name_is_an_error_and_is_not_touched(
         ({"uri": "../../x", "objects": None}, "unsafe_path"),
         ({"uri": "../../x", "objects": None, "status": "unchanged"}, "unsafe_path"),
         ({"objects": None, "status": "cleaned"}, "stage_failed"),
-        ({"objects": None, "status": None}, "stage_failed"),
         ({"objects": None, "status": "error", "reason": "truncated"}, "stage_failed"),
         ({"objects": None, "status": "error", "reason": "made up", "error": dict.fromkeys(ERROR, "x")}, "stage_failed"),
         ({"mask": "0"}, "stage_failed"),
