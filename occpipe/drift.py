@@ -31,7 +31,8 @@ class Drift:
     """What differs between two outputs; rows by |z|, the surest difference first.
 
     `relations` is the total variation distance of the relation scores: the share of things whose score would have to move
-    to another step; None where one of the outputs has no scores. `settings` are the keys of the config that differ, with both values.
+    to another step; None where one of the outputs has no scores. `settings` are the keys of the config that differ, with
+    both values.
     """
 
     before: str

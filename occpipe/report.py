@@ -45,7 +45,8 @@ def write_report(
     """Write the report of a published output, with at most `most` images; returns how many it shows.
 
     `input_uri` is where its corpus is now, if it has moved; `verdicts` are files of the review page, whose agreement is
-    shown; `made` is the output's audit, where it was made already. Raises StorageError where nothing is published at `output_uri`, ValueError for a wrong verdicts file.
+    shown; `made` is the output's audit, where it was made already. Raises StorageError where nothing is published at
+    `output_uri`, ValueError for a wrong verdicts file.
     """
     published = Published(output_uri)
     why = Why(published.config)

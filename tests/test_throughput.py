@@ -37,7 +37,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def efficiency(config: Config, folder: Path, scratch: Path) -> float:
-    """The rate of a run once each process is at work, to that of its stages one after another on all cores."""
+    """The rate of a run once each process is at work, to that of its stages one after another on all cores.
+
+    Not to `throughput.bound_of`: its CPU seconds take all cores for free, so a neighbour in CI would count against the run,
+    while seconds on the clock stretch in both halves. It asks less where a stage alone leaves a core idle.
+    """
     ticks: list[tuple[float, int]] = []
 
     def note(tick: Tick) -> None:
@@ -89,6 +93,19 @@ def test_the_bound_of_cores_and_of_a_gpu() -> None:
     assert throughput.bound_of(alone) == pytest.approx(4 / 0.16)
     gpu = rates(overhead=throughput.NOTHING, machine=MACHINE | {"gpu": "a GPU"}, inpaint=one(0.2))
     assert throughput.bound_of(gpu) == pytest.approx(1 / 0.1)
+
+
+def test_the_bound_is_that_of_the_config_s_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A run on CPUs of a machine that has a GPU, which nothing uses."""
+    known = rates(overhead=throughput.NOTHING)
+    said = {
+        name: getattr(known, name) for name in type(known).model_fields if name not in ("config", "machine", "overhead")
+    }
+    monkeypatch.setattr(throughput, "measure_stages", lambda *_: said | {"bytes_between": 1.0})
+    monkeypatch.setattr(throughput, "gpu_name", lambda: "a GPU")
+    made, between = throughput.best_rates(load_config(), [], tmp_path)
+    assert (made.machine.gpu, between) == (None, 1.0)
+    assert throughput.bound_of(made) == pytest.approx(CORES / known.cpu_s)
 
 
 def test_a_summary_is_the_median_with_its_range(tmp_path: Path) -> None:

@@ -50,9 +50,13 @@ def write_huggingface(published: Published, folder: Path) -> int:
 def card(manifest: dict[str, Any], images: int) -> Iterator[str]:
     """The data card: what is in it, how it was made, with which weights under which licences."""
     size = next((name for most, name in _SIZES if images < most), "n>1M")
-    head = {"pretty_name": "Photos cleaned by occpipe", "tags": ["image", "occpipe"], "size_categories": [size]}
-    # or `datasets` takes the folders train, val and test in the names of the photos for its splits, and drops the rest
-    head |= {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "**"}]}]}
+    head = {
+        "pretty_name": "Photos cleaned by occpipe",
+        "tags": ["image", "occpipe"],
+        "size_categories": [size],
+        # or `datasets` takes the folders train, val and test in the names of the photos for its splits, and drops the rest
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "**"}]}],
+    }
     yield f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Photos cleaned by occpipe\n\n"
     yield f"{images} images, of which things were removed that do not relate to the scene. A row has the things of the\n"
     yield "photo with verdict, reason and relation score, and the masks as run-length counts in COCO's form.\n\n"

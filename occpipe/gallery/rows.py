@@ -14,7 +14,7 @@ from occpipe.published import Published
 def read_rows(published: Published, places: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The rows at these places, counted over the files in the order of the manifest.
 
-    Only files that hold one of them are read, some hundred rows in memory at a time. Raises StorageError where one cannot be.
+    Only files that hold one of them are read, some hundred rows in memory at a time; StorageError where one cannot be.
     """
     found: dict[int, dict[str, Any]] = {}
     start, wanted = 0, np.array(sorted(places), np.int64)

@@ -34,6 +34,7 @@ function reviewAside(entry, pick, redraw) {
           disabled: !VERDICTS.judged(entry),
           click: () => {
             VERDICTS.put(entry, { seen: true });
+            progress();
             redraw();
           },
         },
