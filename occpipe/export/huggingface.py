@@ -50,7 +50,11 @@ def write_huggingface(published: Published, folder: Path) -> int:
 def card(manifest: dict[str, Any], images: int) -> Iterator[str]:
     """The data card: what is in it, how it was made, with which weights under which licences."""
     size = next((name for most, name in _SIZES if images < most), "n>1M")
-    head = {"pretty_name": "Photos cleaned by occpipe", "tags": ["image", "occpipe"], "size_categories": [size]}
+    head: dict[str, Any] = {
+        "pretty_name": "Photos cleaned by occpipe",
+        "tags": ["image", "occpipe"],
+        "size_categories": [size],
+    }
     # or `datasets` takes the folders train, val and test in the names of the photos for its splits, and drops the rest
     head |= {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "**"}]}]}
     yield f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Photos cleaned by occpipe\n\n"
