@@ -34,7 +34,7 @@ function headline() {
     "ul",
     { class: "tiles" },
     tile(whole(images), "images"),
-    tile(whole(status.cleaned), "cleaned", of(status.cleaned), "cleaned"),
+    !PLANNED && tile(whole(status.cleaned), "cleaned", of(status.cleaned), "cleaned"),
     tile(whole(status.unchanged), "unchanged", of(status.unchanged)),
     status.scanned > 0 && tile(whole(status.scanned), "to be cleaned", of(status.scanned)),
     tile(whole(status.skipped), "skipped", of(status.skipped)),
