@@ -388,8 +388,10 @@ def test_an_output_may_lie_neither_over_the_photos_nor_over_the_scan(scan: Publi
 def test_the_output_of_a_list_may_lie_beside_it(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"etag": ""} for n in range(2)]
     listed = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
-    monkeypatch.setattr("occpipe.apply.run", lambda *_, **__: "begun")
-    assert apply_corpus(listed.config, listed, f"{photos}/out") == "begun"
+    begun: list[str] = []
+    monkeypatch.setattr("occpipe.apply.run", lambda recipe, config, output_uri, **_: begun.append(output_uri))
+    apply_corpus(listed.config, listed, f"{photos}/out")
+    assert begun == [f"{photos}/out"]
 
 
 def test_rows_are_found_by_id_over_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ class Talk:
             self.connection.send(word)
 
     def hear(self, count: int) -> list[Any]:
-        words = []
+        words: list[Any] = []
         for _ in range(count):
             assert self.connection.poll(20), words
             word = self.connection.recv()
