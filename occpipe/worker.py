@@ -197,7 +197,6 @@ def _in_batches(
 
 def main() -> None:
     """Serve the process that holds the other end of the socket; its end is ours."""
-    with Connection(int(sys.argv[1])) as connection, contextlib.suppress(OverError):
-        parent = Parent(connection)
-        with parent.told_of_failure():
-            serve(parent)
+    parent = Parent(Connection(int(sys.argv[1])))  # it is closed with the process: until then a thread may listen
+    with contextlib.suppress(OverError), parent.told_of_failure():
+        serve(parent)

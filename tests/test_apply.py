@@ -389,7 +389,7 @@ def test_the_output_of_a_list_may_lie_beside_it(photos: Path, tmp_path: Path, mo
     rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"etag": ""} for n in range(2)]
     listed = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
     begun: list[str] = []
-    monkeypatch.setattr("occpipe.apply.run", lambda *given, **_: begun.append(given[2]))
+    monkeypatch.setattr("occpipe.apply.run", lambda recipe, config, output_uri, **_: begun.append(output_uri))
     apply_corpus(listed.config, listed, f"{photos}/out")
     assert begun == [f"{photos}/out"]
 
