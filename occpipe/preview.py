@@ -59,7 +59,7 @@ def preview_files(
                 yield path, rgb
                 continue
             result = cleaner.apply(rgb, next(scenes))
-            target = _free_name(out, f"{path.stem}.preview", form, taken)
+            target = _free_name(out, path.stem, f"preview.{form}", taken)
             match form:
                 case "png":
                     draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
