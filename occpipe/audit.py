@@ -21,8 +21,7 @@ import pyarrow as pa
 
 from occpipe.errors import StorageError, first_line
 from occpipe.flat import ROWS, flat_tables
-from occpipe.models import cut_of_run
-from occpipe.published import Published
+from occpipe.published import Published, cut_of_run
 from occpipe.types import Status
 
 TOP = 10

@@ -99,25 +99,6 @@ def load_relations(settings: Relations) -> RelationScorer:
         raise WeightsError(f"relations.vectors: {source} cannot be used: {first_line(error)}") from error
 
 
-def relations_at_hand(settings: Relations) -> RelationScorer | None:
-    """The scorer of an earlier run; None where its relation file lies on another machine, or is none."""
-    try:
-        return load_relations(settings)
-    except (WeightsError, ConfigError):
-        return None
-
-
-def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | None:
-    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here.
-
-    That file is read where the policy has no cut and its `scorer` is not given.
-    """
-    if config.policy.cut is not None:
-        return config.policy.cut
-    scorer = scorer or relations_at_hand(config.relations)
-    return None if scorer is None else scorer.default_cut
-
-
 def needed(config: Config, *, parts: Sequence[str] = PARTS) -> list[weights.Weight]:
     """The entries of the registry that these parts of a config load, those that come with the package among them.
 

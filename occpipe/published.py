@@ -16,15 +16,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from occpipe.config import Config
-from occpipe.errors import StorageError, first_line
+from occpipe.config import Config, Relations
+from occpipe.errors import ConfigError, StorageError, WeightsError, first_line
 from occpipe.ledger import read_parquet
+from occpipe.models import load_relations
+from occpipe.relations import RelationScorer
 from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import Store, open_store
 
 ROWS_AT_ONCE = 512
 MANY_ROWS = 65_536
 """Rows at a time where only narrow columns are read."""
+
+
+def relations_at_hand(settings: Relations) -> RelationScorer | None:
+    """The scorer of an earlier run; None where its relation file lies on another machine, or is none."""
+    try:
+        return load_relations(settings)
+    except (WeightsError, ConfigError):
+        return None
+
+
+def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | None:
+    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here.
+
+    That file is read where the policy has no cut and its `scorer` is not given.
+    """
+    if config.policy.cut is not None:
+        return config.policy.cut
+    scorer = scorer or relations_at_hand(config.relations)
+    return None if scorer is None else scorer.default_cut
 
 
 class Published:

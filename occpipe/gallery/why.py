@@ -7,7 +7,7 @@ from typing import Any
 
 from occpipe.config import Config
 from occpipe.decide import context_of
-from occpipe.models import cut_of_run, relations_at_hand
+from occpipe.published import cut_of_run, relations_at_hand
 from occpipe.relations import EmbeddingScorer, RelationScorer
 
 _SAME = 0.005
