@@ -7,6 +7,10 @@ UV := $(or $(shell command -v uv),.uv/bin/uv)
 STAMP := $(VENV)/.installed
 DEMO := demo
 
+# Python keeps what it has compiled, also where a machine's settings say otherwise: without, each process compiles the
+# thousands of modules of torch and Ray anew, four seconds of a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow check audit chaos format bench lock clean-demo
 
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
