@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from occpipe.classes import coco_stuff
 from occpipe.config import Config
+from occpipe.gauges import cores
 from occpipe.ledger import to_parquet
 from occpipe.schemas import BOX, EVIDENCE, OBJECT, PUBLISHED, STUFF
 
@@ -136,9 +137,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
     found = json.loads(done.stdout)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        f"{found['images']:,} images, {found['things']:,} things, {bytes_a_row:.0f} bytes a row, {os.cpu_count()} cores"
-    )
+    print(f"{found['images']:,} images, {found['things']:,} things, {bytes_a_row:.0f} bytes a row, {cores()} cores")
     print(f"{seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU, peak {used.ru_maxrss / 1024:.0f} MB")
 
 

@@ -34,6 +34,7 @@ from benchmarks.machine import cpu_model, free_share, gpu_name
 from benchmarks.stages import measure_stages
 from occpipe.config import Config
 from occpipe.config_file import load_config
+from occpipe.gauges import cores
 from occpipe.ledger import PARTS
 from occpipe.models import pick_device
 from occpipe.placing import POOLS, STAGES
@@ -121,13 +122,13 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
     for name in (*STAGES, "untouched"):
         best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
     gpu = gpu_name() if on_gpu else None
-    machine = Machine(cpus=os.cpu_count() or 1, cpu_model=cpu_model(), gpu=gpu, free=1.0)
+    machine = Machine(cpus=cores(), cpu_model=cpu_model(), gpu=gpu, free=1.0)
     between = best.pop("bytes_between")
     return Rates(config=config.digest, machine=machine, overhead=NOTHING, **best), between
 
 
 def _placed(name: str, size: int) -> dict[str, int]:
-    return {"batch_size": size, "threads": os.cpu_count() or 1} if name in POOLS else {"batch_size": size}
+    return {"batch_size": size, "threads": cores()} if name in POOLS else {"batch_size": size}
 
 
 def bound_of(rates: Rates) -> float:

@@ -11,7 +11,6 @@ Run by throughput.py: python benchmarks/ways.py WAY PHOTOS OUTPUT CONFIG.json
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ import torch
 
 from occpipe.config import Config
 from occpipe.decide import decide, removal_mask
+from occpipe.gauges import cores
 from occpipe.images import Header, ImageError, Limits, decode, decode_with_header, encode_like
 from occpipe.masks import union_mask
 from occpipe.models import load_inpainter, load_relations, load_segmenter, pick_device, source_type
@@ -58,7 +58,7 @@ class Models:
 
 def sequential(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
     """The paper's way; also says how many seconds went into photos that nothing was removed from, after the verdict."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     models, rows, idle = Models(config), list[dict[str, Any]](), 0.0
     multiple = models.inpainter.model.multiple  # the original crops its picture to it, and loses the rest
     for photo in photos:
@@ -84,10 +84,10 @@ def sequential(config: Config, photos: list[Path], output: Path) -> dict[str, fl
 
 def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
     """The good loop: on a CPU each core looks at a photo of its own, on a GPU batches go through the net."""
-    cores = os.cpu_count() or 1
+    threads = cores()
     on_gpu = pick_device(config.segmenter.device) != "cpu"
-    torch.set_num_threads(cores)
-    models, rows = Models(config, workers=1 if on_gpu else cores), list[dict[str, Any]]()
+    torch.set_num_threads(threads)
+    models, rows = Models(config, workers=1 if on_gpu else threads), list[dict[str, Any]]()
     side = config.segmenter.decode_side
 
     def read(photo: Path) -> tuple[Path, bytes, Header, Image] | None:

@@ -7,7 +7,6 @@ the corpus. Bound by decoding the columns that it reads and by grouping, on all 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from occpipe.errors import StorageError, first_line
 from occpipe.flat import ROWS, flat_tables
+from occpipe.gauges import cores
 from occpipe.published import Published, cut_of_run
 from occpipe.types import Status
 
@@ -153,7 +153,7 @@ def audit(output_uri: str, *, top: int = TOP) -> Audit:
     """
     published = Published(output_uri)
     cut = _cut_of(published)
-    workers = min(os.cpu_count() or 1, MOST_THREADS)
+    workers = min(cores(), MOST_THREADS)
     parts = _parts(published.manifest["files"])
     answers = _Answers(top)
     with ThreadPoolExecutor(workers) as pool:

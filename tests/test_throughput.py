@@ -14,16 +14,18 @@ import torch
 from PIL import Image as Pil
 
 from benchmarks import throughput
+from benchmarks.corpus import ROOT
 from benchmarks.ways import ahead, loop, sequential
 from jobs.make_demo import photos, scenes
 from occpipe.config_file import load_config
+from occpipe.gauges import cores
 from tests.test_plan import MACHINE, one, rates
 
 TRIES = 3
 LEAST = 0.6
 IMAGES = 200
 """So many that start and end, which count, are a third of the run at most."""
-CORES = os.cpu_count() or 1
+CORES = cores()
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,9 @@ def test_a_run_comes_near_its_bound(demo: Path, tmp_path: Path) -> None:
 
     The bound is that of the cores that others left free, of which the benchmark takes a sample before and after.
     """
-    command = [sys.executable, str(throughput.ROOT / "benchmarks" / "throughput.py"), "--photos", str(demo)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), "--photos", str(demo)]
     command += ["--limit", str(IMAGES), "--sample", "16", "--ways", "occpipe", "--json", str(tmp_path / "made.json")]
-    environment = {**os.environ, "PYTHONPATH": str(throughput.ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
     found = []
     for _ in range(TRIES):
