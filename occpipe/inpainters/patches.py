@@ -19,7 +19,8 @@ from torch import Tensor
 from occpipe.inpainters.patchmatch import RADIUS, PatchLevel, near_hole, row_map, source_map, vote
 
 # Chosen on 36 photos with object-shaped holes of 2-15% of the area, by PSNR and distance in ImageNet features within the
-# hole. A depth of 24 is 0.07 nearer in features and a half slower; 10 and below start too coarse and lose structure.
+# hole. A depth of 24 is nearer in features on some photos, farther on others, and a half slower; 10 and below start too
+# coarse and lose structure.
 _COARSEST_DEPTH = 16.0  # the pyramid ends where no hole pixel is farther than this from the known, in pixels
 _LEAST_SOURCES = 200
 _LEAST_KNOWN = 0.5  # share of a coarse pixel; asking for more costs 0.5 dB, for the hole grows from scale to scale
