@@ -1,4 +1,4 @@
-"""Pools of their own for segment and inpaint, or one pool whose actors do both: two runs on Ray over the same photos.
+"""Pools of their own for segment and inpaint, or one pool whose actors do both, on Ray and over the same photos.
 
 Bound, either way, by the stages' CPU seconds on a CPU, and by the models' seconds on a GPU. What a pool of its own costs is
 one more hop of the rows; what it brings is that an inpainter is not loaded where nothing waits for it. Rates are of whole
