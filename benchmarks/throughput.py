@@ -1,7 +1,7 @@
 """How near occpipe comes to what bounds it, and how it compares with doing without it; ratios of one run.
 
 On the same photos, weights and config: (a) the sequential way of the paper's program, (b) a good single-process loop, (c)
-each stage alone at its best batch, (d) `occpipe clean` as it is, and on Ray. A rate counts from the start of a process to
+each stage alone in its best way, (d) `occpipe clean` as it is, and on Ray. A rate counts from the start of a process to
 its end, models and Ray included. The bound counts neither: on a CPU it is the cores divided by the CPU seconds of all
 stages, on a GPU the rate of the slowest stage. `--seeds` runs all of it again in another order of the photos; medians are
 given, and the range beside them. Reads from one stage to the next are counted in bytes of Arrow tables, which is what goes
@@ -23,7 +23,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
 
@@ -111,13 +114,15 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
 
 
 def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates, float]:
-    """Each stage alone with all cores, at the batch size at which it costs least; and the bytes between the stages."""
-    tried = []
-    for size in BATCHES:
-        sizes = {name: getattr(config.placement, name).model_copy(update=_placed(name, size)) for name in STAGES}
-        placed = config.model_copy(update={"placement": config.placement.model_copy(update=sizes)})
-        tried.append(measure_stages(placed, photos, scratch / f"stages{size}"))
+    """Each stage alone with all cores, in the way in which it costs least; and the bytes between the stages.
+
+    Ways are batch sizes and, on a CPU, one process with a thread for each core or a process of one thread on each.
+    """
+    ways = [(_placed(config, size, cores()), scratch / f"stages{size}") for size in BATCHES]
+    tried = [measure_stages(placed, photos, folder) for placed, folder in ways]
     on_gpu = {pick_device(part.device) for part in (config.segmenter, config.inpainter)} != {"cpu"}
+    if not on_gpu:
+        tried += side_by_side([_placed(config, size, 1) for size in BATCHES], photos, scratch)
     cost, best = "worker_s" if on_gpu else "cpu_s", dict(tried[0])
     for name in (*STAGES, "untouched"):
         best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
@@ -127,8 +132,24 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
     return Rates(config=config.digest, machine=machine, overhead=NOTHING, **best), between
 
 
-def _placed(name: str, size: int) -> dict[str, int]:
-    return {"batch_size": size, "threads": cores()} if name in POOLS else {"batch_size": size}
+def side_by_side(configs: Sequence[Config], photos: list[Path], scratch: Path) -> list[dict[str, Any]]:
+    """What `measure_stages` says of each config in as many processes at once as there are cores."""
+    found: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        for number, config in enumerate(configs):
+            folders = [scratch / f"beside{number}-{process}" for process in range(cores())]
+            found += pool.map(partial(measure_stages, config, photos), folders)
+    return found
+
+
+def _placed(config: Config, size: int, threads: int) -> Config:
+    """The config with batches of one size in all stages, and so many threads in the pools."""
+
+    def of(name: str) -> dict[str, int]:
+        return {"batch_size": size, "threads": threads} if name in POOLS else {"batch_size": size}
+
+    stages = {name: getattr(config.placement, name).model_copy(update=of(name)) for name in STAGES}
+    return config.model_copy(update={"placement": config.placement.model_copy(update=stages)})
 
 
 def bound_of(rates: Rates) -> float:
