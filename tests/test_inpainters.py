@@ -227,7 +227,7 @@ def test_starter_gives_equal_bits_every_time() -> None:
     rgb = photo("coffee", 300)
     mask = np.zeros(rgb.shape[:2], np.uint8)
     mask[60:150, 90:210] = 1
-    fill = Inpainter(PatchInpainter())
+    fill = Inpainter(StarterInpainter().patches)
     threads = torch.get_num_threads()
     try:
         results = []
@@ -237,6 +237,27 @@ def test_starter_gives_equal_bits_every_time() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_patches_follow_their_guide() -> None:
+    rng = np.random.default_rng(0)
+    image = np.empty((160, 240, 3), np.uint8)
+    image[:, :120] = rng.integers(20, 60, (160, 120, 1))
+    image[:, 120:] = rng.integers(180, 220, (160, 120, 1))
+    mask = np.zeros((160, 240), np.uint8)
+    mask[40:120, 70:170] = 1
+
+    def dark(pixels: Tensor, hole: Tensor) -> Tensor:
+        assert pixels.shape[:2] == hole.shape, "the scales are smaller than the crop"
+        assert max(hole.shape) < 240, "the last scale is not guided"
+        return 40 - pixels
+
+    alone, guided = (PatchInpainter(guide=g).fill(image[None], mask[None])[0] for g in (None, dark))
+    right = np.s_[45:115, 125:165]
+    assert alone[right].mean() > 150
+    assert guided[right].mean() < 70
+    assert np.isin(guided[right], np.arange(18, 62)).mean() > 0.99, "copied from the left"
+    assert (guided[mask == 0] == image[mask == 0]).all()
 
 
 def test_the_peer_restores_a_pattern() -> None:

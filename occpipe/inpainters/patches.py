@@ -5,9 +5,12 @@ Barnes et al. ("PatchMatch", SIGGRAPH 2009), and from Newson et al. ("Video Inpa
 Sciences 2014) the onion-peel start and the texture channels, without which a patch of blurred sand is as good as one of
 blurred sky. Ours: sources at the target's height are preferred, for a photo's rows have more in common than its columns.
 It copies, so it is sharp and never invents: a hole that hides the only wheel of a cart does not get a wheel.
+A guide may correct each coarse fill, and the patches are then chosen anew: lines that it closes stay closed at full size.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -30,13 +33,18 @@ _PLACE = (240.0, 60.0)
 _PEEL_PAIRS = 1e9  # targets times sources above which the first guess is made at a coarser scale
 _LAST_POWER = 4.0  # of the weights in the last vote: fewer voices, less blur
 _EDGE_TRUST = 0.262  # weights fall by 1.3 per pixel from the edge inwards (Wexler et al. 2007, gamma = 1.3)
+_GUIDED_SIDE = 40  # pixels, the shorter side below which there is too little to see for a guide
+
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""From a fill, RGB in [0, 255], h x w x 3, and its hole, bool h x w: what to add to it, h x w x 3; always the same bits."""
 
 
 class PatchInpainter:
     """Multi-scale exemplar-based inpainting, deterministic, one crop at a time.
 
     `rounds` of search and vote are spent per scale (half of it at the finest). A crop with a side above `work_side`
-    pixels is solved at half, a quarter, ... of its size, and the sources found there are copied at full size.
+    pixels is solved at half, a quarter, ... of its size, and the sources found there are copied at full size. `guide`
+    corrects the fill of each scale but the last.
     """
 
     multiple = 1
@@ -44,10 +52,13 @@ class PatchInpainter:
     max_side = 8192
     context = 0.75  # it copies: with less to copy from, foliage repeats
 
-    def __init__(self, device: str = "cpu", *, rounds: int = 4, work_side: int = 800) -> None:
+    def __init__(
+        self, device: str = "cpu", *, rounds: int = 4, work_side: int = 800, guide: Guide | None = None
+    ) -> None:
         self.device = torch.device(device)
         self.rounds = rounds
         self.work_side = work_side
+        self.guide = guide
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1."""
@@ -97,6 +108,7 @@ class PatchInpainter:
         field, _ = level.search(None, reach=0)
         field, weight = self._refine(level, depth, field, 3 * self.rounds, reach=max(hole.shape) // 2)
         while pyramid:
+            field, weight = self._correct(level, depth, field, weight)
             image, hole, barred = pyramid.pop()
             coarse, level = level, PatchLevel(image, hole, _PLACE, generator, barred)
             sources = level.row_of_source.view(hole.shape) >= 0
@@ -107,6 +119,15 @@ class PatchInpainter:
             field, weight = self._refine(level, depth, field, rounds, reach)
         vote(level.image, level.hole_index, level.row_of_target, field, weight**_LAST_POWER)
         return level, field, weight
+
+    def _correct(self, level: PatchLevel, depth: Tensor, field: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The field and weights that the guide's picture of this scale leads to."""
+        if self.guide is None or min(level.hole.shape) < _GUIDED_SIDE:
+            return field, weight
+        colours = level.image[..., :3]
+        corrected = (colours + self.guide(colours, level.hole)).clamp(0, 255)
+        colours[level.hole] = corrected[level.hole]
+        return self._refine(level, depth, field, 1, reach=max(level.hole.shape) // 2)
 
     def _refine(
         self, level: PatchLevel, depth: Tensor, field: Tensor, rounds: int, reach: int

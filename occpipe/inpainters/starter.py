@@ -1,17 +1,19 @@
 """`starter`: patches of the same photo, corrected by a small net that ships with the package; needs no network.
 
-Patches are sharp and never invented, but may be misplaced: the net sees the whole crop at up to 320 pixels and adds what
-the patches miss.
+Patches are sharp and never invented, but may be misplaced: the net sees the whole crop and adds what the patches miss. It
+does so at each coarse scale, where patches are chosen anew after it, and last in the crop at up to 512 pixels.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,7 +26,7 @@ from occpipe.inpainters.refiner_net import MULTIPLE, RefinerNet
 from occpipe.types import Image, Mask
 
 ASSET = "assets/starter-inpainter.safetensors"
-_NET_SIDE = 320  # pixels, the longest side that the net sees
+_NET_SIDE = 512  # pixels, the longest side that the net sees
 
 
 def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
@@ -61,7 +63,9 @@ class StarterInpainter:
     ) -> None:
         self.device = torch.device(device)
         self.net = load_refiner(weights, device)
-        self.patches = PatchInpainter(device, rounds=rounds, work_side=work_side)
+        self.patches = PatchInpainter(device, rounds=rounds, work_side=work_side, guide=self._guide)
+        # Patches turn one rounding into another picture, and sums over two threads are not those of one.
+        self._one_core = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1."""
@@ -82,13 +86,26 @@ class StarterInpainter:
             _add(image, mask, change)
         return filled
 
+    def _guide(self, pixels: Tensor, hole: Tensor) -> Tensor:
+        """What the net adds to a coarse fill: see `Guide`."""
+        height, width = hole.shape
+        pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        image = F.pad(pixels.permute(2, 0, 1)[None], pad, mode="replicate")
+        change = self._one_core.submit(self._change, image, F.pad(hole[None, None].float(), pad)).result()
+        return change[0, :, :height, :width].permute(1, 2, 0).round()
+
     def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
-        """What the net adds at its own size, B x h x w x 3: the mean over a crop and its mirror image."""
+        """What the net adds at its own size, B x h x w x 3, to crops of the same shape with holes, B x h x w."""
+        image = pixels.to(self.device).permute(0, 3, 1, 2).float()
+        change = self._change(image, holes.to(self.device)[:, None].float())
+        return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _change(self, image: Tensor, hole: Tensor) -> Tensor:
+        """The mean of what the net adds to crops, B x 3 x h x w, and to their mirror images."""
         with torch.inference_mode():
-            image = pixels.to(self.device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-            hole = holes.to(self.device)[:, None].float()
-            change = (self.net(image, hole) + self.net(image.flip(3), hole.flip(3)).flip(3)) / 2
-            return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
+            image = image.contiguous(memory_format=torch.channels_last)
+            change: Tensor = self.net(image, hole) + self.net(image.flip(3), hole.flip(3)).flip(3)
+            return change / 2
 
 
 def _at_net_size(image: Image, mask: Mask) -> tuple[Image, Mask]:

@@ -114,7 +114,7 @@ class HoleSampler:
                 return box_hole(rng, shape, area)
 
 
-def make_fills(sampler: HoleSampler, count: int, folder: Path) -> None:
+def make_fills(sampler: HoleSampler, count: int, folder: Path, patches: PatchInpainter) -> None:
     """Fill `count` crops with patches and keep them, 128 to a file; files that are there stay.
 
     Raises ValueError where the folder was begun from other photos or with other settings.
@@ -125,7 +125,6 @@ def make_fills(sampler: HoleSampler, count: int, folder: Path) -> None:
     if note.exists() and note.read_text() != made_of:
         raise ValueError(f"{folder} holds crops of other photos, or of another count, size or seed")
     note.write_text(made_of)
-    patches = PatchInpainter()
     for start in range(0, count, _PER_FILE):
         path = folder / f"{start:08}.npz"
         if path.exists():

@@ -1,7 +1,8 @@
 """Training of the starter inpainter's net, on crops whose holes patches have filled.
 
-The loss is the absolute error inside the hole, and the distance of the features of ImageNet nets, which blur does not
-please. One of them is the net that the figures are taken with, so the model card tells what the other one says, too.
+The loss is the absolute error inside the hole, and the distance of the features of an ImageNet net, which blur does not
+please. There are two such nets, which take turns from step to step: the gradient of one is a quarter of a step's work. One
+of them is the net that the figures are taken with, so the model card tells what the other one says, too.
 """
 
 from __future__ import annotations
@@ -97,15 +98,15 @@ class InpaintTrainer(TrainingRun[RefinerNet, Sample]):
         return {"error": error, "distance": self.config.perceptual * self._distance(filled, image, hole)}
 
     def _distance(self, filled: Tensor, image: Tensor, hole: Tensor) -> Tensor:
-        """The mean feature distance in the hole."""
+        """The mean feature distance in the hole, in the eyes of this step's judge."""
+        judge = self.judges[self.step % len(self.judges)]
+        seen = judge.features((filled - PIXEL_MEAN) / PIXEL_STD)
+        with torch.no_grad():
+            wanted = judge.features((image - PIXEL_MEAN) / PIXEL_STD)
         costs = []
-        for judge in self.judges:
-            seen = judge.features((filled - PIXEL_MEAN) / PIXEL_STD)
-            with torch.no_grad():
-                wanted = judge.features((image - PIXEL_MEAN) / PIXEL_STD)
-            for a, b in zip(seen, wanted, strict=True):
-                weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
-                costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1))
+        for a, b in zip(seen, wanted, strict=True):
+            weight = F.interpolate(hole, size=a.shape[-2:], mode="area")
+            costs.append(((a - b).square().sum(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1))
         return torch.stack(costs).mean()
 
 
