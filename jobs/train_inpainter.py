@@ -12,8 +12,6 @@ from typing import Annotated
 import torch
 import typer
 
-from occpipe.inpainters.patches import PatchInpainter
-from occpipe.inpainters.starter import StarterInpainter
 from occpipe.training.fills import FillSampler, HoleSampler, make_fills, read_scenes
 from occpipe.training.holes import read_cutouts
 from occpipe.training.inpainting import InpaintConfig, InpaintTrainer, export
@@ -31,7 +29,7 @@ def main(
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 16,
     crop: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of 16.")] = 128,
     margin: Annotated[int, typer.Option(help="Pixels by which the crops that are filled are larger.")] = 16,
-    start: Annotated[Path | None, typer.Option(help="Weights to go on from, such as the shipped ones.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to go on from; they guide the fills, too.")] = None,
     lr: Annotated[float, typer.Option(help="Learning rate; the encoder's is a fifth of it.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of the crops and holes.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -47,8 +45,7 @@ def main(
     scenes = read_scenes(photos, labelled, crop=stored)
     outlines = [] if labelled is None else [c.mask for c in read_cutouts(labelled, held_out=False)]
     print(f"{len(scenes)} photos, {len(outlines)} outlines", flush=True)
-    patches = PatchInpainter() if start is None else StarterInpainter(start).patches
-    make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"), patches)
+    make_fills(HoleSampler(scenes, outlines, stored, config.seed), fills, out.with_suffix(".fills"), start)
     sampler = FillSampler(out.with_suffix(".fills"), crop, config.seed)
     trainer = InpaintTrainer(sampler, config, device=device, start=start)
     checkpoint = out.with_suffix(".ckpt")

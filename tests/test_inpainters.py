@@ -227,13 +227,13 @@ def test_starter_gives_equal_bits_every_time() -> None:
     rgb = photo("coffee", 300)
     mask = np.zeros(rgb.shape[:2], np.uint8)
     mask[60:150, 90:210] = 1
-    fill = Inpainter(StarterInpainter().patches)
     threads = torch.get_num_threads()
     try:
         results = []
-        for count in (1, 2, 1, 1):
+        for count in (2, 1, 2, 1):
             torch.set_num_threads(count)
-            results.append(fill(rgb, mask))
+            results.append(Inpainter(StarterInpainter())(rgb, mask))
+            assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
     assert all(np.array_equal(result, results[0]) for result in results)
@@ -248,15 +248,15 @@ def test_patches_follow_their_guide() -> None:
     mask[40:120, 70:170] = 1
 
     def dark(pixels: Tensor, hole: Tensor) -> Tensor:
-        assert pixels.shape[:2] == hole.shape, "the scales are smaller than the crop"
-        assert max(hole.shape) < 240, "the last scale is not guided"
+        assert pixels.shape == (*hole.shape, 3)
+        assert 40 <= min(hole.shape) < 160, "neither the smallest scales nor the last one are guided"
         return 40 - pixels
 
     alone, guided = (PatchInpainter(guide=g).fill(image[None], mask[None])[0] for g in (None, dark))
     right = np.s_[45:115, 125:165]
     assert alone[right].mean() > 150
     assert guided[right].mean() < 70
-    assert np.isin(guided[right], np.arange(18, 62)).mean() > 0.99, "copied from the left"
+    assert guided[right].std() > 6, "copied from the left, where the guide's picture is flat"
     assert (guided[mask == 0] == image[mask == 0]).all()
 
 

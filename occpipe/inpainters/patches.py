@@ -36,15 +36,17 @@ _EDGE_TRUST = 0.262  # weights fall by 1.3 per pixel from the edge inwards (Wexl
 _GUIDED_SIDE = 40  # pixels, the shorter side below which there is too little to see for a guide
 
 Guide = Callable[[Tensor, Tensor], Tensor]
-"""From a fill, RGB in [0, 255], h x w x 3, and its hole, bool h x w: what to add to it, h x w x 3; always the same bits."""
+"""From a fill, RGB in [0, 255], h x w x 3, and its hole, bool h x w: what to add to it, h x w x 3.
+
+Patches turn one rounding into another picture, so a guide should give equal bits for equal input."""
 
 
 class PatchInpainter:
-    """Multi-scale exemplar-based inpainting, deterministic, one crop at a time.
+    """Multi-scale exemplar-based inpainting, one crop at a time, deterministic as far as its guide is.
 
     `rounds` of search and vote are spent per scale (half of it at the finest). A crop with a side above `work_side`
     pixels is solved at half, a quarter, ... of its size, and the sources found there are copied at full size. `guide`
-    corrects the fill of each scale but the last.
+    corrects the fill of each scale but the last, for one more round there; scales below 40 pixels go without.
     """
 
     multiple = 1
@@ -121,7 +123,7 @@ class PatchInpainter:
         return level, field, weight
 
     def _correct(self, level: PatchLevel, depth: Tensor, field: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The field and weights that the guide's picture of this scale leads to."""
+        """The field and weights that the guide's picture of this scale leads to; the level is filled accordingly."""
         if self.guide is None or min(level.hole.shape) < _GUIDED_SIDE:
             return field, weight
         colours = level.image[..., :3]

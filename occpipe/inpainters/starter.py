@@ -1,12 +1,12 @@
 """`starter`: patches of the same photo, corrected by a small net that ships with the package; needs no network.
 
 Patches are sharp and never invented, but may be misplaced: the net sees the whole crop and adds what the patches miss. It
-does so at each coarse scale, where patches are chosen anew after it, and last in the crop at up to 512 pixels.
+does so at each coarse scale, after which the patches are chosen anew, and at last in the crop at up to 512 pixels.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from occpipe.efficientnet import from_stored
 from occpipe.errors import WeightsError
 from occpipe.inpainters.patches import PatchInpainter
 from occpipe.inpainters.refiner_net import MULTIPLE, RefinerNet
+from occpipe.threads import one_core
 from occpipe.types import Image, Mask
 
 ASSET = "assets/starter-inpainter.safetensors"
@@ -48,7 +49,7 @@ def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
 
 
 class StarterInpainter:
-    """Patches found one crop at a time, then corrected by the net in batches.
+    """Patches found one crop at a time, guided by the net at each coarse scale and corrected by it in the end.
 
     `weights` is a safetensors file, by default the shipped one; `rounds` and `work_side` are those of `PatchInpainter`.
     """
@@ -64,8 +65,6 @@ class StarterInpainter:
         self.device = torch.device(device)
         self.net = load_refiner(weights, device)
         self.patches = PatchInpainter(device, rounds=rounds, work_side=work_side, guide=self._guide)
-        # Patches turn one rounding into another picture, and sums over two threads are not those of one.
-        self._one_core = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1."""
@@ -91,7 +90,7 @@ class StarterInpainter:
         height, width = hole.shape
         pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         image = F.pad(pixels.permute(2, 0, 1)[None], pad, mode="replicate")
-        change = self._one_core.submit(self._change, image, F.pad(hole[None, None].float(), pad)).result()
+        change = self._change(image, F.pad(hole[None, None].float(), pad))
         return change[0, :, :height, :width].permute(1, 2, 0).round()
 
     def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
@@ -102,7 +101,8 @@ class StarterInpainter:
 
     def _change(self, image: Tensor, hole: Tensor) -> Tensor:
         """The mean of what the net adds to crops, B x 3 x h x w, and to their mirror images."""
-        with torch.inference_mode():
+        cores = one_core() if self.device.type == "cpu" else contextlib.nullcontext()
+        with torch.inference_mode(), cores:
             image = image.contiguous(memory_format=torch.channels_last)
             change: Tensor = self.net(image, hole) + self.net(image.flip(3), hole.flip(3)).flip(3)
             return change / 2

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image as Pil
 
 from occpipe.inpainters.patches import PatchInpainter
+from occpipe.inpainters.starter import StarterInpainter
 from occpipe.training.holes import box_hole, brush_hole, thing_hole
 from occpipe.training.segmentation_data import THINGS, is_held_out
 from occpipe.types import Image, Mask
@@ -114,17 +115,21 @@ class HoleSampler:
                 return box_hole(rng, shape, area)
 
 
-def make_fills(sampler: HoleSampler, count: int, folder: Path, patches: PatchInpainter) -> None:
+def make_fills(sampler: HoleSampler, count: int, folder: Path, start: Path | None = None) -> None:
     """Fill `count` crops with patches and keep them, 128 to a file; files that are there stay.
 
-    Raises ValueError where the folder was begun from other photos or with other settings.
+    `start` is the file of the net that guides the patches, as it will when it is trained; without it nothing does.
+    Raises ValueError where the folder was begun from other photos, with other settings or with another net.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = json.dumps(sampler.identity | {"count": count})
+    net = None if start is None else zlib.crc32(start.read_bytes())
+    made_of = json.dumps(sampler.identity | {"count": count, "net": net})
     note = folder / "made_of.json"
     if note.exists() and note.read_text() != made_of:
-        raise ValueError(f"{folder} holds crops of other photos, or of another count, size or seed")
+        raise ValueError(f"{folder} holds crops of other photos, or of another count, size, seed or net")
     note.write_text(made_of)
+    # without the net's last correction, which is what it is to learn
+    patches = PatchInpainter() if start is None else StarterInpainter(start).patches
     for start in range(0, count, _PER_FILE):
         path = folder / f"{start:08}.npz"
         if path.exists():

@@ -1,8 +1,8 @@
 """Training of the starter inpainter's net, on crops whose holes patches have filled.
 
 The loss is the absolute error inside the hole, and the distance of the features of an ImageNet net, which blur does not
-please. There are two such nets, which take turns from step to step: the gradient of one is a quarter of a step's work. One
-of them is the net that the figures are taken with, so the model card tells what the other one says, too.
+please. There are two such nets, which take turns from step to step: both at once cost 1.4 times as much. One of them is
+the net that the figures are taken with, and flatters what it has trained.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Sample = tuple[Image, Mask, Image]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InpaintConfig(RunConfig):
-    """How to train the inpainter's net; `perceptual` weighs the distance in the features of `judges` against the error."""
+    """How to train the inpainter's net; `perceptual` weighs the distance in features against the error.
+
+    The features are those of the `judges`, which take turns.
+    """
 
     minutes: float = 84.0
     batch: int = 16

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from occpipe.relations.benchmark import LabelledImage
+from occpipe.threads import one_core
 
 BATCH = 256
 
@@ -175,14 +176,10 @@ def train_head(
     # a class that no list names keeps its plain vector: its offset is noise
     named = ((lists.present.sum(0) + lists.stuff_only.float().sum(0)) > 0).float()[:, None]
     members = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums over several threads are not the same to the bit
-    try:
+    with one_core():
         for number in range(config.members):
             members.append(train_member(x, lists, config, config.seed + number))
             progress(f"head {number + 1} of {config.members} trained on {len(lists.things)} images")
-    finally:
-        torch.set_num_threads(threads)
     stacks: dict[str, list[Tensor]] = {}
     for member in members:
         for name in "evub":

@@ -1,0 +1,19 @@
+"""How many cores torch takes in a thread of this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Have torch compute on one core in this thread, so that sums are the same to the bit whatever its number was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
