@@ -130,16 +130,16 @@ def make_fills(sampler: HoleSampler, count: int, folder: Path, start: Path | Non
     note.write_text(made_of)
     # without the net's last correction, which is what it is to learn
     patches = PatchInpainter() if start is None else StarterInpainter(start).patches
-    for start in range(0, count, _PER_FILE):
-        path = folder / f"{start:08}.npz"
+    for first in range(0, count, _PER_FILE):
+        path = folder / f"{first:08}.npz"
         if path.exists():
             continue
-        pairs = [sampler(0, start + i) for i in range(min(_PER_FILE, count - start))]
+        pairs = [sampler(0, first + i) for i in range(min(_PER_FILE, count - first))]
         images, holes = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
         partial = folder / "partial.npz"
         np.savez(partial, images=images, holes=holes, fills=patches.fill(images, holes))
         partial.replace(path)
-        print(f"filled {start + len(pairs)} of {count}", flush=True)
+        print(f"filled {first + len(pairs)} of {count}", flush=True)
 
 
 class FillSampler:
