@@ -1,6 +1,6 @@
 """A 12 MP photo with one hole of 8% of its area: time, peak memory and sharpness, in one run.
 
-What bounds it: patches are searched for at up to 800 pixels a side, copied at full size, and the net sees 512 pixels; what
+What bounds it: patches are searched for at up to 800 pixels a side, copied at full size, and the net sees 448 pixels; what
 grows with the photo is the copying, some hundred bytes read for each of 1 M hole pixels. `--most SIDE` lets the model take
 no more than so many pixels, so that its fill is given the photo's detail again.
 Run: python benchmarks/inpaint_large.py [--model starter] [--most SIDE] [--threads 2] [--out FILE]

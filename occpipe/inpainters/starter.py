@@ -1,7 +1,7 @@
 """`starter`: patches of the same photo, corrected by a small net that ships with the package; needs no network.
 
 Patches are sharp and never invented, but may be misplaced: the net sees the whole crop and adds what the patches miss. It
-does so at each coarse scale, after which the patches are chosen anew, and at last in the crop at up to 512 pixels.
+does so at each coarse scale, after which the patches are chosen anew, and at last in the crop at up to 448 pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from occpipe.threads import one_core
 from occpipe.types import Image, Mask
 
 ASSET = "assets/starter-inpainter.safetensors"
-_NET_SIDE = 512  # pixels, the longest side that the net sees
+_NET_SIDE = 448  # pixels, the longest side that the net sees
 
 
 def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
@@ -90,22 +90,22 @@ class StarterInpainter:
         height, width = hole.shape
         pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         image = F.pad(pixels.permute(2, 0, 1)[None], pad, mode="replicate")
-        change = self._change(image, F.pad(hole[None, None].float(), pad))
+        change = self._seen(image, F.pad(hole[None, None].float(), pad))
         return change[0, :, :height, :width].permute(1, 2, 0).round()
 
     def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
-        """What the net adds at its own size, B x h x w x 3, to crops of the same shape with holes, B x h x w."""
+        """What the net adds to crops, B x h x w x 3, with holes, B x h x w: the mean over them and their mirror images."""
         image = pixels.to(self.device).permute(0, 3, 1, 2).float()
-        change = self._change(image, holes.to(self.device)[:, None].float())
+        hole = holes.to(self.device)[:, None].float()
+        change = (self._seen(image, hole) + self._seen(image.flip(3), hole.flip(3)).flip(3)) / 2
         return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
 
-    def _change(self, image: Tensor, hole: Tensor) -> Tensor:
-        """The mean of what the net adds to crops, B x 3 x h x w, and to their mirror images."""
+    def _seen(self, image: Tensor, hole: Tensor) -> Tensor:
+        """What the net adds, B x 3 x h x w; on a CPU computed on one core, for bits that do not depend on their number."""
         cores = one_core() if self.device.type == "cpu" else contextlib.nullcontext()
         with torch.inference_mode(), cores:
-            image = image.contiguous(memory_format=torch.channels_last)
-            change: Tensor = self.net(image, hole) + self.net(image.flip(3), hole.flip(3)).flip(3)
-            return change / 2
+            change: Tensor = self.net(image.contiguous(memory_format=torch.channels_last), hole)
+            return change
 
 
 def _at_net_size(image: Image, mask: Mask) -> tuple[Image, Mask]:
