@@ -42,16 +42,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_comes_near_its_bound(demo: Path, tmp_path: Path) -> None:
     """The benchmark in small, start and end of the process included: a ratio within one run, and three tries."""
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), "--photos", str(demo)]
-    command += [
-        "--limit",
-        str(IMAGES),
-        "--sample",
-        str(PHOTOS),
-        "--ways",
-        "occpipe",
-        "--json",
-        str(tmp_path / "made.json"),
-    ]
+    command += ["--limit", str(IMAGES), "--sample", str(PHOTOS)]
+    command += ["--ways", "occpipe", "--json", str(tmp_path / "made.json")]
     assert len(list(demo.iterdir())) == PHOTOS
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
