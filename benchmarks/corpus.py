@@ -13,46 +13,21 @@ Without arguments it runs over the demo's photos, into a folder that is removed 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import psutil
+from benchmarks.processes import Processes
 
 ROOT = Path(__file__).parents[1]
 MB = 1 << 20
-SAMPLE_S = 1.0  # a look at every process costs some milliseconds of CPU
-
-
-def pss_bytes(root: psutil.Process) -> int:
-    """Proportional set size of a process and all below it."""
-    total = 0
-    for process in (root, *root.children(recursive=True)):
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue  # it ended between listing and reading
-    return total
-
-
-def object_store_bytes(root: psutil.Process) -> int:
-    """Bytes that Ray's object store has touched: the blocks of the shared file that the raylet holds open."""
-    best = 0
-    for process in root.children(recursive=True):
-        try:
-            if process.name() != "raylet":
-                continue
-            for entry in Path(f"/proc/{process.pid}/fd").iterdir():
-                if "plasma" in str(entry.readlink()):  # the file is unlinked, so only its descriptor leads to it
-                    best = max(best, entry.stat().st_blocks * 512)
-        except (psutil.Error, OSError):
-            continue
-    return best
+LOOK_S, SAMPLE_S = 0.25, 1.0  # between looks at CPU times, and at memory, which costs some milliseconds of CPU
 
 
 def main() -> None:
@@ -79,12 +54,12 @@ def main() -> None:
             )
 
 
-def measure(photos: str, output: str, config: str, limit: int | None) -> dict[str, float]:
+def measure(photos: str, output: str, config: str, limit: int | None) -> dict[str, Any]:
     """One run, from the start of the process to its end."""
     command = [sys.executable, "-m", "occpipe", "clean", photos, output, "--config", config]
     command += ["--limit", str(limit)] if limit else []
     seen = observe(command)
-    memory = {"peak_mb": seen.memory // MB, "object_store_mb": seen.object_store // MB}
+    memory = {"peak_mb": seen.memory // MB, "object_store_mb": seen.object_store // MB, "cpu_s": seen.cpu}
     if "://" in output:
         return {"seconds": round(seen.seconds, 1), **memory}
     images = json.loads(Path(output, "metadata", "_manifest.json").read_text())["images"]
@@ -94,33 +69,38 @@ def measure(photos: str, output: str, config: str, limit: int | None) -> dict[st
 
 @dataclass(frozen=True)
 class Seen:
-    """A process and all below it, watched to its end: seconds, seconds until a file came, and peaks in bytes."""
+    """A process and all below it, watched to its end: seconds, seconds until a file came, peaks in bytes, CPU seconds."""
 
     seconds: float
     first_s: float | None
     memory: int
     object_store: int
+    cpu: dict[str, float]
 
 
-def observe(command: list[str], first: tuple[Path, str] | None = None, env: dict[str, str] | None = None) -> Seen:
-    """Run a command and watch it; `first` is the folder and the pattern of the first file that is waited for."""
+def observe(command: list[str], first: Sequence[Path] = (), env: dict[str, str] | None = None) -> Seen:
+    """Run a command and watch it; `first` are folders below which the first Parquet file is waited for."""
     started = time.monotonic()
     run = subprocess.Popen(command, cwd=ROOT, env=env)
-    root = psutil.Process(run.pid)
-    memory = store = sampled = 0.0
-    first_s = None
+    processes, looked, measured, first_s = Processes(run.pid), 0.0, 0.0, None
     while run.poll() is None:
         now = time.monotonic() - started
-        if first and first_s is None and any(first[0].glob(first[1])):
+        if first_s is None and any(is_written(path) for folder in first for path in folder.rglob("*.parquet")):
             first_s = now
-        if now - sampled >= SAMPLE_S:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                memory, store = max(memory, pss_bytes(root)), max(store, object_store_bytes(root))
-            sampled = now
+        if now - looked >= LOOK_S:
+            looked, memory = now, now - measured >= SAMPLE_S
+            measured = now if memory else measured
+            processes.look(memory=memory)
         time.sleep(0.05)
-    if run.wait():
+    if run.returncode:
         raise SystemExit(run.returncode)
-    return Seen(time.monotonic() - started, first_s, int(memory), int(store))
+    seconds = time.monotonic() - started
+    return Seen(seconds, first_s, processes.memory, processes.object_store, processes.cpu_by_kind())
+
+
+def is_written(path: Path) -> bool:
+    """Whether a file has its final name; the local store writes it under a hidden one."""
+    return not path.name.startswith(".")
 
 
 if __name__ == "__main__":

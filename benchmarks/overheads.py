@@ -1,30 +1,31 @@
-"""What a run adds to its stages, on Ray and without, watched from outside; for `benchmarks/stages.py`, which says how."""
+"""What a run adds to its stages, watched from outside; for `benchmarks/stages.py`, which says how."""
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from occpipe.cluster import configure_data, ray_session
-from occpipe.config import Config, Placement
-from occpipe.ledger import PARTS
-from occpipe.placing import POOLS, STAGES
-from occpipe.plan import UNIT_ROWS, Cluster, Plan, plan_without_ray
-from occpipe.rates import Crew, Overhead, Rates
+from benchmarks.corpus import is_written
+from benchmarks.processes import Processes
+from occpipe.config import Config
+from occpipe.dataset.layout import METADATA, Layout, manifest_key
+from occpipe.dataset.parquet import to_parquet
+from occpipe.dataset.shards import commit_shard, write_part
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.rates import SHARD_IMAGES, Overhead, Rates
+from occpipe.schemas import MANIFEST, PUBLISHED
+from occpipe.storage import open_store
 
 ROOT = Path(__file__).parents[1]
-EMPTY_BLOCKS = (10, 110)
+PART_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -36,44 +37,47 @@ class Moment:
     cpu: float
 
 
-def watch(config: str, overrides: list[str], photos: Path, output: Path, *more: str) -> Iterator[Moment]:
-    """Run `occpipe clean` with more options, and yield a moment whenever rows come out, and one for its end."""
-    command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", config, *more]
+def watch(config: str, overrides: list[str], photos: Path, output: Path) -> Iterator[Moment]:
+    """Run `occpipe clean`, and yield a moment whenever rows come out, and one for its end."""
+    command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", config]
     command += [part for setting in overrides for part in ("--set", setting)]
     begun = time.monotonic()
     run = subprocess.Popen(command, cwd=ROOT)
-    root, burnt, written = psutil.Process(run.pid), dict[int, float](), dict[Path, int]()
-    ended = False
-    while not ended:
-        ended = run.poll() is not None
-        new = {part for part in output.glob(f"{PARTS}/*.parquet") if part.name[0] != "."} - written.keys()
-        if new:
-            now = time.monotonic() - begun
-            for process in () if ended else (root, *root.children(recursive=True)):
-                try:
-                    spent = process.cpu_times()
-                except psutil.Error:
-                    continue  # it has ended; what it burnt before counts
-                burnt[process.pid] = spent.user + spent.system
-            written |= {part: pq.read_metadata(part).num_rows for part in new}
-            yield Moment(now, sum(written.values()), sum(burnt.values()))
+    processes, written = Processes(run.pid), dict[Path, int]()
+    while run.poll() is None:
+        if new := _parts(output, written):
+            written |= new
+            processes.look()
+            yield Moment(time.monotonic() - begun, sum(written.values()), sum(processes.cpu_by_kind().values()))
         time.sleep(0.1)
     if run.returncode:
         raise SystemExit(run.returncode)
-    yield Moment(time.monotonic() - begun, sum(written.values()), sum(burnt.values()))
+    rows = sum(pq.read_metadata(path).num_rows for path in (output / METADATA).glob("*.parquet"))
+    yield Moment(time.monotonic() - begun, rows, sum(processes.cpu_by_kind().values()))
 
 
-def overhead(moments: list[Moment], alone: Rates, driver_s: float) -> Overhead:
+def _parts(output: Path, known: dict[Path, int]) -> dict[Path, int]:
+    """Rows of the parts that are new; one that is committed before it is read here is gone, and is not seen."""
+    found = {}
+    for path in (output / Layout().all_parts).rglob("*.parquet"):
+        if path not in known and is_written(path):
+            try:
+                found[path] = pq.read_metadata(path).num_rows
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def overhead(moments: list[Moment], alone: Rates, driver_s: float, commit_s: float) -> Overhead:
     """What a watched run has beside the seconds that its stages take alone.
 
     From the first block to the last but one all stages have work; while the last one is in work, the first ones idle.
     """
     *written, end = moments
-    first = written[0]
-    last = [moment for moment in written if moment.rows <= end.rows - UNIT_ROWS or moment is first][-1]
-    images = last.rows - first.rows
-    if not images:
+    if len(written) < 3:
         raise SystemExit("the run came out in too few blocks: give --blocks 4 or more")
+    first, last = written[0], written[-2]
+    images = last.rows - first.rows
     cpu = max(0.0, (last.cpu - first.cpu) / images - alone.cpu_s)
     per_image = (last.seconds - first.seconds) / images
     cores = alone.machine.cpus * alone.machine.free
@@ -89,67 +93,28 @@ def overhead(moments: list[Moment], alone: Rates, driver_s: float) -> Overhead:
         cpu_s=cpu,
         worker_s=worker,
         driver_s=driver_s,
+        commit_s=commit_s,
     )
 
 
-def watch_crew(config: str, overrides: list[str], photos: Path, output: Path, *more: str) -> tuple[Moment, float]:
-    """The end of a run without Ray, with CPU seconds of all its processes, and the seconds from its last row to there."""
-    before = _cpu_of_children()
-    *_, last, end = watch(config, overrides, photos, output, *more)
-    return replace(end, cpu=_cpu_of_children() - before), end.seconds - last.seconds
-
-
-def _cpu_of_children() -> float:
-    """CPU seconds of all processes below this one that ended and were waited for."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
-
-
-def crew_overhead(few: Moment, many: Moment, end_s: float, alone: Rates, free: float, at: Placement) -> Crew:
-    """What two runs without Ray, seen at their ends, have beside the seconds that their stages take alone.
-
-    It is such that a plan with it takes as long as they did.
-    """
-    if not (images := many.rows - few.rows):
-        raise SystemExit("both runs without Ray have as many images: give --blocks 2 or more")
-    here = Cluster(1, alone.machine.cpus, 0 if alone.machine.gpu is None else 1)
-
-    def planned(found: Crew) -> Plan:
-        return plan_without_ray(alone.model_copy(update={"crew": found}), few.rows, here, at)
-
-    per_image, cpu = (many.seconds - few.seconds) / images, (many.cpu - few.cpu) / images
-    found = Crew(start_s=0, end_s=end_s, cpu_s=cpu - alone.stages_cpu_s, worker_s=0, free=free)
-    print(f"without Ray: {per_image:.4f} s an image, {cpu:.4f} s of cores", flush=True)
-    if per_image > 1 / planned(found).images_per_s:
-        bound = next(bound for bound in planned(found).bounds if bound.name == "workers")
-        found = found.model_copy(update={"worker_s": max(0.0, per_image * bound.workers - bound.seconds)})
-    return found.model_copy(update={"start_s": max(0.0, few.seconds - planned(found).wall_s)})
-
-
-class Nothing:
-    """A stage that does nothing."""
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return batch
+def commit_seconds(written: pa.Table) -> float:
+    """CPU seconds of the commit of a full shard, of rows like these, as `write` leaves them."""
+    rows = written.select(PUBLISHED.names).cast(PUBLISHED)
+    rows = pa.concat_tables([rows] * -(-SHARD_IMAGES // len(rows))).slice(0, SHARD_IMAGES)
+    uris = pa.array([f"{number:06d}.jpg" for number in range(SHARD_IMAGES)])
+    rows = rows.set_column(rows.schema.get_field_index("uri"), PUBLISHED.field("uri"), uris)
+    with tempfile.TemporaryDirectory(prefix="commit-") as folder:
+        store, layout = open_store(folder), Layout()
+        store.write(manifest_key(0), to_parquet(rows.select(MANIFEST.names)))
+        for first in range(0, SHARD_IMAGES, PART_ROWS):
+            write_part(store, layout, 1, 0, first, rows.slice(first, PART_ROWS))
+        begun = time.process_time()
+        commit_shard(store, layout, 0)
+        return time.process_time() - begun
 
 
 def driver_seconds(config: Config) -> float:
-    """CPU seconds of the driver for a block on its way through all stages, from runs of two lengths that do nothing.
+    """CPU seconds of the driver for a block on its way through all stages: see `benchmarks/driver.py`."""
+    from benchmarks.driver import block_seconds  # whose import takes Ray's seconds
 
-    An upper bound: on few cores it waits for its workers here too, and looks up now and then while it waits.
-    """
-    spent = []
-    with ray_session(config.ray):
-        configure_data(config.ray)
-        for blocks in EMPTY_BLOCKS:
-            rows = ray.data.range(blocks, override_num_blocks=blocks)
-            for name in STAGES:
-                at = getattr(config.placement, name)
-                how = ActorPoolStrategy(size=1) if name in POOLS else TaskPoolStrategy()
-                work = Nothing if name in POOLS else Nothing().__call__
-                rows = rows.map_batches(work, batch_format="pyarrow", num_cpus=at.num_cpus, compute=how)
-            begun = time.process_time()
-            for _ in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-                pass
-            spent.append(time.process_time() - begun)
-    return max(0.0, (spent[1] - spent[0]) / (EMPTY_BLOCKS[1] - EMPTY_BLOCKS[0]))
+    return max(0.0, block_seconds(config, 16_384, 128)[0])

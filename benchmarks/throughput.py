@@ -1,11 +1,12 @@
 """How near occpipe comes to what bounds it, and how it compares with doing without it; ratios of one run.
 
 On the same photos, weights and config: (a) the sequential way of the paper's program, (b) a good single-process loop, (c)
-each stage alone in its best way, (d) `occpipe clean` as it is, and on Ray. A rate counts from the start of a process to
-its end, models and Ray included. The bound counts neither: on a CPU it is the cores divided by the CPU seconds of all
-stages, on a GPU the rate of the slowest stage. `--seeds` runs all of it again in another order of the photos; medians are
-given, and the range beside them. Reads from one stage to the next are counted in bytes of Arrow tables, which is what goes
-through Ray's object store.
+each stage alone in its best way, (d) `occpipe clean`. A rate counts from the start of a process to its end, models and Ray
+included. The bound counts neither: on a CPU it is the cores divided by the CPU seconds of all stages, on a GPU the rate of
+the slowest stage. What lies between the two is told by process: CPU seconds of the driver, of each pool, of the tasks and
+of Ray's own processes, and the share of the cores that the run left idle. `--seeds` runs all of it again in another order
+of the photos; medians are given, and the range beside them. Reads from one stage to the next are counted in bytes of Arrow
+tables, which is what goes through Ray's object store.
 With `--device cuda` the models are EoMT-L and LaMa with random weights of the real sizes: what they cost is measured, not
 what they see. The GPU's own clock (CUDA events) times the stages, and nvidia-smi says how busy it is in a run. There was no
 GPU where this was written: that part has run with small nets on a CPU (`--device cpu --random`), and on no GPU.
@@ -24,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,13 +38,13 @@ from benchmarks.machine import cpu_model, free_share, gpu_name
 from benchmarks.stages import measure_stages
 from occpipe.config import Config
 from occpipe.config_file import load_config
+from occpipe.dataset.layout import METADATA, Layout
 from occpipe.gauges import cores
-from occpipe.ledger import PARTS
 from occpipe.models import pick_device
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES
 from occpipe.rates import Machine, Overhead, Rates
 
-WAYS = ("occpipe", "sequential", "loop", "ray")
+WAYS = ("occpipe", "sequential", "loop")
 BATCHES = (8, 32)
 FAIR = {"RAY_worker_niceness": "0"}  # Ray's workers step back behind all else, which the other ways do not
 HOOKS = ROOT / "benchmarks" / "hooks"
@@ -52,13 +53,18 @@ NOTHING = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
 
 @dataclass(frozen=True)
 class Timed:
-    """One way, from the start of its process to its end; of (a), what an inpainter that sees empty masks would save."""
+    """One way, from the start of its process to its end; of (a), what an inpainter that sees empty masks would save.
+
+    `cpu_s` are CPU seconds by kind of process, `idle` the share of all cores that it did not use.
+    """
 
     images_per_s: float
     seconds: float
     first_row_s: float | None
     peak_mb: int
     object_store_mb: int
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    idle: float = 0.0
     idle_s: float = 0.0
     gpu_busy: float | None = None
 
@@ -100,17 +106,24 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
     """Run one way and watch it."""
     if way in ("sequential", "loop"):
         command = [sys.executable, str(ROOT / "benchmarks" / "ways.py"), way, str(photos), str(output), str(config)]
-        first = None
+        first: tuple[Path, ...] = ()
     else:
         command = [sys.executable, "-m", "occpipe", "clean", str(photos), str(output), "--config", str(config)]
-        command += ["--set", "ray.from_images=0"] if way == "ray" else []
-        first = (output / PARTS, "*.parquet")
+        first = (output / Layout().all_parts, output / METADATA)
     with Busy() as gpu:
         seen = observe(command, first, {"PYTHONPATH": str(ROOT), **os.environ, **FAIR})
-    idle = json.loads((output / "way.json").read_text()).get("idle_s", 0.0) if first is None else 0.0
-    rate = count / seen.seconds
-    memory, store = seen.memory // MB, seen.object_store // MB
-    return Timed(rate, seen.seconds, seen.first_s, memory, store, idle, gpu.share)
+    said = {} if first else json.loads((output / "way.json").read_text())
+    return Timed(
+        images_per_s=count / seen.seconds,
+        seconds=seen.seconds,
+        first_row_s=seen.first_s,
+        peak_mb=seen.memory // MB,
+        object_store_mb=seen.object_store // MB,
+        cpu_s=seen.cpu,
+        idle=max(0.0, 1 - sum(seen.cpu.values()) / (cores() * seen.seconds)),
+        idle_s=said.get("idle_s", 0.0),
+        gpu_busy=gpu.share,
+    )
 
 
 def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates, float]:
@@ -119,12 +132,12 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
     Ways are batch sizes and, on a CPU, one process with a thread for each core or a process of one thread on each.
     """
     ways = [(_placed(config, size, cores()), scratch / f"stages{size}") for size in BATCHES]
-    tried = [measure_stages(placed, photos, folder) for placed, folder in ways]
+    tried = [stage_costs(placed, photos, folder) for placed, folder in ways]
     on_gpu = {pick_device(part.device) for part in (config.segmenter, config.inpainter)} != {"cpu"}
     if not on_gpu:
         tried += side_by_side([_placed(config, size, 1) for size in BATCHES], photos, scratch)
     cost, best = "worker_s" if on_gpu else "cpu_s", dict(tried[0])
-    for name in (*STAGES, "untouched"):
+    for name in STAGES:
         best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
     gpu = gpu_name() if on_gpu else None
     machine = Machine(cpus=cores(), cpu_model=cpu_model(), gpu=gpu, free=1.0)
@@ -133,22 +146,24 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
 
 
 def side_by_side(configs: Sequence[Config], photos: list[Path], scratch: Path) -> list[dict[str, Any]]:
-    """What `measure_stages` says of each config in as many processes at once as there are cores."""
+    """What `stage_costs` says of each config in as many processes at once as there are cores."""
     found: list[dict[str, Any]] = []
     with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
         for number, config in enumerate(configs):
             folders = [scratch / f"beside{number}-{process}" for process in range(cores())]
-            found += pool.map(partial(measure_stages, config, photos), folders)
+            found += pool.map(partial(stage_costs, config, photos), folders)
     return found
 
 
+def stage_costs(config: Config, photos: list[Path], output: Path) -> dict[str, Any]:
+    """The figures of `measure_stages`."""
+    return measure_stages(config, photos, output)[0]
+
+
 def _placed(config: Config, size: int, threads: int) -> Config:
-    """The config with batches of one size in all stages, and so many threads in the pools."""
-
-    def of(name: str) -> dict[str, int]:
-        return {"batch_size": size, "threads": threads} if name in POOLS else {"batch_size": size}
-
-    stages = {name: getattr(config.placement, name).model_copy(update=of(name)) for name in STAGES}
+    """The config with batches of one size and so many threads in the pools."""
+    update = {"batch_size": size, "threads": threads}
+    stages = {name: getattr(config.placement, name).model_copy(update=update) for name in POOLS}
     return config.model_copy(update={"placement": config.placement.model_copy(update=stages)})
 
 
@@ -189,7 +204,7 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         rates, between = best_rates(config, photos[:: max(1, limit // sample)], scratch)
         free.append(free_share(0))
     bound = bound_of(rates)
-    print(f"  bound      {bound:6.2f} images/s", flush=True)
+    print(f"  bound      {bound:6.2f} images/s, {limit * rates.stages_cpu_s:.1f} CPU s in all stages", flush=True)
     done, first = timed["occpipe"], timed.get("sequential")
     made = {
         "seed": seed,
@@ -199,6 +214,7 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         "efficiency": done.images_per_s / bound,
         "peak_mb": done.peak_mb,
         "first_row_s": done.first_row_s,
+        "idle_cores": done.idle,
         "object_store_bytes_per_image": between,
     }
     if first:
@@ -208,16 +224,19 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         made["vs_loop"] = done.images_per_s / timed["loop"].images_per_s
     if done.gpu_busy is not None:
         made["gpu_busy"] = done.gpu_busy
-    if "ray" in timed:
-        made["efficiency_on_ray"] = timed["ray"].images_per_s / bound
-        made["first_row_on_ray_s"] = timed["ray"].first_row_s
-    return made | {"ways": {way: asdict(one) for way, one in timed.items()}, "rates": rates.model_dump(mode="json")}
+    parts = {f"cpu_s {kind}": seconds for kind, seconds in done.cpu_s.items()}
+    return (
+        made
+        | parts
+        | {"cpu_s of the stages": limit * rates.stages_cpu_s}
+        | {"ways": {way: asdict(one) for way, one in timed.items()}, "rates": rates.model_dump(mode="json")}
+    )
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The median of each figure over the runs, and its range."""
     names = [name for name, value in runs[0].items() if isinstance(value, float | int) and name != "seed"]
-    values = {name: [run[name] for run in runs] for name in names}
+    values = {name: [run.get(name, 0.0) for run in runs] for name in names}
     medians = {name: round(statistics.median(found), 3) for name, found in values.items()}
     return medians | {"range": {name: [round(min(v), 3), round(max(v), 3)] for name, v in values.items()}}
 

@@ -15,11 +15,11 @@ from occpipe.cluster import ray_session
 from occpipe.config_file import load_config
 from occpipe.figures import BatchDone
 from occpipe.gauges import cpu_use, gpu_use
-from occpipe.journal import start_journal, telling
 from occpipe.metrics import Metrics
-from occpipe.placing import STAGES
+from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.monitor import Watch
+from occpipe.pipeline.steps import STAGES
 from occpipe.summary import Made
-from occpipe.watch import Watch
 
 LOOKS = 50
 
@@ -31,17 +31,16 @@ def main() -> None:
     batches = parser.parse_args().batches
     config = load_config()
     with ray_session(config.ray):
-        journal = start_journal()
-        tell, watch = telling(journal), Watch(Made(), batches, time.monotonic(), config.placement)
-        metrics = Metrics("/benchmark")
-        ray.get(journal.figures.remote())
+        journal, watch = JournalHandle(), Watch(Made(), time.monotonic(), config.placement)
+        watch.total, metrics = batches, Metrics("/benchmark")
+        journal.ask("figures")
         begun = time.process_time()
         for number in range(batches):
-            tell("report", BatchDone(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use()))
+            journal.tell("report", BatchDone(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use()))
         told = time.process_time() - begun
         begun = time.process_time()
         for _ in range(LOOKS):
-            stages, free = ray.get(journal.figures.remote()), ray.available_resources()
+            stages, free = journal.ask("figures"), ray.available_resources()
             metrics.publish(watch.tick(stages, free, time.monotonic()))
         looked = time.process_time() - begun
     print(

@@ -27,7 +27,7 @@ from occpipe.config import Config
 from occpipe.decide import decide, removal_mask
 from occpipe.gauges import cores
 from occpipe.images import Header, ImageError, Limits, decode, decode_with_header, encode_like
-from occpipe.masks import union_mask
+from occpipe.masks import scale_up, union_mask
 from occpipe.models import load_inpainter, load_relations, load_segmenter, pick_device, source_type
 from occpipe.stages.relate import object_row
 from occpipe.types import Image, Mask, SceneObject, Segmentation, Verdict
@@ -77,7 +77,7 @@ def sequential(config: Config, photos: list[Path], output: Path) -> dict[str, fl
         ]
         (output / photo.name).write_bytes(encode_like(filled, data, models.limits, models.mark))
         idle += (time.perf_counter() - begun) * (mask is None)
-        rows.append(row(photo, things))
+        rows.append(row(photo, things, rgb.shape[:2]))
     write_rows(rows, output)
     return {"images": len(rows), "idle_s": idle}
 
@@ -105,17 +105,22 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
     with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(4) as writers:
         for batch in ahead(readers, read, photos, GPU_BATCH if on_gpu else BATCH):
             items = [item for item in batch if item]
-            scenes = models.segmenter([rgb for *_, rgb in items])
+            seen = models.segmenter([rgb for *_, rgb in items])
+            scenes = [scene.resized(*rgb.shape[:2]) for scene, (*_, rgb) in zip(seen, items, strict=True)]
             to_fill: list[tuple[Path, bytes]] = []
             given: list[tuple[Image, Mask, Mask]] = []
             for (photo, data, header, _), scene in zip(items, scenes, strict=True):
-                things, mask = models.decided(scene.resized(header.height, header.width))
-                rows.append(row(photo, things))
+                size = header.height, header.width
+                things, mask = models.decided(scene)
+                rows.append(row(photo, things, size))
                 if mask is None:
                     written.append(writers.submit(write, photo, data))
                 else:
+                    hole = scale_up(mask, *size)
                     to_fill.append((photo, data))
-                    given.append((decode(data, models.limits), mask, models.kept(things, mask)))
+                    given.append(
+                        (decode(data, models.limits), hole, scale_up(models.kept(things, mask), *size) & (1 - hole))
+                    )
             if given:
                 for (photo, data), filled in zip(
                     to_fill, models.inpainter.fill_many(*zip(*given, strict=True)), strict=True
@@ -137,9 +142,10 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: list[Any]
     yield [future.result() for future in waiting]
 
 
-def row(photo: Path, things: tuple[SceneObject, ...]) -> dict[str, Any]:
-    """What is kept of a photo."""
-    return {"name": photo.name, "objects": [object_row(thing) for thing in things]}
+def row(photo: Path, things: tuple[SceneObject, ...], size: tuple[int, ...]) -> dict[str, Any]:
+    """What is kept of a photo of height x width."""
+    height, width = size
+    return {"name": photo.name, "objects": [object_row(thing, height, width) for thing in things]}
 
 
 def write_rows(rows: list[dict[str, Any]], output: Path) -> None:

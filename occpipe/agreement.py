@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from occpipe.dataset.reader import MANY_ROWS, Published
 from occpipe.observations import places_of
-from occpipe.published import MANY_ROWS, Published
 from occpipe.tables import read_table
 from occpipe.types import Verdict
 
@@ -75,13 +75,13 @@ class Ratings:
 
 @dataclass(slots=True)
 class _Matched:
-    """The ratings of an output's rows by image_id: of each judged thing what was decided and what raters say; grades.
+    """The ratings of an output's rows by uri: of each judged thing what was decided and what raters say; grades.
 
     `missed` counts the objects and results in the files that are not in the output.
     """
 
-    judged: dict[int, dict[int, tuple[str, dict[str, str]]]] = field(default_factory=lambda: defaultdict(dict))
-    graded: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    judged: dict[str, dict[int, tuple[str, dict[str, str]]]] = field(default_factory=lambda: defaultdict(dict))
+    graded: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     missed: int = 0
 
     @property
@@ -212,9 +212,9 @@ def _match(published: Published, ratings: Ratings) -> _Matched:
         names = pc.is_in(table.column("uri"), wanted)
         numbers = pc.is_in(table.column("image_id").cast(pa.string()), wanted)
         for row in table.filter(pc.or_(names, numbers)).to_pylist():
-            things, image = row["objects"] or [], row["image_id"]
+            things, image = row["objects"] or [], row["uri"]
             labels = [item["label"] for item in things]
-            for name in sorted({row["uri"], str(image)} & rated):
+            for name in sorted({image, str(row["image_id"])} & rated):
                 for thing, said in ratings.verdicts.get(name, {}).items():
                     for place in places_of(thing, labels):
                         found.judged[image].setdefault(place, (things[place]["verdict"], {}))[1].update(said)

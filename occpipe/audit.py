@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from occpipe.dataset.reader import Published, PublishedFile, cut_of_run
 from occpipe.errors import StorageError, first_line
 from occpipe.flat import ROWS, flat_tables
 from occpipe.gauges import cores
-from occpipe.published import Published, cut_of_run
 from occpipe.types import Status
 
 TOP = 10
@@ -154,7 +154,7 @@ def audit(output_uri: str, *, top: int = TOP) -> Audit:
     published = Published(output_uri)
     cut = _cut_of(published)
     workers = min(cores(), MOST_THREADS)
-    parts = _parts(published.manifest["files"])
+    parts = _parts(published.files)
     answers = _Answers(top)
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(lambda part: _ask(published, part, cut, answers), parts):
@@ -201,16 +201,16 @@ class _Answers:
                 sums[row[:keys]] = values if before is None else [a + b for a, b in zip(before, values, strict=True)]
 
 
-def _parts(named: Sequence[dict[str, Any]]) -> list[list[str]]:
+def _parts(published: Sequence[PublishedFile]) -> list[list[str]]:
     """The published files in runs of about `ROWS` rows: what a thread does at a time."""
     parts: list[list[str]] = []
     rows = ROWS
-    for file in named:
+    for file in published:
         if rows >= ROWS:
             parts.append([])
             rows = 0
-        parts[-1].append(file["file"])
-        rows += file["rows"]
+        parts[-1].append(file.name)
+        rows += file.rows
     return parts
 
 

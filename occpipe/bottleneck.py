@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from occpipe.config import Placement, PoolPlacement, TaskPlacement
 from occpipe.figures import Pace
-from occpipe.placing import POOLS
+from occpipe.pipeline.steps import POOLS
 
 AT_LIMIT = 0.8
 """Load of a stage from which it counts as the limit; batches end unevenly, so 1.0 is not reached."""

@@ -17,7 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from occpipe.config import Placement, PoolPlacement, TaskPlacement
 from occpipe.errors import CapacityError
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES
 
 _EPSILON = 1e-6
 _POLL_S = 2.0
@@ -49,20 +49,34 @@ class Bundle:
 def check_capacity(placement: Placement, timeout_s: float = 0, stages: Sequence[str] = STAGES) -> None:
     """Raise CapacityError, naming what is missing, where the smallest form of these pools and one task do not fit.
 
-    With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them.
+    With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them. The request
+    is taken back at the end, because Ray keeps it for good: the cluster would never shrink again.
     """
     bundles = list(bundles_of(placement, stages))
-    deadline = time.monotonic() + timeout_s
-    if timeout_s and find_shortage(bundles, _nodes()):
-        each = [bundle for bundle in bundles for _ in range(bundle.count)]
-        request_resources(
-            bundles=[{key: share for key, share in bundle.resources.items() if share} for bundle in each],
-            bundle_label_selectors=[dict(bundle.labels) for bundle in each],
-        )
-    while shortage := find_shortage(bundles, _nodes()):
-        if time.monotonic() >= deadline:
-            raise CapacityError(shortage)
+    shortage = find_shortage(bundles, _nodes())
+    if shortage and timeout_s:
+        try:
+            _request(bundles)
+            shortage = _wait_for(bundles, time.monotonic() + timeout_s)
+        finally:
+            request_resources(bundles=[])
+    if shortage:
+        raise CapacityError(shortage)
+
+
+def _request(bundles: list[Bundle]) -> None:
+    each = [bundle for bundle in bundles for _ in range(bundle.count)]
+    request_resources(
+        bundles=[{key: share for key, share in bundle.resources.items() if share} for bundle in each],
+        bundle_label_selectors=[dict(bundle.labels) for bundle in each],
+    )
+
+
+def _wait_for(bundles: list[Bundle], deadline: float) -> str | None:
+    """What is still missing at the deadline; None as soon as nothing is."""
+    while (shortage := find_shortage(bundles, _nodes())) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
+    return shortage
 
 
 def bundles_of(placement: Placement, stages: Sequence[str] = STAGES) -> Iterator[Bundle]:

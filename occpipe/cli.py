@@ -21,12 +21,24 @@ from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
-from occpipe.cli_run import InputArgument, LimitOption, LogOption, NewVersionOption, StrictOption, apply, follow, scan
+from occpipe.cli_run import (
+    InputArgument,
+    LimitOption,
+    ListOption,
+    LogOption,
+    NewVersionOption,
+    ShareOption,
+    StrictOption,
+    apply,
+    follow,
+    options_of,
+    scan,
+)
 from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
 
 if TYPE_CHECKING:
-    from occpipe.recipe import Options
+    from occpipe.pipeline.job import Options
     from occpipe.summary import Summary
 
 app = typer.Typer(
@@ -51,6 +63,8 @@ def clean(
     overrides: SetOption = None,
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
+    share: ShareOption = None,
+    listing: ListOption = True,
     strict: StrictOption = False,
     log_json: LogOption = None,
 ) -> None:
@@ -59,9 +73,9 @@ def clean(
     A second call goes on where the first one stopped.
     """
     settings = load_config(config, overrides or ())
-    from occpipe.pipeline import clean_corpus
+    from occpipe.pipeline.run import clean_corpus
 
-    options: Options = {"limit": limit, "new_version": new_version}
+    options = options_of(limit, share, new_version=new_version, listing=listing)
 
     def run(hooks: Options) -> Summary:
         return clean_corpus(settings, input_uri, output_uri, **(options | hooks))

@@ -16,7 +16,7 @@ from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from occpipe.published import Published
+    from occpipe.dataset.reader import Published
     from occpipe.relations.calibration import Observation
     from occpipe.relations.scorer import EmbeddingScorer
 
@@ -73,7 +73,7 @@ def calibrate(
     From label lists (--things, --stuff), from an earlier run alone (its things are taken to belong, and the share is
     held within each class), or from an earlier run with human verdicts. Use the file with --set relations.vectors=FILE.
     """
-    from occpipe.published import Published
+    from occpipe.dataset.reader import Published
     from occpipe.relations.calibration import calibrate as fit
     from occpipe.relations.scorer import EmbeddingScorer
     from occpipe.relations.vectors import check_target, read_asset, write_asset

@@ -73,7 +73,7 @@ def review(
     The browser saves a rater's verdicts as a CSV, which `calibrate` and `apply` read.
     """
     from occpipe.agreement import people_say
-    from occpipe.published import Published
+    from occpipe.dataset.reader import Published
     from occpipe.report import write_review
 
     if page is not None or not verdicts:

@@ -17,8 +17,8 @@ from occpipe.cli_common import ConfigOption, SetOption
 from occpipe.config import Config, Placement, threads_on
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
-from occpipe.placing import MOST_WORKERS, POOLS, STAGES, wants_ray
-from occpipe.plan import UNLIMITED, Cluster, Plan, make_plan, plan_without_ray
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.plan import UNLIMITED, Cluster, Plan, make_plan
 from occpipe.rates import Rates, read_rates
 
 SIMULATED_IMAGES = 100_000_000
@@ -27,10 +27,10 @@ _WORTH = 1.02  # a knob that brings less than 2% is not named
 _BUSY = 0.9  # share of free cores at measuring below which it is said
 _KNOBS = {
     "cores": "add nodes, or cores to a node",
-    "CPUs for tasks": "lower num_cpus of fetch, relate and sink, or add nodes",
-    "workers": f"more cores give more of them, up to {MOST_WORKERS}; beyond that set ray.from_images=0 and widen the pools",
+    "CPUs for tasks": "lower num_cpus of load, relate and write, or add nodes",
     "GPUs": "add nodes",
-    "driver": "raise ray.block_mb, or divide the corpus between several runs",
+    "driver": "raise ray.block_mb, or divide the shards between several drivers (--shard I/N)",
+    "listing": "divide the corpus between several runs",
     "network": "add nodes, or take some with a faster network",
     "store": "divide the output between several buckets, each with a run of its own",
 }
@@ -57,7 +57,7 @@ def plan(
     """Say how long a run will take and what it costs, what bounds it and what is idle, from measured rates.
 
     Nothing is started. The bound is the slowest of the stages, each with the workers that the config lets it have on
-    these nodes, and of what they share: cores, GPUs, the driver. Where the run would do without Ray, so does the plan.
+    these nodes, and of what they share: cores, GPUs, the driver, the listing.
     """
     from occpipe.gauges import cores
 
@@ -69,11 +69,8 @@ def plan(
         return
     if images is None:
         raise ConfigError("--images is missing: how many images has the corpus?")
-    if nodes > 1 or wants_ray(settings, images):
-        made = make_plan(measured, images, cluster, settings.placement, settings.ray.block_mb)
-    else:
-        made = plan_without_ray(measured, images, cluster, settings.placement)
-    lines = [*sentences(measured, made, settings), *notes(measured, settings, cluster, made)]
+    made = make_plan(measured, images, cluster, settings.placement, settings.ray.block_mb, settings.shard.images)
+    lines = [*sentences(measured, made, settings), *notes(measured, settings, cluster)]
     if as_json:
         sys.stdout.write(json.dumps(as_dict(made) | {"says": lines}, indent=1) + "\n")
         return
@@ -87,14 +84,12 @@ def advice(rates: Rates, made: Plan, settings: Config) -> str:
     """What bounds a plan and what to turn to go faster, as a sentence."""
     name, at = made.bound.name, settings.placement
     says = f"{name} {'are' if name[-1] == 's' else 'is'} the bound"
-    if name in STAGES and not made.on_ray:
-        return f"{says}: raise placement.{name}.threads."  # reading or writing: else the workers are
     if name not in STAGES:
-        other = ", or end what else runs" if name == "cores" and _free(rates, made) < _BUSY else ""
+        other = ", or end what else runs" if name == "cores" and rates.machine.free < _BUSY else ""
         return f"{says}: {_KNOBS[name]}{other}."
     key = "max_size" if name in POOLS else "max_tasks"
     freed = at.model_copy(update={name: getattr(at, name).model_copy(update={key: UNLIMITED})})
-    better = make_plan(rates, made.images, made.cluster, freed, settings.ray.block_mb)
+    better = make_plan(rates, made.images, made.cluster, freed, settings.ray.block_mb, settings.shard.images)
     if better.images_per_s <= made.images_per_s * _WORTH:
         return f"{says}, and these nodes have no room for more: add nodes, or lower what a worker of {name} takes."
     wanted = better.workers(name) if name in POOLS else math.ceil(better.images_per_s * made.bound.seconds)
@@ -103,28 +98,24 @@ def advice(rates: Rates, made: Plan, settings: Config) -> str:
 
 
 def sentences(rates: Rates, made: Plan, settings: Config) -> Iterator[str]:
-    """What a plan comes to: whether it is without Ray, the bound, what is idle, the time, the cost."""
-    if not made.on_ray:
-        few = f"fewer than {settings.ray.from_images:,} images (ray.from_images) on one machine's CPUs"
-        workers = made.workers("segment")
-        yield f"Without Ray, as {few}: {workers} process{'es' * (workers > 1)}, with all stages in each."
+    """What a plan comes to: the bound, what is idle, the time, the cost."""
     yield advice(rates, made, settings)
     idle = [f"{1 - made.busy_share:.0%} of the cores"]
     if made.cluster.gpus:
         busy = next(bound for bound in made.bounds if bound.name == "GPUs").seconds * made.images_per_s
         idle.append(f"{1 - busy:.0%} of the GPUs")
     yield f"Idle at that rate: {', '.join(idle)}."
-    parts = f"{made.fixed_s:.0f} s to start and end"
-    if made.on_ray:
-        parts += f", {made.fill_s:.0f} s for a block of {made.block_rows} from end to end"
+    parts = (
+        f"{made.fixed_s:.0f} s to start and end, {made.fill_s:.0f} s for a block of {made.block_rows} from end to end"
+    )
     yield f"Expected: {duration(made.wall_s)} ({parts}), {made.images / made.wall_s:,.1f} images/s over all."
     yield f"Removals: in {rates.removal_share:.1%} of the images, as in a sample of {rates.images}."
     if made.cluster.price:
         yield f"Cost: {made.cost:,.2f}, or {made.cost_per_million:,.2f} for a million images."
 
 
-def notes(rates: Rates, settings: Config, node: Cluster, made: Plan | None = None) -> Iterator[str]:
-    """Where the rates may not say what this plan needs; without a plan, what any on Ray needs of such nodes."""
+def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:
+    """Where the rates may not say what a run on such nodes needs."""
     if rates.config != settings.digest:
         yield f"Note: the rates are of another config ({rates.config}); measure them with this one ({settings.digest})."
     at = settings.placement
@@ -132,19 +123,13 @@ def notes(rates: Rates, settings: Config, node: Cluster, made: Plan | None = Non
         yield "Note: the rates were measured without a GPU, so a GPU here is as fast as that machine was without."
     if rates.machine.gpu and not node.gpus:
         yield f"Note: the rates were measured on a GPU ({rates.machine.gpu}), and these nodes have none."
-    threads = made.threads if made else threads_on(int(node.cpus), at.segment.threads)
-    fewer = made is not None and not made.on_ray and threads < rates.threads  # which is worked out, process by process
-    if threads != rates.threads and not fewer:
+    threads = threads_on(int(node.cpus), at.segment.threads)
+    if threads != rates.threads:
         yield f"Note: the rates were measured with {rates.threads} threads in a segmenter; here it has {threads}."
     if pinned := [name for name in STAGES if getattr(at, name).labels or getattr(at, name).resources]:
         yield f"Note: the labels and resources of {', '.join(pinned)} are not counted: any stage is put on any node."
-    if (free := _free(rates, made)) < _BUSY:
-        yield f"Note: other work left {free:.0%} of the cores when this was measured; no better is supposed."
-
-
-def _free(rates: Rates, made: Plan | None) -> float:
-    """The share of the cores for the processes of a plan: those of a run without Ray do not step back behind others."""
-    return rates.crew.free if rates.crew and made and not made.on_ray else rates.machine.free
+    if rates.machine.free < _BUSY:
+        yield f"Note: other work left {rates.machine.free:.0%} of the cores when this was measured; no better is supposed."
 
 
 def duration(seconds: float) -> str:
@@ -165,7 +150,6 @@ def as_dict(made: Plan) -> dict[str, Any]:
         "images": made.images,
         "nodes": cluster.nodes,
         "gpus": cluster.nodes * cluster.gpus,
-        "ray": made.on_ray,
         "workers": {stage: made.workers(stage) for stage in STAGES},
         "bound": made.bound.name,
         "images_per_s": made.images_per_s,
@@ -174,6 +158,7 @@ def as_dict(made: Plan) -> dict[str, Any]:
         "fixed_s": made.fixed_s,
         "fill_s": made.fill_s,
         "block_rows": made.block_rows,
+        "shards": made.shards,
         "cost": made.cost,
         "cost_per_million": made.cost_per_million,
     }
@@ -188,11 +173,11 @@ def scaled(settings: Config) -> Placement:
 
 
 def _simulate(rates: Rates, settings: Config, node: Cluster, images: int, *, as_json: bool) -> None:
-    at, block_mb = scaled(settings), settings.ray.block_mb
+    at = scaled(settings)
     plans = []
     for count in SIMULATED_NODES:
         cluster = Cluster(count, node.cpus, node.gpus, node.price, node.gbps, node.writes_per_s)
-        plans.append(make_plan(rates, images, cluster, at, block_mb))
+        plans.append(make_plan(rates, images, cluster, at, settings.ray.block_mb, settings.shard.images))
     says = "A simulation: rates measured on one machine, times nodes, with pools that grow with them. Nothing was run."
     lines = [says, *notes(rates, settings, node)]
     if as_json:
@@ -225,7 +210,7 @@ def _stages_table(made: Plan) -> Table:
         where = "shared" if bound.name not in STAGES else "pool" if bound.name in POOLS else "tasks"
         table.add_row(
             bound.name,
-            "workers" if bound.name in STAGES and not made.on_ray else where,
+            where,
             str(bound.workers) if bound.workers > 1 or bound.name in STAGES else "",
             f"{bound.seconds * 1000:,.2f}",
             f"{bound.images_per_s:,.1f}" if bound.seconds else "any",

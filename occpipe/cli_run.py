@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +19,8 @@ from occpipe.errors import INTERRUPTED_EXIT_CODE, ConfigError
 
 if TYPE_CHECKING:
     from occpipe.config import Config
-    from occpipe.published import Published
-    from occpipe.recipe import Options
+    from occpipe.dataset.reader import Published
+    from occpipe.pipeline.job import Options
     from occpipe.summary import Summary, Tick
     from occpipe.verdicts import Review
 
@@ -37,6 +38,25 @@ StrictOption = Annotated[bool, typer.Option(help="Exit with 7 where any image en
 LogOption = Annotated[
     str | None, typer.Option("--log-json", help="Append what happens as JSON lines to this file; - prints them.")
 ]
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Work on every N-th shard only, from the I-th on, beside other drivers."
+    ),
+]
+ListOption = Annotated[
+    bool,
+    typer.Option("--list/--no-list", help="List the corpus for new and changed images, or go on with those known."),
+]
+
+
+def options_of(limit: int | None, share: str | None, *, new_version: bool, listing: bool) -> Options:
+    """What a run is told, from the options of a command; raises ConfigError for a wrong share."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", share or "0/1")
+    if not found or int(found[1]) >= int(found[2]):
+        raise ConfigError(f"--shard takes I/N with I below N, such as 0/4, not {share!r}")
+    shares = int(found[1]), int(found[2])
+    return {"limit": limit, "new_version": new_version, "share": shares, "listing": listing}
 
 
 def scan(
@@ -46,6 +66,8 @@ def scan(
     overrides: SetOption = None,
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
+    share: ShareOption = None,
+    listing: ListOption = True,
     strict: StrictOption = False,
     log_json: LogOption = None,
 ) -> None:
@@ -54,9 +76,9 @@ def scan(
     `occpipe apply` goes on from there. A second call goes on where the first one stopped.
     """
     settings = load_config(config, overrides or ())
-    from occpipe.pipeline import scan_corpus
+    from occpipe.pipeline.run import scan_corpus
 
-    options: Options = {"limit": limit, "new_version": new_version}
+    options = options_of(limit, share, new_version=new_version, listing=listing)
 
     def run(hooks: Options) -> Summary:
         return scan_corpus(settings, input_uri, output_uri, **(options | hooks))
@@ -88,6 +110,8 @@ def apply(
     ] = False,
     limit: LimitOption = None,
     new_version: NewVersionOption = False,
+    share: ShareOption = None,
+    listing: ListOption = True,
     strict: StrictOption = False,
     log_json: LogOption = None,
 ) -> None:
@@ -95,7 +119,7 @@ def apply(
 
     A second call goes on where the first one stopped. A photo that is not the one that was scanned ends as an error row.
     """
-    from occpipe.published import Published
+    from occpipe.dataset.reader import Published
     from occpipe.scan_settings import settings_for
     from occpipe.summary import printable
     from occpipe.verdicts import Review
@@ -111,9 +135,9 @@ def apply(
     if dry_run:
         _foresee(published, settings, review, limit, as_json=as_json)
         return
-    from occpipe.apply import apply_corpus  # whose import of Ray takes seconds
+    from occpipe.pipeline.apply import apply_corpus
 
-    options: Options = {"limit": limit, "new_version": new_version}
+    options = options_of(limit, share, new_version=new_version, listing=listing)
 
     def run(hooks: Options) -> Summary:
         return apply_corpus(settings, published, output_uri, review, **(options | hooks))

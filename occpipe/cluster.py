@@ -16,9 +16,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
-from ray.data import DataContext
 from ray.exceptions import RayError
-from ray.util.annotations import RayDeprecationWarning
 
 from occpipe.config import RayRuntime
 from occpipe.errors import RunError
@@ -56,6 +54,9 @@ def configure_data(settings: RayRuntime) -> None:
     Blocks are kept small enough that the first images reach the GPU early and large enough that their fixed cost
     (12 to 15 ms a block and stage) stays small. Every stage catches its errors per row, so a failed block is a bug.
     """
+    from ray.data import DataContext  # takes seconds, in which Ray itself can start
+    from ray.util.annotations import RayDeprecationWarning
+
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own progress says what is worth saying
     # max_task_retries has no named parameter yet, and a corpus smaller than max_tasks is no reason to warn.
     warnings.filterwarnings("ignore", message=".*ray_remote_args", category=RayDeprecationWarning)
@@ -74,7 +75,12 @@ def one_line_failures() -> Iterator[None]:
     """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
     try:
         yield
-    except RayError as error:
+    except Exception as error:
+        if type(error).__name__ == "ExecutionTimeoutError":  # of ray.data, which may not be imported; no RayError
+            waited = "no block of any stage ended within ray.no_progress_timeout_s"
+            raise RunError(f"{waited}; the same command goes on from here") from error
+        if not isinstance(error, RayError):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raised = [line for line in lines if _RAISED.match(line)] or lines
         raise RunError(f"a worker failed: {raised[-1]}") from error

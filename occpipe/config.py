@@ -142,6 +142,25 @@ class Weights(_Section):
     accept_licence: tuple[str, ...] = ()
 
 
+class Shard(_Section):
+    """The unit of work, of resume and of publication: up to `images` images that were listed together."""
+
+    images: int = Field(default=8_192, ge=1, le=65_536)
+
+
+class Errors(_Section):
+    """How many failures a run accepts before it stops.
+
+    A model that fails on `max_failed_batches` batches in a row ends its actor, and Ray starts another one. A run stops
+    where more than `max_failed_share` of its rows, counted from `min_rows` on, failed for a reason that may pass:
+    `stage_failed`, `forbidden`, `unreachable`. The next run does such rows again.
+    """
+
+    max_failed_batches: int = Field(default=3, ge=1)
+    max_failed_share: Fraction = 0.05
+    min_rows: int = Field(default=200, ge=1)
+
+
 class _Placed(_Section):
     """Resources of one worker of a stage, and the nodes that it may run on.
 
@@ -162,10 +181,9 @@ class _Placed(_Section):
 
 
 class TaskPlacement(_Placed):
-    """Resources of a stage that runs as tasks: CPUs of one task, rows of one batch, tasks at once (none: no limit)."""
+    """Resources of a stage that runs as tasks: CPUs of one task, and tasks at once (none: no limit)."""
 
     num_cpus: float = Field(default=0.25, ge=0)
-    batch_size: int = Field(default=64, ge=1)
     max_tasks: int | None = Field(default=4, ge=1)
 
 
@@ -178,8 +196,9 @@ class StoragePlacement(TaskPlacement):
 class PoolPlacement(_Placed):
     """Resources of a stage that runs in an actor pool.
 
-    `threads` are torch's in one actor; 0 is all cores of the machine to segment, which every photo passes, and half of
-    them to inpaint: a core is idle in no pool while the other one has work.
+    `batch_size` are the images that a model sees at once. `threads` are torch's in one actor; 0 is all cores of the
+    machine to segment, which every photo passes, and half of them to inpaint: a core is idle in no pool while the other
+    one has work.
     """
 
     num_cpus: float = Field(default=0.5, ge=0)
@@ -203,32 +222,25 @@ def threads_on(cores: int, threads: int, share: float = 1.0) -> int:
     return threads or max(1, int(share * cores))
 
 
-class SegmentPlacement(PoolPlacement):
-    """As above; an actor takes `ahead` batches at once, so that it decodes the next one while its model is at work."""
-
-    ahead: int = Field(default=1, ge=1)
-
-
 class Placement(_Section):
     """Where each stage runs."""
 
-    fetch: StoragePlacement = StoragePlacement()
-    segment: SegmentPlacement = SegmentPlacement()
+    load: StoragePlacement = StoragePlacement()
+    segment: PoolPlacement = PoolPlacement()
     relate: TaskPlacement = TaskPlacement()
     inpaint: PoolPlacement = PoolPlacement()
-    sink: StoragePlacement = StoragePlacement()
+    write: StoragePlacement = StoragePlacement()
 
 
 class RayRuntime(_Section):
     """How Ray is reached and bounded.
 
-    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory; a
-    corpus of fewer than `from_images` images is done without Ray, in processes of this machine, where no GPU is asked for.
-    A cluster that is too small is asked to grow for `capacity_timeout_s` before that is an error.
+    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
+    `block_mb` is the size of what travels between stages. A cluster that is too small is asked to grow for
+    `capacity_timeout_s` before that is an error.
     """
 
     address: str | None = None
-    from_images: int = Field(default=10_000, ge=0)
     object_store_mb: int = Field(default=1024, ge=128)
     block_mb: int = Field(default=32, ge=1)
     no_progress_timeout_s: int = Field(default=600, ge=10)
@@ -245,6 +257,8 @@ class Config(_Section):
     inpainter: Inpainter = Inpainter()
     output: Output = Output()
     weights: Weights = Weights()
+    shard: Shard = Shard()
+    errors: Errors = Errors()
     placement: Placement = Placement()
     ray: RayRuntime = RayRuntime()
 
@@ -277,6 +291,8 @@ class Config(_Section):
             exclude={
                 "placement": True,
                 "ray": True,
+                "shard": True,
+                "errors": True,
                 "weights": True,
                 "output": {"retry"},
                 "segmenter": {"device"},

@@ -10,17 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from occpipe.config import Config
+from occpipe.dataset.reader import Published
 from occpipe.observations import judgements, unmatched
-from occpipe.published import Published
-from occpipe.schemas import MANIFEST
-from occpipe.stages.recall import Recall
+from occpipe.schemas import PUBLISHED
+from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
 from occpipe.types import Status
 from occpipe.verdicts import Review
 
 _BATCH = 64
-_BEFORE = ("objects", "mask")
-_AFTER = ("image_id", "uri", "status", "objects", "mask")
+_SHOWN = ["image_id", "uri", "status", "objects", "mask"]
 
 
 @dataclass(slots=True)
@@ -52,11 +51,11 @@ def forecast(
     Streams the rows of a scan or a clean, some milliseconds an image. An error that would first show when the photo is read
     is not foreseen.
     """
-    recall = Recall(scan.by_id, config.corpus.max_pixels)
+    load = LoadDetections(config.corpus.max_pixels)
     relate = Relate(config, (lambda: review.verdicts) if review else None)
     matched: set[tuple[str, str]] = set()
-    for rows, before in _batches(scan, limit):
-        after = relate(recall(rows)).select(_AFTER).to_pylist()
+    for rows in _batches(scan, limit):
+        before, after = (table.select(_SHOWN).to_pylist() for table in (rows, relate(load(rows))))
         for old, new in zip(before, after, strict=True):
             into.statuses[new["status"] or Status.CLEANED] += 1
             if review:
@@ -71,13 +70,12 @@ def forecast(
     into.missed = unmatched(review.verdicts, matched) if review and limit is None else []
 
 
-def _batches(scan: Published, limit: int | None) -> Iterator[tuple[pa.Table, list[dict[str, Any]]]]:
+def _batches(scan: Published, limit: int | None) -> Iterator[pa.Table]:
     left = limit
-    for part in scan.batches([*MANIFEST.names, *_BEFORE], _BATCH):
-        part = part.slice(0, left)
-        yield part.select(MANIFEST.names), part.select(_BEFORE).to_pylist()
-        left = None if left is None else left - len(part)
-        if left == 0:
+    for rows in scan.batches(PUBLISHED.names, _BATCH):
+        yield rows.slice(0, left)
+        left = None if left is None else left - len(rows)
+        if left is not None and left <= 0:
             return
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES
 
 REMEMBERED = 20_000
 """Batches of a stage after which one that comes again counts as new: a task that is repeated repeats its last ones."""
@@ -116,14 +116,7 @@ class Pace:
     gpu: float | None
 
 
-def paces(
-    before: Stages,
-    now: Stages,
-    seconds: float,
-    total: int,
-    stages: Sequence[str] = STAGES,
-    pools: Sequence[str] = POOLS,
-) -> dict[str, Pace]:
+def paces(before: Stages, now: Stages, seconds: float, total: int, stages: Sequence[str] = STAGES) -> dict[str, Pace]:
     """The pace of each stage, in order, between two moments that lie `seconds` apart, in a run over `total` images."""
     found, arrived = {}, total
     for stage in stages:
@@ -133,7 +126,7 @@ def paces(
         found[stage] = Pace(
             images_per_s=span.rows / seconds if seconds > 0 else 0.0,
             at_work=span.busy_s / seconds if seconds > 0 else 0.0,
-            busy=span.busy_s / at_all if stage in pools and at_all else None,
+            busy=span.busy_s / at_all if stage in POOLS and at_all else None,
             queue=max(0, arrived - own.rows),
             cpu=span.cpu_s / span.known_cpu_s if span.known_cpu_s else None,
             gpu=span.gpu_s / span.known_gpu_s if span.known_gpu_s else None,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
 from occpipe.types import Verdict
 
 ROWS = 250_000
@@ -63,12 +63,12 @@ def flatten(rows: pa.Table) -> Flat:
 
 def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """The things of rows, and the stuff of those from which a thing goes: only that is asked for, and most has none."""
-    ids, lists = rows.column("image_id"), rows.column("objects")
+    uris, lists = rows.column("uri"), rows.column("objects")
     parents, things = pc.list_parent_indices(lists), lists.flatten()
     places = _array(np.arange(len(things), dtype=np.int32))
     pixels = pc.multiply(rows.column("width").cast(pa.float64()), rows.column("height").cast(pa.float64()))
     objects = {
-        "image_id": ids.take(parents),
+        "uri": pa.DictionaryArray.from_arrays(parents, uris),
         "object": pc.subtract(places, pc.subtract(lists.offsets, lists.offsets[0]).take(parents)),
         **{name: things.field(name) for name in ("label", "relation", "verdict", "reason")},
         "share": pc.divide(things.field("area").cast(pa.float64()), pixels.take(parents)),
@@ -76,8 +76,9 @@ def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     verdicts = things.field("verdict")
     removed = [place for place, name in enumerate(verdicts.dictionary.to_pylist()) if name == Verdict.REMOVE]
     goes = pc.unique(parents.filter(pc.is_in(verdicts.indices, _array(np.array(removed, np.int32)))))
-    ids, lists = ids.take(goes), rows.column("stuff").take(goes)
-    stuff = {"image_id": ids.take(pc.list_parent_indices(lists)), "label": lists.flatten().field("label")}
+    uris, lists = uris.take(goes), rows.column("stuff").take(goes)
+    parents = pc.list_parent_indices(lists)
+    stuff = {"uri": pa.DictionaryArray.from_arrays(parents, uris), "label": lists.flatten().field("label")}
     return pa.RecordBatch.from_pydict(objects), pa.RecordBatch.from_pydict(stuff)
 
 

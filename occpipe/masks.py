@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 # A thing that makes up more than this share of a hole's edge is what the hole lies in.
 _AROUND = 0.7
+_SMOOTHING = 1.0  # pixels of the small mask; below it steps show, above it thin things lose their shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,37 @@ def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
         return mask
     soft = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
     return (soft > 127).astype(np.uint8)
+
+
+def scale_up(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A mask, H x W in {0, 1}, at the larger size of the image that it was seen in; a mask of that size as it is.
+
+    Smoothed before it is enlarged, because bilinear interpolation alone draws each pixel of the mask as a step. The cut is
+    where the mask keeps its share of the image, so that small and thin things neither shrink nor vanish. 15 ms at 12 MP.
+    """
+    if mask.shape == (height, width) or not mask.any():
+        return mask if mask.shape == (height, width) else np.zeros((height, width), np.uint8)
+    soft = cv2.GaussianBlur(mask * np.uint8(255), (0, 0), _SMOOTHING)
+    soft = cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC)
+    counts = cv2.calcHist([soft], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    above = counts[::-1].cumsum()[::-1]  # pixels of at least each value
+    least = int(np.abs(above - float(mask.mean()) * height * width)[1:].argmin()) + 1
+    return np.asarray(cv2.threshold(soft, least - 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
+
+
+def scale_up_rle(rle: Rle, height: int, width: int) -> Rle:
+    """A run-length coded mask as `scale_up` makes it."""
+    if (rle.height, rle.width) == (height, width):
+        return rle
+    return Rle.encode(scale_up(rle_decode(rle), height, width))
+
+
+def scale_down(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A mask, H x W in {0, 1}, at a smaller size: the pixels that it covers at least by half."""
+    if mask.shape == (height, width):
+        return mask
+    soft = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(soft > 127, np.uint8)
 
 
 def resize_rle(rle: Rle, height: int, width: int) -> Rle:

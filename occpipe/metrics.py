@@ -14,14 +14,14 @@ from occpipe.summary import Tick
 
 _RUN = ("output",)
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "occpipe_images_total": ("Rows that are committed, by status and reason.", ("status",)),
+    "occpipe_images_total": ("Rows that are written, by status.", ("status",)),
     "occpipe_closed_images_total": ("Rows that ended with a reason (errors and skipped images).", ("reason",)),
     "occpipe_stage_rows_total": ("Rows that a stage has done.", ("stage",)),
     "occpipe_stage_busy_seconds_total": ("Seconds that workers of a stage had work.", ("stage",)),
     "occpipe_stage_waiting_seconds_total": ("Seconds that actors of a pool waited for work.", ("stage",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "occpipe_images_to_do": ("Images that the run has to do.", ()),
+    "occpipe_images_to_do": ("Images that the run has to do, of those that are listed so far.", ()),
     "occpipe_stage_queue": ("Rows that wait for a stage or are in it.", ("stage",)),
     "occpipe_stage_cpu_use": ("Share of the cores of a pool's nodes in use, 0 to 1.", ("stage",)),
     "occpipe_stage_gpu_use": ("Share of its time that a pool's GPU computes, 0 to 1; absent without one.", ("stage",)),

@@ -1,15 +1,15 @@
 """What a run will take, from measured rates: what goes where, what bounds it, the time and the cost. Pure arithmetic.
 
-A stage alone can do `workers / worker_s` images/s. Beside that there is what all stages share: cores, GPUs, the driver,
-and, where they are given, the network and the store. The smallest of these bounds the run. Work moves in blocks through
-the stages, which form a line, so
+A stage alone can do `workers / worker_s` images/s. Beside the stages there is what they share: cores, GPUs, the driver,
+the listing, and, where they are given, the network and the store. The smallest of these bounds the run. Work moves in
+blocks of about `ray.block_mb` of pixels through the stages, which form a line, so
 
     wall = start + one block from end to end + the most that any of the bounds needs for its other blocks + end
 
-which is exact for equal blocks and one worker a stage (the makespan of a flow shop). What it leaves out: nodes that come
-late or go, images that differ much, Ray growing its pools one by one, and the head where it is a node of its own.
-A run without Ray has equal processes that do all stages, to which images are dealt so that they end together: its block
-is an image.
+which is exact for equal blocks and one worker a stage (the makespan of a flow shop). The start includes the listing of
+the first shard, the end the commit of the last one. What it leaves out: nodes that come late or go, images that differ
+much, pools that Ray grows one by one, and the head where it is a node of its own. It supposes that the store copies an
+image that stays as it is; between two different stores such an image passes the network twice more.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from occpipe.config import Placement, PoolPlacement, TaskPlacement, threads_on
-from occpipe.errors import CapacityError, ConfigError
-from occpipe.placing import POOLS, STAGES, crew_on
-from occpipe.rates import Rates
+from occpipe.config import Placement, PoolPlacement, TaskPlacement
+from occpipe.errors import CapacityError
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.rates import SHARD_IMAGES, Rates
 
-UNIT_ROWS = 64
-"""Images of the smallest block and read tasks at most, as discover and the source have them (a test compares): importing
-the source takes Ray's seconds."""
-MAX_READ_TASKS = 4_096
+UNIT_ROWS = 1_024
+"""Images of a read task at most: one task loads them, whatever `ray.block_mb` is."""
+UNITS_A_SHARD = 16
+"""Read tasks of a shard at least."""
+PAGE_KEYS = 1_000
+"""Keys of one page of a listing."""
+LIST_REQUESTS = 8
+"""Requests at once of a task that lists."""
 UNLIMITED = 1_000_000
 """Workers that no cluster has: a pool of that `max_size` grows as far as the nodes allow."""
 _EPSILON = 1e-9
@@ -45,39 +49,36 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One thing that limits a run: `workers` that take `seconds` for an image each."""
+    """One thing that limits a run: `workers` that take `seconds` for an image each, and `unit` images at a time."""
 
     name: str
     workers: int
     seconds: float
+    unit: int = 1
 
     @property
     def images_per_s(self) -> float:
         """What it can do where nothing else limits the run; infinite where it costs nothing."""
         return self.workers / self.seconds if self.seconds else math.inf
 
-    def seconds_for(self, images: int, block_rows: int) -> float:
-        """Seconds of the busiest worker, since a block is not divided."""
-        share = math.ceil(math.ceil(images / block_rows) / self.workers) * block_rows
+    def seconds_for(self, images: int) -> float:
+        """Seconds of the busiest worker, since a unit is not divided."""
+        share = math.ceil(math.ceil(images / self.unit) / self.workers) * self.unit
         return min(images, share) * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is expected of a run; times in seconds. `bounds` are the stages in order, then what they share.
-
-    `threads` are those of a segmenter.
-    """
+    """What is expected of a run; times in seconds. `bounds` are the stages in order, then what they share."""
 
     images: int
     cluster: Cluster
     bounds: tuple[Bound, ...]
     block_rows: int
+    shards: int
     fixed_s: float
     busy_share: float
     """Share of the cluster's free cores that the run uses at its full rate."""
-    threads: int
-    on_ray: bool = True
 
     @property
     def bound(self) -> Bound:
@@ -92,15 +93,13 @@ class Plan:
     @property
     def fill_s(self) -> float:
         """One block from end to end, while the other stages wait for it or have nothing more to do."""
-        rows = min(self.images, self.block_rows)
-        return sum(bound.seconds for bound in self.bounds if bound.name in STAGES) * rows
+        return sum(bound.seconds for bound in self.bounds if bound.name in STAGES) * self.block_rows
 
     @property
     def wall_s(self) -> float:
         """The whole run, from the start of the command to its end."""
-        rows = min(self.images, self.block_rows)
-        whole = [bound.seconds_for(self.images, self.block_rows) for bound in self.bounds]
-        rest = max(seconds - bound.seconds * rows for seconds, bound in zip(whole, self.bounds, strict=True))
+        whole = [bound.seconds_for(self.images) for bound in self.bounds]
+        rest = max(seconds - bound.seconds * self.block_rows for seconds, bound in zip(whole, self.bounds, strict=True))
         return self.fixed_s + max(self.fill_s + rest, *whole)  # what is shared may take longer than the line of stages
 
     @property
@@ -118,66 +117,52 @@ class Plan:
         return next(bound.workers for bound in self.bounds if bound.name == stage)
 
 
-def block_rows(rates: Rates, images: int, block_mb: int, at: Placement) -> int:
-    """Images that travel together: a read task's, cut at `block_mb`, but no less than the segmenter takes at once."""
-    per_task = UNIT_ROWS * math.ceil(math.ceil(images / UNIT_ROWS) / MAX_READ_TASKS)
-    return max(min(per_task, int(block_mb * 2**20 / rates.bytes_per_image)), at.segment.batch_size)
+def unit_rows(images: int, shard_images: int = SHARD_IMAGES) -> int:
+    """Images of a read task."""
+    return min(UNIT_ROWS, math.ceil(min(images, shard_images) / UNITS_A_SHARD))
 
 
-def make_plan(rates: Rates, images: int, cluster: Cluster, at: Placement, block_mb: int = 32) -> Plan:
+def block_rows(rates: Rates, images: int, block_mb: int, shard_images: int = SHARD_IMAGES) -> int:
+    """Images that travel together: as many as have `block_mb` of pixels, and no more than a read task has."""
+    return max(1, min(int(block_mb * 2**20 / rates.pixels_per_image), unit_rows(images, shard_images)))
+
+
+def make_plan(
+    rates: Rates,
+    images: int,
+    cluster: Cluster,
+    at: Placement,
+    block_mb: int = 32,
+    shard_images: int = SHARD_IMAGES,
+) -> Plan:
     """What a run over so many images takes. Raises CapacityError where the smallest form of the pools does not fit."""
-    rows = block_rows(rates, images, block_mb, at)
+    rows = block_rows(rates, images, block_mb, shard_images)
     pools, left = _fill_nodes(rates, cluster, at)
-    bounds = [
-        Bound(stage, pools[stage] if stage in POOLS else _slots(getattr(at, stage), left), rates.of(stage).worker_s)
-        for stage in STAGES
-    ]
-    cores = cluster.nodes * cluster.cpus * rates.machine.free
-    of_ray = {
-        "CPUs for tasks": _task_cpus(rates, at) / max(left, _EPSILON),
-        "driver": rates.overhead.driver_s / rows,
-    }
-    bounds += [Bound(name, 1, seconds) for name, seconds in of_ray.items()]
-    threads = threads_on(int(cluster.cpus), at.segment.threads)
-    fixed_s = rates.overhead.start_s + rates.overhead.end_s
-    return _bounded(Plan(images, cluster, tuple(bounds), rows, fixed_s, 0.0, threads), rates, rates.cpu_s / cores)
-
-
-def plan_without_ray(rates: Rates, images: int, node: Cluster, at: Placement) -> Plan:
-    """What such a run takes on one node (see `occpipe.crew`). Raises ConfigError where the rates do not know such runs."""
-    if (crew := rates.crew) is None:
-        raise ConfigError(
-            "the rates are older than runs without Ray, such as this one would be: measure them again with"
-            " benchmarks/stages.py, or plan a run on Ray (--set ray.from_images=0)"
-        )
-    workers, cores_each = crew_on(int(node.cpus), images)
-
-    def in_worker(stage: str) -> float:
-        seconds = rates.alone(stage)
-        threads = threads_on(cores_each, getattr(at, stage).threads) if stage in POOLS else 1
-        return max(seconds.worker_s, seconds.cpu_s / threads)
-
-    bounds = [Bound(stage, workers, in_worker(stage)) for stage in STAGES]
-    chain_s = sum(
-        bound.seconds for bound in bounds if bound.name not in ("fetch", "sink")
-    )  # which have their own threads
-    bounds.append(Bound("workers", workers, chain_s + crew.worker_s))
-    threads = threads_on(cores_each, at.segment.threads)
-    plan = Plan(images, node, tuple(bounds), 1, crew.start_s + crew.end_s, 0.0, threads, on_ray=False)
-    return _bounded(plan, rates, (rates.stages_cpu_s + crew.cpu_s) / (node.cpus * crew.free))
-
-
-def _bounded(plan: Plan, rates: Rates, cores_s: float) -> Plan:
-    """The plan with what any run shares: cores, of which an image takes `cores_s`, GPUs, network, store."""
-    cluster = plan.cluster
+    bounds = []
+    for stage in STAGES:
+        workers = pools[stage] if stage in POOLS else _slots(getattr(at, stage), left)
+        unit = unit_rows(images, shard_images) if stage == "load" else rows
+        bounds.append(Bound(stage, workers, rates.of(stage).worker_s, unit))
+    own = rates.overhead
+    cores_s = rates.cpu_s / (cluster.nodes * cluster.cpus * rates.machine.free)
+    bytes_moved = rates.bytes_per_image * (
+        1 + 2 * rates.removal_share
+    )  # read; what is filled is read again and written
     shared = {
-        "cores": max(0.0, cores_s),
+        "CPUs for tasks": _task_cpus(rates, at) / max(left, _EPSILON),
+        "driver": own.driver_s / rows,
+        "cores": cores_s,
         "GPUs": _ratio(sum(rates.alone(stage).gpu_s for stage in POOLS), cluster.nodes * cluster.gpus),
-        "network": _ratio(16e-9 * rates.bytes_per_image, cluster.nodes * (cluster.gbps or 0)),  # read and written
-        "store": _ratio(1.0, cluster.writes_per_s or 0),
+        "network": _ratio(8e-9 * bytes_moved, cluster.nodes * (cluster.gbps or 0)),
+        "store": _ratio(1 + 1 / rows, cluster.writes_per_s or 0),  # an image, and a part for each block
     }
-    plan = replace(plan, bounds=(*plan.bounds, *(Bound(name, 1, seconds) for name, seconds in shared.items())))
-    return replace(plan, busy_share=plan.images_per_s * shared["cores"])
+    bounds += [Bound(name, 1, seconds) for name, seconds in shared.items()]
+    bounds.append(Bound("listing", LIST_REQUESTS, own.page_s / PAGE_KEYS, PAGE_KEYS))
+    one_shard = min(images, shard_images)
+    fixed_s = own.start_s + math.ceil(one_shard / PAGE_KEYS) * own.page_s
+    fixed_s += own.end_s + own.commit_s * one_shard / SHARD_IMAGES
+    plan = Plan(images, cluster, tuple(bounds), rows, math.ceil(images / shard_images), fixed_s, 0.0)
+    return replace(plan, busy_share=plan.images_per_s * cores_s)
 
 
 def _fill_nodes(rates: Rates, cluster: Cluster, at: Placement) -> tuple[dict[str, int], float]:

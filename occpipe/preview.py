@@ -96,9 +96,11 @@ def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why
         "error": None,
         "width": rgb.shape[1],
         "height": rgb.shape[0],
+        "mask_width": rgb.shape[1],
+        "mask_height": rgb.shape[0],
         "removed": float(result.mask.mean()),
         "mask": Rle.encode(result.mask).counts.decode("ascii") if cleaned else None,
-        "objects": [object_row(item) for item in result.objects],
+        "objects": [object_row(item, *rgb.shape[:2]) for item in result.objects],
         "stuff": [{"label": label, "confidence": confidence} for label, confidence in result.stuff.items()],
     }
     for item in row["objects"]:

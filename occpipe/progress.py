@@ -38,7 +38,7 @@ def describe_reasons(reasons: Counter[str]) -> str:
 
 
 def describe_stages(paces: Mapping[str, Pace]) -> str:
-    """`fetch 40.1/s (0 wait), segment 11.2/s (64 wait), ...`: rates of the stages, and the rows before each."""
+    """`load 40.1/s (0 wait), segment 11.2/s (64 wait), ...`: rates of the stages, and the rows before each."""
     return ", ".join(f"{name} {pace.images_per_s:.1f}/s ({pace.queue} wait)" for name, pace in paces.items())
 
 

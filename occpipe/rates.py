@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from occpipe.errors import ConfigError
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES
+
+SHARD_IMAGES = 8_192
+"""Images of the shard that `Overhead.commit_s` is for, as `shard.images` has it by default."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -36,10 +39,11 @@ class Machine(_Part):
 
 
 class Overhead(_Part):
-    """What a run on Ray adds to its stages.
+    """What a run adds to its stages.
 
-    `start_s` until the first block is begun and `end_s` after the last one is written, once a run; `cpu_s` of cores and
-    `worker_s` of a pool's worker for an image; `driver_s` of the driver's core for a block, at most.
+    Once a run: `start_s` until the first block is begun and `end_s` after the last one is written. For an image: `cpu_s`
+    of cores and `worker_s` of a pool's worker. For a block: `driver_s` of the driver's core, at most. For a page of 1,000
+    keys of the listing: `page_s`, the time of one request. For a shard of 8,192 images: `commit_s` of a core.
     """
 
     start_s: Amount
@@ -47,56 +51,41 @@ class Overhead(_Part):
     cpu_s: Amount
     worker_s: Amount
     driver_s: Amount
-
-
-class Crew(_Part):
-    """What a run without Ray adds to its stages: `start_s`, `end_s`, `cpu_s` and `worker_s` as in `Overhead`.
-
-    `cpu_s` may be below 0: a process with fewer threads than the stages were measured with wastes less on them. `free` is
-    the share of the cores for its processes, which do not step back behind other work as Ray's do.
-    """
-
-    start_s: Amount
-    end_s: Amount
-    cpu_s: float
-    worker_s: Amount
-    free: Annotated[float, Field(gt=0, le=1)]
+    page_s: Amount = 0.05
+    commit_s: Amount = 0.0
 
 
 class Rates(_Part):
     """A file of measured rates, as `benchmarks/stages.py` writes it; all times in seconds, sizes in bytes.
 
-    `inpaint` is for an image that has a removal, `untouched` for one that passes that stage as it is. `config` is the
-    digest of the config, `threads` are a segmenter's, `images` those that the stages were measured on. `overhead` is
-    that of a run on Ray, `crew` that of one without, None in files that are older than such runs.
+    `inpaint` is for an image that has a removal; it costs nothing for the others. `bytes_per_image` is the size of a
+    file, `pixels_per_image` that of its pixels at the size that the model sees. `config` is the digest of the config,
+    `threads` are a segmenter's, `images` those that the stages were measured on.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     config: str
     machine: Machine
     images: int = Field(ge=1)
     threads: int = Field(ge=1)
     bytes_per_image: Annotated[float, Field(gt=0)]
+    pixels_per_image: Annotated[float, Field(gt=0)]
     removal_share: Share
-    fetch: Seconds
+    load: Seconds
     segment: Seconds
     relate: Seconds
     inpaint: Seconds
-    untouched: Seconds
-    sink: Seconds
+    write: Seconds
     overhead: Overhead
-    crew: Crew | None = None
 
     def alone(self, stage: str) -> Seconds:
         """Seconds for the mean image in one of STAGES."""
-        if stage != "inpaint":
-            seconds: Seconds = getattr(self, stage)
-            return seconds
-        parts = [(self.removal_share, self.inpaint), (1 - self.removal_share, self.untouched)]
-        return Seconds(**{key: sum(w * getattr(s, key) for w, s in parts) for key in Seconds.model_fields})
+        seconds: Seconds = getattr(self, stage)
+        share = self.removal_share if stage == "inpaint" else 1.0
+        return Seconds(**{key: share * getattr(seconds, key) for key in Seconds.model_fields})
 
     def of(self, stage: str) -> Seconds:
-        """The same with what Ray adds to a pool's worker."""
+        """The same with what a run adds to a pool's worker."""
         own = self.alone(stage)
         extra = self.overhead.worker_s if stage in POOLS else 0.0
         return own.model_copy(update={"worker_s": own.worker_s + extra})
@@ -108,8 +97,8 @@ class Rates(_Part):
 
     @property
     def cpu_s(self) -> float:
-        """The same with what Ray adds."""
-        return self.stages_cpu_s + self.overhead.cpu_s
+        """The same with what a run adds."""
+        return self.stages_cpu_s + self.overhead.cpu_s + self.overhead.commit_s / SHARD_IMAGES
 
 
 def read_rates(path: Path) -> Rates:

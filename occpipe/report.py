@@ -14,6 +14,7 @@ from typing import Any
 
 from occpipe.agreement import people_say
 from occpipe.audit import Audit, audit
+from occpipe.dataset.reader import MANY_ROWS, Published
 from occpipe.gallery.entries import Pictures, Room, entry
 from occpipe.gallery.figures import summary
 from occpipe.gallery.page import assemble
@@ -21,7 +22,6 @@ from occpipe.gallery.rows import read_rows
 from occpipe.gallery.sample import COLUMNS, Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
-from occpipe.published import MANY_ROWS, Published
 from occpipe.storage import open_store
 from occpipe.types import Status
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
 from occpipe.images import SKIPPED_REASONS, ImageError, ImageReason
 from occpipe.schemas import PIPELINE
+from occpipe.storage import SourceChangedError, TooLargeError
 from occpipe.types import Status
 
 T = TypeVar("T")
 
 MESSAGE_CHARS = 300
 _REASON_OF = (
+    (SourceChangedError, ImageReason.SOURCE_CHANGED),
+    (TooLargeError, ImageReason.TOO_MANY_BYTES),
     (FileNotFoundError, ImageReason.MISSING),
     (PermissionError, ImageReason.FORBIDDEN),
     (OSError, ImageReason.UNREACHABLE),
@@ -25,12 +28,12 @@ _REASON_OF = (
 class Rows:
     """The rows of a batch, for one stage. A row is open while it has no status."""
 
+    STATE: ClassVar = ("status", "reason", "error")
+
     def __init__(self, batch: pa.Table, stage: str) -> None:
         self.batch = batch
         self.stage = stage
-        self._status = self._column("status")
-        self._reason = self._column("reason")
-        self._error = self._column("error")
+        self._status, self._reason, self._error = map(self.column, self.STATE)
 
     def open(self) -> list[int]:
         """Indices of the rows that still wait for their status."""
@@ -39,6 +42,10 @@ class Rows:
     def value(self, name: str, index: int) -> Any:
         """One value of a column, as a Python object."""
         return self.batch.column(name)[index].as_py()
+
+    def column(self, name: str) -> list[Any]:
+        """A column as Python objects, nulls where the batch has none of this name."""
+        return self.batch.column(name).to_pylist() if name in self.batch.column_names else self.nulls()
 
     def finish(self, index: int, status: Status) -> None:
         """Give a row its status."""
@@ -98,9 +105,6 @@ class Rows:
     def nulls(self) -> list[Any]:
         """A column of nulls, to be filled."""
         return [None] * len(self.batch)
-
-    def _column(self, name: str) -> list[Any]:
-        return self.batch.column(name).to_pylist() if name in self.batch.column_names else self.nulls()
 
 
 def _reason_of(error: Exception) -> ImageReason:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from occpipe.config import Config
 from occpipe.config_file import load_config, with_overrides
 from occpipe.errors import ConfigError
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
 
 
 def settings_for(

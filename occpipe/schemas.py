@@ -1,14 +1,15 @@
 """The Arrow schemas: the manifest, the columns between stages, and the published row.
 
-Masks are COCO's compressed run-length counts (ASCII) for an image of the row's height and width, upright. Nothing here
-depends on when or where a row was made, so equal inputs and configs give equal rows.
+Masks are COCO's compressed run-length counts (ASCII) at the size at which they were seen, upright: `mask_height` and
+`mask_width` of the row. Boxes and areas are in pixels of the image. Nothing here depends on when or where a row was made,
+so equal inputs and configs give equal rows. Masks have 64-bit offsets: many shards together hold more than 2 GiB of them.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = "1"
+VERSION = "2"
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
 BOX = pa.struct([("x", pa.int32()), ("y", pa.int32()), ("width", pa.int32()), ("height", pa.int32())])
@@ -17,20 +18,18 @@ EVIDENCE = pa.struct([("context", pa.string()), ("relation", pa.float32())])
 SEGMENT = pa.struct(
     [
         ("label", pa.string()),
-        ("is_thing", pa.bool_()),
         ("score", pa.float32()),
-        ("area", pa.int64()),
-        ("bbox", BOX),
-        ("mask", pa.string()),
+        ("mask", pa.large_string()),
     ]
 )
+"""A thing as it was seen."""
 OBJECT = pa.struct(
     [
         ("label", pa.string()),
         ("score", pa.float32()),
         ("area", pa.int64()),
         ("bbox", BOX),
-        ("mask", pa.string()),
+        ("mask", pa.large_string()),
         ("relation", pa.float32()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
@@ -49,18 +48,25 @@ MANIFEST = pa.schema(
 
 PIPELINE: dict[str, pa.DataType] = {
     **{field.name: field.type for field in MANIFEST},
+    "shard": pa.int32(),  # the shard of the manifest that the image is in, and its place there
+    "row": pa.int32(),
+    "earlier": pa.string(),  # key of an image that an earlier run wrote for it; null: none
     "status": pa.string(),  # null while the row is still on its way
     "reason": pa.string(),
     "error": ERROR,
-    "data": pa.large_binary(),  # the encoded input
+    "sha256": pa.string(),  # of the bytes of the input
     "format": pa.string(),
     "width": pa.int32(),
     "height": pa.int32(),
-    "segments": pa.list_(SEGMENT),
+    "pixels": pa.large_binary(),  # upright RGB, mask_height x mask_width x 3
+    "mask_width": pa.int32(),
+    "mask_height": pa.int32(),
+    "segments": pa.list_(SEGMENT),  # things only
     "stuff": pa.list_(STUFF),
     "objects": pa.list_(OBJECT),
-    "mask": pa.string(),  # what is filled
+    "mask": pa.large_string(),  # what is filled
     "removed": pa.float32(),  # share of the image that is filled
+    "data": pa.large_binary(),  # the encoded result; null where the input is the result
     "output": pa.string(),  # key of the written image below OUTPUT
     "output_size": pa.int64(),
     "output_sha256": pa.string(),
@@ -80,9 +86,12 @@ PUBLISHED = pa.schema(
             "error",
             "size",
             "etag",
+            "sha256",
             "format",
             "width",
             "height",
+            "mask_width",
+            "mask_height",
             "objects",
             "stuff",
             "mask",

@@ -63,7 +63,7 @@ class Box(NamedTuple):
 class Segment:
     """One segment of a panoptic segmentation: an instance of a thing, or a stuff region.
 
-    `score` is the segmenter's confidence in [0, 1]; `area` is in pixels; `rle` is the mask at source size.
+    `score` is the segmenter's confidence in [0, 1]; `area` and `bbox` are in pixels of the mask `rle`.
     """
 
     label: str
@@ -76,18 +76,28 @@ class Segment:
     @classmethod
     def from_mask(cls, label: str, is_thing: bool, score: float, mask: Mask) -> Segment:
         """A segment from a mask, H x W in {0, 1}; area and box are computed from it."""
-        rle = Rle.encode(mask)
-        return cls(label, is_thing, float(score), rle.area, Box(*rle.bbox), rle)
+        return cls.from_rle(label, is_thing, float(score), Rle.encode(mask))
+
+    @classmethod
+    def from_rle(cls, label: str, is_thing: bool, score: float, rle: Rle) -> Segment:
+        """A segment from a run-length coded mask."""
+        return cls(label, is_thing, score, rle.area, Box(*rle.bbox), rle)
 
     @property
     def mask(self) -> Mask:
         """The mask, uint8 H x W in {0, 1}."""
         return rle_decode(self.rle)
 
+    def at(self, height: int, width: int) -> tuple[int, Box]:
+        """Area and box in pixels of an image of which the mask is a smaller picture; no mask is decoded."""
+        down, right = height / self.rle.height, width / self.rle.width
+        left, top = round(self.bbox.x * right), round(self.bbox.y * down)
+        end = round((self.bbox.x + self.bbox.width) * right), round((self.bbox.y + self.bbox.height) * down)
+        return round(self.area * down * right), Box(left, top, end[0] - left, end[1] - top)
+
     def resized(self, height: int, width: int) -> Segment:
         """The same segment on an image of another size."""
-        rle = resize_rle(self.rle, height, width)
-        return Segment(self.label, self.is_thing, self.score, rle.area, Box(*rle.bbox), rle)
+        return self.from_rle(self.label, self.is_thing, self.score, resize_rle(self.rle, height, width))
 
 
 @dataclass(frozen=True, slots=True)

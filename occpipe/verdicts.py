@@ -1,4 +1,4 @@
-"""The verdicts of people as a run uses them: read from a table, and kept in the ledger for its workers."""
+"""The verdicts of people as a run uses them: read from a table, and kept in the output for its workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from occpipe.config import Config
+from occpipe.dataset.layout import VERDICTS
 from occpipe.observations import Verdicts, read_verdicts
 from occpipe.storage import Store, open_store
 
@@ -28,8 +29,8 @@ class Review:
         return cls(verdicts, hashlib.sha256(path.read_bytes()).hexdigest(), set(verdicts))
 
     def store(self, output: Store) -> StoredVerdicts:
-        """Keep the verdicts in the ledger of an output, where every worker can read them."""
-        key = f"ledger/verdicts/{self.sha256[:24]}.json"
+        """Keep the verdicts in an output, where every worker can read them."""
+        key = f"{VERDICTS}/{self.sha256[:24]}.json"
         output.write(key, json.dumps(self.verdicts).encode())
         return StoredVerdicts(output.uri, key)
 
@@ -40,7 +41,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdicts:
-    """Verdicts in the ledger, where each worker reads them once."""
+    """Verdicts in an output, where each worker reads them once."""
 
     uri: str
     key: str

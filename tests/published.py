@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,25 +14,37 @@ from PIL import Image as Pil
 
 from occpipe.config import Config
 from occpipe.config_file import load_config
-from occpipe.ledger import write_part
+from occpipe.dataset.layout import Layout, manifest_key
+from occpipe.dataset.manifest import image_id
+from occpipe.dataset.parquet import to_parquet
+from occpipe.dataset.reader import Published
+from occpipe.dataset.shards import commit_shard, write_part
+from occpipe.dataset.sums import write_sums
+from occpipe.dataset.versions import CLEAN, SCAN, Origin
 from occpipe.masks import Rle, union
-from occpipe.published import Published
-from occpipe.schemas import PUBLISHED
-from occpipe.stages.discover import image_id
-from occpipe.stages.publish import publish
-from occpipe.stages.segment import segment_row
+from occpipe.schemas import MANIFEST, PUBLISHED
+from occpipe.stages.relate import object_row
 from occpipe.storage import open_store
-from occpipe.types import Mask, Segment
-from occpipe.versions import SCAN
+from occpipe.types import Mask, Reason, SceneObject, Segment, Verdict
 
 
-def publish_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def publish_rows(folder: Path, rows: Sequence[dict[str, Any]], shard_images: int = 8_192) -> Path:
     """Publish rows, each with its missing columns empty, as `clean` would; returns the folder."""
-    store = open_store(str(folder))
-    filled = [{name: row.get(name) for name in PUBLISHED.names} for row in rows]
-    write_part(store, 1, pa.Table.from_pylist(filled, schema=PUBLISHED))
-    publish(store, Config(), [], str(folder.parent / "photos"))
+    _publish(folder, rows, Config(), str(folder.parent / "photos"), CLEAN, shard_images)
     return folder
+
+
+def _publish(
+    folder: Path, rows: Sequence[dict[str, Any]], config: Config, root: str, origin: Origin, shard_images: int = 8_192
+) -> None:
+    store, layout = open_store(str(folder)), Layout()
+    for shard, start in enumerate(range(0, len(rows), shard_images)):
+        chosen = sorted(rows[start : start + shard_images], key=lambda row: str(row["uri"]))
+        table = pa.Table.from_pylist([{name: row.get(name) for name in PUBLISHED.names} for row in chosen], PUBLISHED)
+        store.write(manifest_key(shard), to_parquet(table.select(MANIFEST.names).cast(MANIFEST)))
+        write_part(store, layout, 1, shard, 0, table)
+        commit_shard(store, layout, shard)
+    write_sums(store, config, [], root, layout, origin, listed=len(rows))
 
 
 def scene_row(number: int, things: dict[str, float], stuff: dict[str, float]) -> dict[str, Any]:
@@ -49,6 +62,8 @@ def scene_row(number: int, things: dict[str, float], stuff: dict[str, float]) ->
         "status": "unchanged",
         "width": 100,
         "height": 90,
+        "mask_width": 100,
+        "mask_height": 90,
         "objects": objects,
         "stuff": [{"label": label, "confidence": confidence} for label, confidence in stuff.items()],
         "config": "0" * 16,
@@ -60,23 +75,36 @@ def seen_row(photos: Path | str, name: str, things: Sequence[tuple[str, Mask]]) 
     store = open_store(str(photos))
     entry = store.find(name)
     assert entry is not None
-    with Pil.open(io.BytesIO(store.read(name))) as picture:
+    data = store.read(name)
+    with Pil.open(io.BytesIO(data)) as picture:
         width, height = picture.size
-    objects = []
-    for label, mask in things:
-        row = segment_row(Segment.from_mask(label, True, 0.9, mask))
-        del row["is_thing"]
-        objects.append(row | {"relation": None, "verdict": "keep", "reason": "no_context", "evidence": []})
-    seen = {"image_id": image_id(name), "uri": name, "size": entry.size, "etag": entry.etag, "format": "JPEG"}
-    seen |= {"status": "unchanged", "width": width, "height": height, "objects": objects, "removed": 0.0}
-    return seen | {"stuff": [], "config": "0" * 16}
+    segments = [Segment.from_mask(label, True, 0.9, mask) for label, mask in things]
+    decided = [SceneObject(segment, None, Verdict.KEEP, Reason.NO_CONTEXT) for segment in segments]
+    mask_height, mask_width = things[0][1].shape if things else (height, width)
+    return {
+        "image_id": image_id(name),
+        "uri": name,
+        "size": entry.size,
+        "etag": entry.etag,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "format": "JPEG",
+        "status": "unchanged",
+        "width": width,
+        "height": height,
+        "mask_width": mask_width,
+        "mask_height": mask_height,
+        "objects": [object_row(item, height, width) for item in decided],
+        "removed": 0.0,
+        "stuff": [],
+        "config": "0" * 16,
+    }
 
 
-def publish_scan(folder: Path, photos: Path | str, rows: Sequence[dict[str, Any]], *settings: str) -> Published:
+def publish_scan(
+    folder: Path, photos: Path | str, rows: Sequence[dict[str, Any]], *settings: str, shard_images: int = 8_192
+) -> Published:
     """Publish rows as a scan of a folder of photos."""
-    store = open_store(str(folder))
-    write_part(store, 1, pa.Table.from_pylist([{n: row.get(n) for n in PUBLISHED.names} for row in rows], PUBLISHED))
-    publish(store, load_config("local", settings), [], open_store(str(photos)).uri, origin=SCAN)
+    _publish(folder, rows, load_config("local", settings), open_store(str(photos)).uri, SCAN, shard_images)
     return Published(str(folder))
 
 

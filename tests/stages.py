@@ -9,11 +9,17 @@ import pyarrow as pa
 
 
 def keep_to_declarations(stages: Iterable[Any], batch: pa.Table) -> pa.Table:
-    """The batch after all stages, each of which is also given what it READS alone, and must make of it what it WRITES."""
+    """The batch after all stages, each of which is also given only the columns that it names, with the same result.
+
+    A column that it WRITES or DROPS may be there before, or not.
+    """
     for stage in stages:
-        needed = batch.select([name for name in batch.column_names if name in stage.READS])
+        drops = {*getattr(stage, "DROPS", ())}
+        assert {*stage.READS} <= {*batch.column_names, "status", "reason", "error"}
+        named = {*stage.READS, *stage.WRITES, *drops}
+        needed = batch.select([name for name in batch.column_names if name in named])
         alone = stage(needed)
-        assert {*alone.column_names} == ({*needed.column_names} | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
+        assert {*alone.column_names} == ({*needed.column_names} | {*stage.WRITES}) - drops
         batch = stage(batch)
         for name in stage.WRITES:
             assert alone.column(name).equals(batch.column(name)), (type(stage).__name__, name)

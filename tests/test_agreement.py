@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from occpipe.agreement import Interval, alpha_of, mean_of, people_say, read_ratings
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
 from tests.published import publish_rows, scene_row
 
 HEAD = "image,object,verdict,grade,rater\n"

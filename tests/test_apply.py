@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,32 +16,33 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from occpipe.apply import APPLY_CHAIN, apply_corpus
 from occpipe.cli import app
 from occpipe.config import Config
 from occpipe.config_file import load_config
+from occpipe.dataset.layout import Layout, manifest_key
+from occpipe.dataset.manifest import image_id
+from occpipe.dataset.parquet import to_parquet
+from occpipe.dataset.reader import Published
+from occpipe.dataset.shards import commit_shard, write_part
+from occpipe.dataset.sums import write_sums
+from occpipe.dataset.versions import Origin
 from occpipe.dry_run import Forecast, forecast
 from occpipe.errors import ConfigError, StorageError
 from occpipe.images import Limits, decode
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.opencv import OpenCvInpainter
-from occpipe.ledger import part_keys, read_parquet, write_part
 from occpipe.masks import Rle
-from occpipe.published import Published
+from occpipe.pipeline.apply import apply_corpus
 from occpipe.scan_settings import settings_for
-from occpipe.schemas import MANIFEST, PUBLISHED
-from occpipe.stages.discover import image_id
+from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.stages.inpaint import InpaintStage
-from occpipe.stages.publish import publish
-from occpipe.stages.recall import Recall
-from occpipe.stages.refetch import Refetch
+from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
-from occpipe.stages.reuse import Reuse, base_of
-from occpipe.stages.sink import Sink
+from occpipe.stages.reuse_results import ReuseResults, base_of
+from occpipe.stages.write import Write
 from occpipe.storage import open_store
 from occpipe.types import Mask
 from occpipe.verdicts import Review
-from occpipe.versions import FIRST, Origin
 from tests.published import publish_scan, seen_row
 from tests.scenes import encoded, photo
 from tests.stages import keep_to_declarations
@@ -82,36 +84,47 @@ def scan(photos: Path, tmp_path: Path) -> Published:
 
 
 def stages(scan: Published, output: Path, config: Config, review: Review | None = None, *bases: str) -> list[Any]:
-    """The chain as `apply_corpus` builds it."""
-    found = [base_of(Published(uri), config, [], scan.manifest["input"]) for uri in bases]
+    """The stages of an apply, in their order."""
+    root = scan.manifest["input"]
+    found = [base_of(Published(uri), config, [], root) for uri in bases]
     decide = Relate(config, lambda: review.verdicts, review.digest(config)) if review else Relate(config)
     return [
-        Recall(scan.by_id, config.corpus.max_pixels),
+        LoadDetections(config.corpus.max_pixels),
         decide,
-        Reuse(tuple(base for base in found if base), config.policy, 2),
-        Refetch(scan.manifest["input"], config.corpus, config.output.unchanged, 2),
-        InpaintStage(config, Inpainter(OpenCvInpainter())),
-        Sink(str(output), "images", 1, config.output.unchanged, 2),
+        ReuseResults(tuple(base for base in found if base), config.policy, 2),
+        InpaintStage(config, root, Inpainter(OpenCvInpainter())),
+        Write(root, str(output), "images", config.output.unchanged, 2),
     ]
+
+
+def rows_of(scan: Published) -> pa.Table:
+    """The rows of the only shard of a scan, as its reader gives them to the first stage."""
+    rows = pa.concat_tables(scan.tables(PUBLISHED.names))
+    places = {"shard": [0] * len(rows), "row": list(range(len(rows))), "earlier": [None] * len(rows)}
+    for name, values in places.items():
+        rows = rows.append_column(name, pa.array(values, PIPELINE[name]))
+    return rows
 
 
 def decided(
     scan: Published, output: Path, config: Config, review: Review | None = None, *bases: str
 ) -> dict[str, dict[str, Any]]:
     """The rows of an apply that is run in this process, by URI; `copied` says which pictures were."""
-    batch = pa.concat_tables(scan.tables(MANIFEST.names))
+    batch = rows_of(scan)
     for stage in stages(scan, output, config, review, *bases):
         batch = stage(batch)
-    copied = {uri for uri, made in zip(*(batch.column(n).to_pylist() for n in ("uri", "copied")), strict=True) if made}
-    store = open_store(str(output))
-    (part,) = part_keys(store)
-    rows = {row["uri"]: row for row in read_parquet(store, part).to_pylist()}
-    return {uri: row | {"copied": uri in copied} for uri, row in rows.items()}
+    store, table = open_store(str(output)), batch.select(PUBLISHED.names).cast(PUBLISHED)
+    store.write(manifest_key(0), to_parquet(table.select(MANIFEST.names).cast(MANIFEST)))
+    write_part(store, Layout(), 1, 0, 0, table)
+    copied = batch.column("copied").to_pylist()
+    return {row["uri"]: row | {"copied": bool(made)} for row, made in zip(table.to_pylist(), copied, strict=True)}
 
 
 def published(output: Path, config: Config, root: str) -> str:
     """Publish what `decided` has left."""
-    publish(open_store(str(output)), config, [], root, FIRST, Origin("apply", "s"))
+    store = open_store(str(output))
+    commit_shard(store, Layout(), 0)
+    write_sums(store, config, [], root, origin=Origin("apply", "s"))
     return str(output)
 
 
@@ -127,11 +140,9 @@ def review(tmp_path: Path, *lines: str) -> Review:
 
 def test_stages_keep_to_their_declarations(scan: Published, tmp_path: Path) -> None:
     config = settings_for(scan, overrides=["policy.remove=[cat]"])
-    batch = pa.concat_tables(scan.tables(MANIFEST.names))
-    chain = stages(scan, tmp_path / "out", config)
-    assert [type(stage) for stage in chain] == list(APPLY_CHAIN)
-    batch = keep_to_declarations(chain[:-1], batch)
+    batch = keep_to_declarations(stages(scan, tmp_path / "out", config), rows_of(scan))
     assert batch.column("status").to_pylist().count("cleaned") == 3
+    assert {*batch.column_names} == {*PUBLISHED.names, "shard", "row", "copied"}
 
 
 def test_a_removal_is_filled_and_what_had_ended_stays_so(scan: Published, photos: Path, tmp_path: Path) -> None:
@@ -224,18 +235,17 @@ def test_another_photo_under_the_name_is_an_error_and_is_not_touched(
 ) -> None:
     data = (photos / "0.jpg").read_bytes()
     (photos / "0.jpg").write_bytes(data + b"\0")  # another size
-    (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes())  # the same size, written at another time
+    same_size = bytearray((photos / "1.jpg").read_bytes())
+    same_size[-10] ^= 1
+    (photos / "1.jpg").write_bytes(same_size)
     (photos / "2.jpg").unlink()
     for settings in (["policy.remove=[cat]"], []):  # to be filled, and to be copied as unchanged
         output = tmp_path / f"out{len(settings)}"
         rows = decided(scan, output, settings_for(scan, overrides=settings))
         assert [rows[f"{n}.jpg"]["reason"] for n in range(4)] == ["source_changed"] * 2 + ["missing", "truncated"]
-        assert (
-            rows["0.jpg"]["error"]["message"]
-            == f"it has {len(data) + 1} bytes, and had {len(data)} when it was scanned"
-        )
-        assert "its tag is" in rows["1.jpg"]["error"]["message"]
-        assert not (output / "images").exists()
+        assert rows["0.jpg"]["error"]["message"] == f"it had {len(data)} bytes when it was seen, and has more"
+        assert rows["1.jpg"]["error"]["message"] == "its bytes are not those that were seen"
+        assert not [path for path in (output / "images").rglob("*") if path.is_file()]
     skipped = decided(scan, tmp_path / "skip", settings_for(scan, overrides=["output.unchanged=skip"]))
     assert skipped["0.jpg"]["status"] == "unchanged", "nothing of the photo is needed"
 
@@ -245,6 +255,11 @@ def test_another_photo_under_the_name_is_an_error_and_is_not_touched(
     [
         ({"height": 100_000, "width": 100_000}, "too_many_pixels"),
         ({"height": -1, "width": -1000}, "too_many_pixels"),
+        ({"mask_height": 60}, "stage_failed"),
+        ({"mask_height": 100_000, "mask_width": 100_000}, "too_many_pixels"),
+        ({"mask_width": 0}, "too_many_pixels"),
+        ({"mask_height": None}, "stage_failed"),
+        ({"size": None}, "stage_failed"),
         ({"height": 60}, "stage_failed"),
         ({"uri": "../outside.jpg"}, "unsafe_path"),
         ({"uri": "../../x", "objects": None}, "unsafe_path"),
@@ -274,16 +289,37 @@ def test_rows_of_strangers_end_as_error_rows(
     assert not (tmp_path / "a" / "x").exists()
 
 
-def test_a_row_under_the_id_of_another_ends_alone(photos: Path, tmp_path: Path) -> None:
-    rows = [seen_row(photos, f"{n}.jpg", [CAT]) for n in range(2)]
-    rows[0]["image_id"] += 1
+def test_the_same_bytes_under_another_tag_are_the_same_photo(scan: Published, photos: Path, tmp_path: Path) -> None:
+    for path in photos.iterdir():
+        os.utime(path, (1, 1))
+    for settings, status in ((["policy.remove=[cat]"], "cleaned"), ([], "unchanged")):
+        rows = decided(scan, tmp_path / status, settings_for(scan, overrides=settings))
+        assert [rows[f"{n}.jpg"]["status"] for n in range(4)] == [status] * 3 + ["error"]
+    assert (tmp_path / "unchanged/images/0.jpg").read_bytes() == (photos / "0.jpg").read_bytes()
+
+
+def test_a_row_without_a_hash_is_known_by_its_tag(photos: Path, tmp_path: Path) -> None:
+    rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"sha256": None} for n in range(2)]
     scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
-    entries = [[image_id(f"{n}.jpg"), f"{n}.jpg", row["size"], row["etag"]] for n, row in enumerate(rows)]
-    batch = pa.table([pa.array(column) for column in zip(*entries, strict=True)], schema=MANIFEST)
-    recalled = Recall(scan.by_id, 10**6)(batch).to_pylist()
-    assert [row["status"] for row in recalled] == ["error", None]
-    assert recalled[0]["error"]["message"] == "the row of this name has the image_id of another one"
-    assert len(recalled[1]["segments"]) == 1
+    os.utime(photos / "1.jpg", (1, 1))
+    for settings, status in ((["policy.remove=[cat]"], "cleaned"), ([], "unchanged")):
+        made = decided(scan, tmp_path / status, settings_for(scan, overrides=settings))
+        assert (made["0.jpg"]["status"], made["1.jpg"]["reason"]) == (status, "source_changed")
+        assert "its tag is" in made["1.jpg"]["error"]["message"]
+    data = (photos / "0.jpg").read_bytes()
+    assert made["0.jpg"]["output_sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_rows_of_equal_ids_are_decided_each_for_itself(photos: Path, tmp_path: Path) -> None:
+    rows = [seen_row(photos, f"{n}.jpg", things) | {"image_id": 7} for n, things in enumerate(([CAT], [DOG]))]
+    scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
+    config = settings_for(scan, overrides=["policy.remove=[cat,dog]"])
+    first = decided(scan, tmp_path / "first", config)
+    assert [[item["label"] for item in row["objects"]] for row in first.values()] == [["cat"], ["dog"]]
+    base = published(tmp_path / "first", config, scan.manifest["input"])
+    second = decided(scan, tmp_path / "second", config, None, base)
+    assert [row["copied"] for row in second.values()] == [True, True]
+    assert [row["output_sha256"] for row in second.values()] == [row["output_sha256"] for row in first.values()]
 
 
 def test_a_dry_run_says_what_apply_would_do(scan: Published, tmp_path: Path) -> None:
@@ -335,14 +371,11 @@ def test_the_dry_run_of_the_command_writes_nothing_and_reads_no_image(
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_a_dry_run_reads_no_further_than_its_limit(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("occpipe.stages.publish.SLICE_ROWS", 2)
+def test_a_dry_run_reads_no_further_than_its_limit(photos: Path, tmp_path: Path) -> None:
     rows = [seen_row(photos, f"{n}.jpg", [CAT]) for n in range(4)]
-    scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
-    _, second = scan.manifest["files"]
-    (tmp_path / "scanned" / "metadata" / second["file"]).unlink()
+    scan = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS, shard_images=2)
+    _, second = scan.files
+    (tmp_path / "scanned" / "metadata" / second.name).unlink()
     seen = Forecast()
     list(forecast(scan, settings_for(scan), None, seen, limit=2))
     assert seen.statuses.total() == 2
@@ -389,23 +422,9 @@ def test_the_output_of_a_list_may_lie_beside_it(photos: Path, tmp_path: Path, mo
     rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"etag": ""} for n in range(2)]
     listed = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
     begun: list[str] = []
-    monkeypatch.setattr("occpipe.apply.run", lambda recipe, config, output_uri, **_: begun.append(output_uri))
+    monkeypatch.setattr("occpipe.pipeline.apply.run", lambda job, config, output_uri, **_: begun.append(output_uri))
     apply_corpus(listed.config, listed, f"{photos}/out")
     assert begun == [f"{photos}/out"]
-
-
-def test_rows_are_found_by_id_over_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("occpipe.stages.publish.SLICE_ROWS", 3)
-    ids = [-(2**62), -5, -1, 0, 4, 9, 2**62]
-    rows = [{"image_id": n, "uri": f"{n}.jpg", "status": "skipped", "config": "c"} for n in ids]
-    store = open_store(str(tmp_path / "out"))
-    write_part(store, 1, pa.Table.from_pylist([{n: r.get(n) for n in PUBLISHED.names} for r in rows], PUBLISHED))
-    publish(store, load_config(), [], "in")
-    found = Published(str(tmp_path / "out")).by_id
-    assert len(found.files) == 3
-    assert {key: row["uri"] for key, row in found(ids, ["uri"]).items()} == {n: f"{n}.jpg" for n in ids}
-    assert found([-(2**63), -4, 5, 10, 2**63 - 1], ["uri"]) == {}
-    assert found([], ["uri"]) == {}
 
 
 def test_the_digest_of_a_scan_is_that_of_its_rows(scan: Published, photos: Path, tmp_path: Path) -> None:

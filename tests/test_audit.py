@@ -9,9 +9,9 @@ import duckdb
 import pytest
 
 from occpipe.audit import Audit, audit, queries
+from occpipe.dataset.reader import Published
 from occpipe.errors import StorageError
 from occpipe.flat import flat_tables
-from occpipe.published import Published
 from occpipe.types import Status
 from tests.published import publish_rows, removed_row, scene_row
 
@@ -117,7 +117,7 @@ def test_the_answers_are_those_of_plain_sql(made: Audit, output: Path) -> None:
         database.execute(views)
         database.execute(f"SET VARIABLE cut = {made.cut}; SET VARIABLE top = 10")
         over_parquet = {name: database.execute(query).fetchall() for name, query in queries().items()}
-    (flat,) = flat_tables(Published(str(output)), [f["file"] for f in Published(str(output)).manifest["files"]])
+    (flat,) = flat_tables(Published(str(output)), [file.name for file in Published(str(output)).files])
     with duckdb.connect() as database:
         for name, table in flat._asdict().items():
             database.register(name, table)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from occpipe.bottleneck import find_limit, load_of
-from occpipe.config import Placement, PoolPlacement, SegmentPlacement, StoragePlacement, TaskPlacement
+from occpipe.config import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.figures import Pace
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES
 
 ROOM = {"CPU": 8.0, "GPU": 2.0}
 UNBOUNDED = Placement(
-    fetch=StoragePlacement(max_tasks=None), relate=TaskPlacement(max_tasks=None), sink=StoragePlacement(max_tasks=None)
+    load=StoragePlacement(max_tasks=None), relate=TaskPlacement(max_tasks=None), write=StoragePlacement(max_tasks=None)
 )
 
 
@@ -32,12 +32,12 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
     [
         pytest.param({}, Placement(), ROOM, None, id="nothing is at its limit"),
         pytest.param(
-            {"fetch": {"at_work": 3.9}, "segment": {"busy": 0.31}},
+            {"load": {"at_work": 3.9}, "segment": {"busy": 0.31}},
             Placement(),
             ROOM,
-            "segment pool starved (at work 31% of its time): fetch is the limit (98% of its tasks at work), "
-            "raise placement.fetch.max_tasks (now 4)",
-            id="fetch",
+            "segment pool starved (at work 31% of its time): load is the limit (98% of its tasks at work), "
+            "raise placement.load.max_tasks (now 4)",
+            id="load",
         ),
         pytest.param(
             {"segment": {"busy": 0.97}, "inpaint": {"busy": 0.02}},
@@ -56,12 +56,12 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
             id="inpaint",
         ),
         pytest.param(
-            {"segment": {"busy": 0.2}, "inpaint": {"busy": 0.1}, "sink": {"at_work": 3.6}},
+            {"segment": {"busy": 0.2}, "inpaint": {"busy": 0.1}, "write": {"at_work": 3.6}},
             Placement(),
             ROOM,
             "segment pool held up (at work 20% of its time) and inpaint pool held up (at work 10% of its time): "
-            "sink is the limit (90% of its tasks at work), raise placement.sink.max_tasks (now 4)",
-            id="sink",
+            "write is the limit (90% of its tasks at work), raise placement.write.max_tasks (now 4)",
+            id="write",
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "cpu": 0.96}},
@@ -73,7 +73,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "cpu": 0.96, "gpu": 0.9}},
-            Placement(segment=SegmentPlacement(num_gpus=1, max_size=8)),
+            Placement(segment=PoolPlacement(num_gpus=1, max_size=8)),
             {"CPU": 8.0, "GPU": 0.5},
             "segment is the limit (at work 99% of its time), "
             "and Ray has no GPU left: raise placement.segment.max_size (now 8) and add nodes",
@@ -81,14 +81,14 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "gpu": 0.22}},
-            Placement(segment=SegmentPlacement(num_gpus=1, max_size=8)),
+            Placement(segment=PoolPlacement(num_gpus=1, max_size=8)),
             ROOM,
             "segment is the limit (at work 99% of its time), but its GPUs are at work 22% of the time only: "
             "lower placement.segment.num_gpus (now 1), so that more actors share one",
             id="an idle GPU",
         ),
         pytest.param(
-            {"fetch": {"at_work": 40.0}},
+            {"load": {"at_work": 40.0}},
             UNBOUNDED,
             ROOM,
             None,

@@ -14,9 +14,9 @@ from jobs.make_demo import scenes
 from occpipe.agreement import people_say
 from occpipe.cli import app
 from occpipe.config_file import load_config
+from occpipe.dataset.reader import Published
 from occpipe.observations import observe_verdicts, read_verdicts
 from occpipe.pipeline import clean_corpus
-from occpipe.published import Published
 from occpipe.relations import EmbeddingScorer
 from occpipe.relations.vectors import read_asset
 from occpipe.report import write_report, write_review

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from occpipe import capacity
 from occpipe.capacity import Node, bundles_of, find_shortage, matches
 from occpipe.config import Placement
 from occpipe.config_file import load_config, overrides_of
-from occpipe.errors import ConfigError
+from occpipe.errors import CapacityError, ConfigError
 from tests.test_isolation import can_make_namespaces
 
 IO, SEES, FILLS = (
@@ -73,7 +75,7 @@ def shortage(nodes: list[Node], *settings: str) -> str | None:
         ),
         pytest.param(
             [SEES, FILLS],
-            ("placement.fetch.resources={io: 0.5}", "placement.sink.resources={io: 0.5}"),
+            ("placement.load.resources={io: 0.5}", "placement.write.resources={io: 0.5}"),
             "the pools need at least 0.5 of io (segment 1 x 0, inpaint 1 x 0, a task 0.5), the cluster has 0; "
             "add nodes, lower placement.*.resources, or use --config local",
             id="tasks take turns",
@@ -82,6 +84,21 @@ def shortage(nodes: list[Node], *settings: str) -> str | None:
 )
 def test_what_is_missing_is_said(nodes: list[Node], settings: tuple[str, ...], says: str | None) -> None:
     assert shortage(nodes, *settings) == says
+
+
+@pytest.mark.parametrize("come", [True, False])
+def test_an_autoscaling_cluster_is_asked_and_the_request_is_taken_back(
+    come: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps a request until there is another one, and a cluster with a request never shrinks."""
+    requests: list[dict[str, Any]] = []
+    nodes = [[], [], [Node({"CPU": 2.0})] if come else []]
+    monkeypatch.setattr(capacity, "request_resources", lambda **request: requests.append(request))
+    monkeypatch.setattr(capacity, "_nodes", lambda: nodes.pop(0) if len(nodes) > 1 else nodes[0])
+    monkeypatch.setattr(capacity, "_POLL_S", 0.01)
+    with contextlib.nullcontext() if come else pytest.raises(CapacityError, match="the cluster has 0"):
+        capacity.check_capacity(placed(), timeout_s=0.5)
+    assert [len(request["bundles"]) for request in requests] == [5, 0]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +138,7 @@ def test_what_ray_would_not_take_is_refused(setting: str, says: str) -> None:
 
 
 def test_pins_travel_with_a_submitted_config() -> None:
-    settings = [*PINNED, "placement.sink.labels={ray.io/market-type: '!spot', zone: 'in(a, b)'}"]
+    settings = [*PINNED, "placement.write.labels={ray.io/market-type: '!spot', zone: 'in(a, b)'}"]
     config = load_config("gpu", settings)
     assert load_config("local", overrides_of(config)) == config
     assert config.digest == load_config("gpu").digest, "where a stage runs decides nothing about pixels"

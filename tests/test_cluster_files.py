@@ -267,7 +267,7 @@ def test_the_pools_of_the_job_fit_the_workers(overlay: str) -> None:
         for group in job["rayClusterSpec"]["workerGroupSpecs"]
     ]
     largest = requests[-1]
-    between = max(stage.num_cpus for stage in (placement.fetch, placement.relate, placement.sink))
+    between = max(stage.num_cpus for stage in (placement.load, placement.relate, placement.write))
     assert segment.num_cpus + inpaint.num_cpus + between <= int(largest["cpu"])  # one worker is enough to begin with
     assert segment.num_gpus + inpaint.num_gpus <= int(largest.get("nvidia.com/gpu", 0))
     assert config.ray.capacity_timeout_s >= 600  # a node has to come, and an image of some GB

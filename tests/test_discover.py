@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from occpipe.done import Done, etag_hash
+from occpipe.stages.source import ManifestSource
 
 from occpipe.config import Corpus
-from occpipe.done import Done, etag_hash
 from occpipe.errors import StorageError
 from occpipe.schemas import MANIFEST
 from occpipe.stages.discover import check_apart, discover, image_id, open_corpus
-from occpipe.stages.source import ManifestSource
 from occpipe.storage import open_store
 
 NOTHING = Done(np.empty(0, np.int64), np.empty(0, np.int64))

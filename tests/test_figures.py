@@ -29,20 +29,20 @@ def test_a_repeated_batch_costs_seconds_and_brings_no_rows() -> None:
 def test_only_the_last_batches_are_remembered() -> None:
     tally = Tally()
     for first in (*range(REMEMBERED + 1), 0, REMEMBERED):
-        tally.add(BatchDone("sink", first, 1, busy_s=0.0))
-    assert tally.sums()["sink"].rows == REMEMBERED + 2
+        tally.add(BatchDone("write", first, 1, busy_s=0.0))
+    assert tally.sums()["write"].rows == REMEMBERED + 2
 
 
 def test_a_pace_is_read_off_two_moments() -> None:
-    before = {"fetch": StageFigures(64, 1.0), "segment": StageFigures(32, 10.0, 2.0, 6.0, 12.0)}
-    now = {"fetch": StageFigures(164, 3.0), "segment": StageFigures(82, 19.0, 3.0, 14.0, 22.0)}
+    before = {"load": StageFigures(64, 1.0), "segment": StageFigures(32, 10.0, 2.0, 6.0, 12.0)}
+    now = {"load": StageFigures(164, 3.0), "segment": StageFigures(82, 19.0, 3.0, 14.0, 22.0)}
     found = paces(before, now, 10.0, 1000)
-    assert found["fetch"] == Pace(10.0, 0.2, None, 836, None, None)
+    assert found["load"] == Pace(10.0, 0.2, None, 836, None, None)
     assert found["segment"] == Pace(5.0, 0.9, 0.9, 82, 0.8, None)
     assert found["relate"] == Pace(0.0, 0.0, None, 82, None, None)
-    assert found["sink"].queue == 0
+    assert found["write"].queue == 0
 
 
 def test_no_time_is_no_pace() -> None:
-    assert paces({}, {}, 0.0, 5)["fetch"] == Pace(0.0, 0.0, None, 5, None, None)
-    assert paces({}, {"sink": StageFigures(9)}, 1.0, 5)["sink"].queue == 0, "never below nothing"
+    assert paces({}, {}, 0.0, 5)["load"] == Pace(0.0, 0.0, None, 5, None, None)
+    assert paces({}, {"write": StageFigures(9)}, 1.0, 5)["write"].queue == 0, "never below nothing"

@@ -18,6 +18,7 @@ from PIL import Image as Pil
 
 from occpipe.audit import audit
 from occpipe.config import Config, Policy, Relations
+from occpipe.dataset.reader import Published
 from occpipe.gallery.entries import Pictures, Room, entry
 from occpipe.gallery.figures import MOST_NAMES, summary
 from occpipe.gallery.page import assemble, escaped
@@ -27,7 +28,6 @@ from occpipe.gallery.sample import COLUMNS, Places, Sampler
 from occpipe.gallery.why import Why
 from occpipe.images import Limits
 from occpipe.masks import Rle
-from occpipe.published import Published
 from occpipe.schemas import PUBLISHED
 from occpipe.storage import TooLargeError, open_store
 from occpipe.storage.local import LocalStore
@@ -46,7 +46,7 @@ def thing(label: str, relation: float | None, reason: str, **more: Any) -> dict[
 
 def row(number: int, status: str = "unchanged", *objects: dict[str, Any], **more: Any) -> dict[str, Any]:
     base: dict[str, Any] = dict.fromkeys(PUBLISHED.names)
-    size = {} if status in ("error", "skipped") else {"width": 96, "height": 64}
+    size = {} if status in ("error", "skipped") else {"width": 96, "height": 64, "mask_width": 96, "mask_height": 64}
     known = {"image_id": number, "uri": f"{number}.jpg", "status": status, "config": "c", "objects": list(objects)}
     return base | size | known | {"removed": 0.0, "stuff": []} | more
 
@@ -177,19 +177,19 @@ def test_an_outline_is_that_of_the_mask() -> None:
     mask = np.zeros((400, 800), np.uint8)
     mask[100:300, 200:600] = 1
     mask[150:250, 300:500] = 0
-    path = outline(mask)
+    path = outline(mask, view_of(400, 800))
     width, height = view_of(400, 800)
     assert (width, height) == (SIDE, SIDE // 2)
     shapes = [np.array([[int(v) for v in p.split()] for p in part[:-1].split("L")]) for part in path.split("M")[1:]]
     drawn = cv2.fillPoly(np.zeros((height, width), np.uint8), shapes, (1,))  # even-odd, as the page fills it
     small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     assert (drawn != small).mean() < 0.01
-    assert outline(np.zeros((10, 10), np.uint8)) == ""
+    assert outline(np.zeros((10, 10), np.uint8), (640, 640)) == ""
     speck = np.zeros((4000, 4000), np.uint8)
     speck[7, 7] = 1
-    assert outline(speck).startswith("M1 1")
+    assert outline(speck, (640, 640)).startswith("M1 1")
     torn = np.random.default_rng(0).integers(0, 2, (300, 300)).astype(np.uint8)
-    assert len(outline(torn)) < 3000, "a torn mask is drawn roughly, not at length"
+    assert len(outline(torn, (640, 640))) < 3000, "a torn mask is drawn roughly, not at length"
 
 
 @pytest.fixture

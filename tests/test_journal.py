@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+from occpipe.journal import MAX_DEATHS, Ask, Guard, Journal, asking, start_journal
 from ray.data import ActorPoolStrategy
 
-from occpipe.journal import MAX_DEATHS, Ask, Guard, Journal, asking, start_journal
 from occpipe.rows import Rows
 from occpipe.types import Status
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,14 +21,22 @@ import pytest
 from PIL import Image as Pil
 
 from jobs.make_demo import photos, scenes
-from occpipe.apply import APPLY_CHAIN, apply_corpus
 from occpipe.config_file import load_config
+from occpipe.dataset.layout import METADATA, SUMS
+from occpipe.dataset.reader import Published
 from occpipe.errors import CapacityError, ConfigError, RunError, StorageError
-from occpipe.pipeline import CHAIN, SCAN_CHAIN, clean_corpus, scan_corpus
-from occpipe.published import Published
+from occpipe.pipeline.apply import apply_corpus
+from occpipe.pipeline.job import CorpusSource, Unit, corpus_job
+from occpipe.pipeline.run import clean_corpus, scan_corpus
 from occpipe.scan_settings import settings_for
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
+from occpipe.stages.inpaint import InpaintStage
+from occpipe.stages.load import Load
+from occpipe.stages.load_detections import LoadDetections
+from occpipe.stages.relate import Relate
+from occpipe.stages.reuse_results import ReuseResults
 from occpipe.stages.segment import SegmentStage
+from occpipe.stages.write import Write
 from occpipe.storage import open_store
 from occpipe.summary import Summary
 from occpipe.verdicts import Review
@@ -56,8 +65,9 @@ GOOD = ("with space.jpg", "100%25.jpg", "Zürich/猫.jpg", "a..b.jpg", "#1?.jpg"
 def rows_of(output: str) -> dict[str, dict[str, Any]]:
     store = open_store(output)
     rows = []
-    for file in json.loads(store.read("metadata/_manifest.json"))["files"]:
-        rows += pq.read_table(io.BytesIO(store.read(f"metadata/{file['file']}"))).to_pylist()
+    for entry in store.walk(METADATA):
+        if entry.key.endswith(".parquet"):
+            rows += pq.read_table(io.BytesIO(store.read(entry.key))).to_pylist()
     found = {row["uri"]: row for row in rows}
     assert len(found) == len(rows), "one row an image"
     return found
@@ -80,16 +90,22 @@ def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: N
     return output, clean_corpus(BOLD, str(demo), str(output))
 
 
-@pytest.mark.parametrize("chain", [CHAIN, SCAN_CHAIN, APPLY_CHAIN])
-def test_stages_read_what_was_written(chain: tuple[Any, ...]) -> None:
-    columns = set(MANIFEST.names)
+PLACE = {"shard", "row", "earlier"}
+CHAINS = (
+    ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, InpaintStage, Write)),
+    ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, Write)),
+    ({*PUBLISHED.names, *PLACE}, (LoadDetections, Relate, ReuseResults, InpaintStage, Write)),
+)
+
+
+@pytest.mark.parametrize(("columns", "chain"), CHAINS)
+def test_stages_read_what_was_written(columns: set[str], chain: tuple[Any, ...]) -> None:
     for stage in chain:
         missing = {*stage.READS} - columns - {"status", "reason", "error"}
         assert not missing, f"{stage.__name__} reads {missing} which no stage before it writes"
         assert {*stage.WRITES} <= PIPELINE.keys()
         columns = (columns | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
     assert {*PUBLISHED.names} <= columns
-    assert (SegmentStage in chain) == (chain is not APPLY_CHAIN)
 
 
 def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, Summary]) -> None:
@@ -158,7 +174,7 @@ def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, Summary], tm
     summary = scan_corpus(BOLD, str(demo), str(tmp_path / "scanned"))
     statuses = dict(cleaned[1].statuses)
     assert summary.statuses == {"scanned": statuses.pop("cleaned"), **statuses}
-    assert {path.name for path in (tmp_path / "scanned").iterdir()} == {"ledger", "metadata"}
+    assert {path.name for path in (tmp_path / "scanned").iterdir()} == {"manifest", "metadata", "state"}
     manifest = tmp_path / "scanned" / "metadata" / "_manifest.json"
     nowhere = json.loads(manifest.read_bytes())
     nowhere["config"]["segmenter"]["device"] = "cuda:7"
@@ -260,7 +276,7 @@ def test_each_hostile_file_has_a_row_and_nothing_is_written_elsewhere(tmp_path: 
     assert rows.keys() == files.keys()
     assert summary.statuses.keys() == {"unchanged", "skipped", "error"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "ledger", "metadata"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "manifest", "metadata", "state"]
     inside = {path.relative_to(tmp_path / "in").as_posix() for path in (tmp_path / "in").rglob("*") if path.is_file()}
     assert inside == files.keys()
     for name, data in files.items():
@@ -331,7 +347,7 @@ def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {uri: {key: value for key, value in row.items() if key != "etag"} for uri, row in rows.items()}
 
 
-def test_s3_gives_the_same_rows_and_bytes_without_ray(
+def test_s3_gives_the_same_rows_and_bytes(
     s3: Path, demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path
 ) -> None:
     shutil.copytree(demo, s3 / "bucket" / "corpus")
@@ -343,9 +359,7 @@ def test_s3_gives_the_same_rows_and_bytes_without_ray(
     assert done.returncode == 0, done.stderr
     assert "13/13" in done.stderr
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
-    assert cleaned[1].over_all
-    assert cleaned[1].over_all.paces["segment"].busy is not None, "in a pool of Ray's"
-    assert last["stages"]["segment"]["busy"] is None, "in a crew, which has no pool"
+    assert last["stages"]["segment"]["rows"] == 13
     local, remote = rows_of(str(cleaned[0])), rows_of("s3://bucket/out")
     assert comparable(remote) == comparable(local)
     for row in local.values():
@@ -362,24 +376,88 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 
 
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
-    from occpipe.done import Done
-    from occpipe.stages.discover import discover, open_corpus
-    from occpipe.stages.source import ManifestSource
-
-    config, output = BOLD, open_store(str(tmp_path / "out"))
-    nothing = Done(np.empty(0, np.int64), np.empty(0, np.int64))
-    found = discover(*open_corpus(f"{demo}/cat_at_the_palace.jpg", config.corpus), output, nothing, 1)
-    (task,) = ManifestSource(output.uri, found).get_read_tasks(1)
-    (batch,) = task()
+    output = open_store(str(tmp_path / "out"))
+    job = corpus_job(BOLD, f"{demo}/cat_at_the_palace.jpg", output.uri)
+    assert isinstance(job.source, CorpusSource)
+    (listed,) = job.source.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
+    assert [(shard.number, shard.rows) for shard in listed.added] == [(0, 1)]
+    batch = job.source.read(output, Unit(0, np.array([0], np.int32)))
     stages = (
-        CHAIN[0](found.root, config.corpus, 2),
-        CHAIN[1](config),
-        CHAIN[2](config),
-        CHAIN[3](config),
+        job.load,
+        SegmentStage(BOLD),
+        job.relate,
+        InpaintStage(BOLD, job.source.root),
+        Write(job.source.root, output.uri, "images", "copy", 2),
     )
-    batch = keep_to_declarations(stages, batch)
-    thin = CHAIN[4](output.uri, "images", 1, "copy", 2)(batch)
-    assert thin.to_pylist()[0]["status"] == "cleaned"
+    assert keep_to_declarations(stages, batch).to_pylist()[0]["status"] == "cleaned"
+
+
+def test_new_and_changed_images_are_found_and_a_run_without_listing_finds_none(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    small = load_config("local", ["shard.images=2"])
+    for number in range(5):
+        (source / f"{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
+    assert clean_corpus(small, str(source), str(output)).statuses == {"unchanged": 5}
+    files = {path.name: path.read_bytes() for path in (output / "metadata").glob("shard-*.parquet")}
+    assert sorted(files) == ["shard-000000.parquet", "shard-000001.parquet", "shard-000002.parquet"]
+    (source / "0a.jpg").write_bytes(encoded(gradient(64, 200)))
+    (source / "3.jpg").write_bytes(encoded(gradient(64, 300)))
+    assert clean_corpus(small, str(source), str(output), listing=False).statuses.total() == 0
+    again = clean_corpus(small, str(source), str(output))
+    assert (again.statuses, again.done_before) == ({"unchanged": 2}, 4)
+    now = {path.name: path.read_bytes() for path in (output / "metadata").glob("shard-*.parquet")}
+    assert {name for name in now if now[name] != files.get(name)} == {"shard-000001.parquet", "shard-000003.parquet"}
+    assert rows_of(str(output))["3.jpg"]["width"] == 300
+    assert not list((output / "state" / "v1").rglob("*.parquet")), "parts of committed shards are removed"
+    assert json.loads((output / SUMS).read_bytes())["shards"] == 4
+
+
+def test_drivers_share_the_shards_of_one_output(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", str(tmp_path / "out")
+    source.mkdir()
+    small = load_config("local", ["shard.images=2"])
+    for number in range(7):
+        (source / f"{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
+    first = clean_corpus(small, str(source), output, share=(1, 2))
+    assert first.statuses == {"unchanged": 3}, "shards 1 and 3"
+    second = clean_corpus(small, str(source), output, share=(0, 2))
+    assert (second.statuses, second.manifest["images"]) == ({"unchanged": 4}, 7)
+    assert len(rows_of(output)) == 7
+
+
+def test_rows_that_failed_for_a_reason_that_may_pass_are_done_again(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", str(tmp_path / "out")
+    source.mkdir()
+    for number in range(4):
+        (source / f"{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
+    listing = tmp_path / "list.txt"
+    listing.write_text("
+".join(f"in/{number}.jpg" for number in range(4)))
+    shut = source / "2.jpg"
+    data = shut.read_bytes()
+    shut.unlink()
+    shut.symlink_to(shut)  # a loop: it can be listed, and not be read
+    assert clean_corpus(load_config(), str(listing), output).statuses == {"unchanged": 3, "error": 1}
+    assert rows_of(output)["in/2.jpg"]["reason"] == "unreachable"
+    shut.unlink()
+    shut.write_bytes(data)
+    assert clean_corpus(load_config(), str(listing), output).statuses == {"unchanged": 1}
+    assert rows_of(output)["in/2.jpg"]["status"] == "unchanged"
+    assert clean_corpus(load_config(), str(listing), output).statuses.total() == 0
+
+
+def test_a_run_in_which_too_much_fails_stops_with_the_reason(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", str(tmp_path / "out")
+    source.mkdir()
+    for number in range(12):
+        (source / f"{number:02}.jpg").symlink_to(source / f"{number:02}.jpg")
+    settings = load_config("local", ["errors.min_rows=3", "errors.max_failed_share=0.5"])
+    (tmp_path / "list.txt").write_text("
+".join(f"in/{number:02}.jpg" for number in range(12)))
+    with pytest.raises(RunError, match=r"\d+ of \d+ rows failed.*max_failed_share 0\.5 \(\d+ unreachable\)"):
+        clean_corpus(settings, str(tmp_path / "list.txt"), output)
+    assert 3 <= len(rows_of(output)) <= 12, "what was done is published"
 
 
 def test_a_worker_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> None:

@@ -9,28 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.overheads import Moment, crew_overhead, overhead
+from benchmarks.overheads import Moment, overhead
 from occpipe.cli_plan import advice, duration, scaled, sentences
-from occpipe.config import Config, Placement, PoolPlacement, SegmentPlacement
-from occpipe.errors import CapacityError, ConfigError
-from occpipe.placing import POOLS, STAGES
-from occpipe.plan import MAX_READ_TASKS, UNIT_ROWS, Cluster, block_rows, make_plan, plan_without_ray
-from occpipe.rates import Rates
-from occpipe.stages import discover, source
+from occpipe.config import Config, Placement, PoolPlacement, StoragePlacement, TaskPlacement
+from occpipe.errors import CapacityError
+from occpipe.pipeline import backlog
+from occpipe.pipeline.run import MOST_ROWS
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.plan import UNIT_ROWS, UNITS_A_SHARD, Cluster, block_rows, make_plan
+from occpipe.rates import SHARD_IMAGES, Rates
 
 LAPTOP = Cluster(nodes=1, cpus=4)
 GPU_NODE = Cluster(nodes=1, cpus=16, gpus=1, price=2.0)
 GPU_POOLS = Placement(
-    segment=SegmentPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
+    segment=PoolPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
     inpaint=PoolPlacement(num_cpus=2, num_gpus=0.5, max_size=64),
 )
 
 
 MACHINE = {"cpus": 4, "cpu_model": "a processor", "gpu": None, "free": 1.0}
-NOTHING_MORE = dict.fromkeys(("start_s", "end_s", "cpu_s", "worker_s", "driver_s"), 0.0)
-
-
-CREW = {"start_s": 3.0, "end_s": 1.0, "cpu_s": 0.02, "worker_s": 0.01, "free": 1.0}
+NOTHING_MORE = dict.fromkeys(("start_s", "end_s", "cpu_s", "worker_s", "driver_s", "page_s"), 0.0)
 
 
 def one(worker: float, cpu: float | None = None, gpu: float = 0.0) -> dict[str, float]:
@@ -45,14 +43,14 @@ def rates(**changes: Any) -> Rates:
         "images": 60,
         "threads": 2,
         "bytes_per_image": 100_000,
+        "pixels_per_image": 2**19,
         "removal_share": 0.1,
-        "fetch": one(0.002),
+        "load": one(0.002),
         "segment": one(0.1),
         "relate": one(0.004),
         "inpaint": one(0.5),
-        "untouched": one(0.0),
-        "sink": one(0.004),
-        "overhead": {"start_s": 10.0, "end_s": 2.0, "cpu_s": 0.04, "worker_s": 0.0, "driver_s": 0.064},
+        "write": one(0.004),
+        "overhead": NOTHING_MORE | {"start_s": 10.0, "end_s": 2.0, "cpu_s": 0.04, "driver_s": 0.064},
     }
     return Rates.model_validate(values | changes)
 
@@ -62,15 +60,15 @@ def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
     assert made.bound.name == "segment"
     assert made.images_per_s == pytest.approx(10)
     assert {stage: made.workers(stage) for stage in STAGES} == dict(zip(STAGES, (4, 1, 4, 1, 4), strict=True))
-    # One block of 64 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; nine more pass the segmenter.
-    assert made.fill_s == pytest.approx(64 * 0.16)
-    assert made.wall_s == pytest.approx(10 + 2 + 64 * 0.16 + 9 * 6.4)
+    # One block of 40 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; 15 more pass the segmenter.
+    assert made.fill_s == pytest.approx(40 * 0.16)
+    assert made.wall_s == pytest.approx(10 + 2 + 40 * 0.16 + 15 * 4)
     assert made.busy_share == pytest.approx(10 * 0.2 / 4)
 
 
 def test_stages_share_the_cores() -> None:
     """Four segmenters could do 40 images/s, but an image takes 0.2 s of cores, and there are four."""
-    at = Placement(segment=SegmentPlacement(max_size=4), inpaint=PoolPlacement(max_size=4))
+    at = Placement(segment=PoolPlacement(max_size=4), inpaint=PoolPlacement(max_size=4))
     made = make_plan(rates(), 6400, LAPTOP, at)
     assert made.bound.name == "cores"
     assert made.images_per_s == pytest.approx(20)
@@ -90,36 +88,87 @@ def test_pools_grow_as_the_slower_one_needs() -> None:
 
 
 def test_a_run_of_few_blocks_does_not_use_all_workers() -> None:
-    at = Placement(segment=SegmentPlacement(num_cpus=0, max_size=100), inpaint=PoolPlacement(max_size=1))
+    at = Placement(
+        load=StoragePlacement(max_tasks=None),
+        segment=PoolPlacement(num_cpus=0, max_size=100),
+        relate=TaskPlacement(max_tasks=None),
+        write=StoragePlacement(max_tasks=None),
+    )
     made = make_plan(rates(inpaint=one(0.0), overhead=NOTHING_MORE), 128, Cluster(1, cpus=1000), at)
     assert made.workers("segment") == 100
-    assert made.wall_s == pytest.approx(64 * 0.11, rel=0.002), "two blocks on two workers take as long as one"
+    assert made.wall_s == pytest.approx(8 * 0.11, rel=0.02), "16 blocks on 16 workers take as long as one"
 
 
 def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
     slow = rates(overhead=NOTHING_MORE | {"cpu_s": 0.04, "worker_s": 0.025})
     assert slow.of("segment").worker_s == pytest.approx(0.125)
     assert slow.of("inpaint").worker_s == pytest.approx(0.075)
-    assert slow.of("sink").worker_s == pytest.approx(0.004)
+    assert slow.of("write").worker_s == pytest.approx(0.004)
     assert slow.cpu_s == pytest.approx(0.002 + 0.1 + 0.004 + 0.05 + 0.004 + 0.04)
 
 
 @pytest.mark.parametrize(
-    ("images", "block_mb", "size", "rows"),
-    [(1000, 32, 100_000, 64), (1000, 32, 2**20, 32), (1000, 32, 2**23, 8), (64 * 4097, 96, 2**20, 96)],
+    ("images", "block_mb", "pixels", "shard", "rows"),
+    [
+        (10**6, 32, 2**20, SHARD_IMAGES, 32),
+        (10**6, 96, 3 * 2**18, SHARD_IMAGES, 128),
+        (10**6, 32, 2**26, SHARD_IMAGES, 1),
+        (10**6, 32, 3 * 64 * 48, SHARD_IMAGES, SHARD_IMAGES // UNITS_A_SHARD),
+        (10**6, 32, 3 * 64 * 48, 65_536, UNIT_ROWS),
+        (10**6, 32, 3 * 64 * 48, 160, 10),
+        (33, 32, 3 * 64 * 48, SHARD_IMAGES, 3),
+    ],
 )
-def test_block_rows(images: int, block_mb: int, size: int, rows: int) -> None:
-    assert block_rows(rates(bytes_per_image=size), images, block_mb, Placement()) == rows
-    assert (UNIT_ROWS, MAX_READ_TASKS) == (discover.UNIT_ROWS, source.MAX_READ_TASKS)
+def test_a_block_has_some_megabytes_of_pixels(images: int, block_mb: int, pixels: int, shard: int, rows: int) -> None:
+    assert block_rows(rates(pixels_per_image=pixels), images, block_mb, shard) == rows
+
+
+def test_a_plan_cuts_shards_as_a_run_does() -> None:
+    assert (MOST_ROWS["clean"], backlog.UNITS_A_SHARD) == (UNIT_ROWS, UNITS_A_SHARD)
+    assert Config().shard.images == SHARD_IMAGES
+
+
+def test_a_plan_knows_what_lists_and_commits() -> None:
+    """9 pages of 0.5 s before the first shard is whole; the last shard, a full one, is committed at the end."""
+    own = NOTHING_MORE | {"page_s": 0.5, "commit_s": 4.096}
+    made = make_plan(rates(overhead=own), 2 * SHARD_IMAGES, LAPTOP, Placement())
+    assert made.shards == 2
+    assert made.fixed_s == pytest.approx(9 * 0.5 + 4.096)
+    assert rates(overhead=own).cpu_s == pytest.approx(0.16 + 0.0005)
+    slow = make_plan(rates(overhead=NOTHING_MORE | {"page_s": 900}), 10**6, LAPTOP, Placement())
+    assert slow.bound.name == "listing"
+    assert slow.images_per_s == pytest.approx(8 * 1000 / 900), "eight requests at once"
+
+
+def test_a_read_task_loads_its_images_alone() -> None:
+    """18 images are nine read tasks of two, whatever the blocks are: the busiest of four workers has three of them."""
+    made = make_plan(rates(load=one(1.0, 0.0), overhead=NOTHING_MORE), 18, LAPTOP, Placement())
+    assert made.workers("load") == 4
+    load = next(bound for bound in made.bounds if bound.name == "load")
+    assert load.seconds_for(18) == 6
+
+
+def test_what_is_filled_passes_the_network_three_times() -> None:
+    """An image that stays as it is, is read once: the store copies it."""
+    far = Cluster(1, 4, gbps=0.008)
+    read_only = make_plan(rates(removal_share=0), 640, far, Placement())
+    assert read_only.images_per_s == pytest.approx(10)
+    all_filled = make_plan(rates(removal_share=1, inpaint=one(0.0)), 640, far, Placement())
+    assert all_filled.images_per_s == pytest.approx(10 / 3)
 
 
 @pytest.mark.parametrize(
     ("cluster", "changes", "bound", "rate"),
     [
-        (Cluster(1, 4, gbps=0.008), {}, "network", 5),  # 0.1 MB in and 0.1 MB out at 1 MB/s
-        (Cluster(1, 4, writes_per_s=3), {}, "store", 3),
-        (LAPTOP, {"overhead": NOTHING_MORE | {"driver_s": 64}}, "driver", 1),
-        (Cluster(1, 1.5), {"sink": one(1.0, 0.0)}, "CPUs for tasks", 0.5 / (0.25 * 1.006)),
+        (
+            Cluster(1, 4, gbps=0.004),
+            {},
+            "network",
+            5 / 1.2,
+        ),  # 0.1 MB in, and 0.1 MB in and out for one in ten, at 0.5 MB/s
+        (Cluster(1, 4, writes_per_s=3), {}, "store", 3 / (1 + 1 / 40)),
+        (LAPTOP, {"overhead": NOTHING_MORE | {"driver_s": 40}}, "driver", 1),
+        (Cluster(1, 1.5), {"write": one(1.0, 0.0)}, "CPUs for tasks", 0.5 / (0.25 * 1.006)),
     ],
 )
 def test_what_all_stages_share(cluster: Cluster, changes: dict[str, Any], bound: str, rate: float) -> None:
@@ -149,9 +198,9 @@ def test_the_advice_is_kept() -> None:
     assert said == (
         "segment is the bound: raise placement.segment.max_size to 2; that gives 20.0 images/s, bound by cores."
     )
-    assert make_plan(
-        rates(), 640, LAPTOP, Placement(segment=SegmentPlacement(max_size=2))
-    ).images_per_s == pytest.approx(20)
+    assert make_plan(rates(), 640, LAPTOP, Placement(segment=PoolPlacement(max_size=2))).images_per_s == pytest.approx(
+        20
+    )
 
 
 def test_the_advice_where_nothing_helps() -> None:
@@ -166,44 +215,10 @@ def test_sentences_say_what_is_idle_and_what_it_costs() -> None:
     said = list(sentences(rates(), make_plan(rates(), 640, Cluster(1, 4, price=3.6), Placement()), Config()))
     assert said[1] == "Idle at that rate: 50% of the cores."
     assert said[2] == (
-        "Expected: 1 min 20 s (12 s to start and end, 10 s for a block of 64 from end to end), 8.0 images/s over all."
+        "Expected: 1 min 18 s (12 s to start and end, 6 s for a block of 40 from end to end), 8.2 images/s over all."
     )
     assert said[3] == "Removals: in 10.0% of the images, as in a sample of 60."
-    assert said[4] == "Cost: 0.08, or 124.75 for a million images."
-
-
-def test_without_ray_processes_share_the_cores() -> None:
-    """0.16 s of cores for the stages and 0.02 s beside them; a worker has 0.154 s of segment, relate and inpaint."""
-    made = plan_without_ray(rates(crew=CREW), 640, LAPTOP, Placement())
-    assert (made.bound.name, made.threads, made.on_ray) == ("cores", 1, False)
-    assert made.images_per_s == pytest.approx(4 / 0.18)
-    assert {stage: made.workers(stage) for stage in STAGES} == dict.fromkeys(STAGES, 4)
-    assert made.wall_s == pytest.approx(4 + 0.16 + 639 * 0.045)
-    half = plan_without_ray(rates(crew=CREW | {"free": 0.5}), 640, LAPTOP, Placement())
-    assert half.images_per_s == pytest.approx(2 / 0.18)
-
-
-def test_without_ray_there_are_four_processes_at_most_which_share_more_cores() -> None:
-    """Measured with two threads, a photo takes 0.1 s of the segmenter and 0.2 s of cores: 0.1 s again with two of eight."""
-    busy = rates(crew=CREW, segment=one(0.1, 0.2))
-    two, one_each = (plan_without_ray(busy, 640, Cluster(1, cores), Placement()) for cores in (8, 4))
-    assert [bound.seconds for bound in (two.bounds[1], one_each.bounds[1])] == [0.1, 0.2]
-    many = plan_without_ray(busy, 640, Cluster(1, 64), Placement())
-    assert (many.workers("segment"), many.threads, many.bound.name) == (4, 16, "workers")
-    assert many.images_per_s == pytest.approx(4 / 0.164)
-    assert "up to 4; beyond that set ray.from_images=0" in advice(busy, many, Config())
-    assert plan_without_ray(busy, 3, Cluster(1, 4), Placement()).workers("sink") == 3
-
-
-def test_without_ray_storage_may_be_the_limit() -> None:
-    far = rates(crew=CREW, fetch=one(1.0, 0.0))
-    made = plan_without_ray(far, 640, LAPTOP, Placement())
-    assert advice(far, made, Config()) == "fetch is the bound: raise placement.fetch.threads."
-
-
-def test_rates_that_do_not_know_a_run_without_ray_are_for_ray_only() -> None:
-    with pytest.raises(ConfigError, match=r"older than runs without Ray.*ray\.from_images=0"):
-        plan_without_ray(rates(), 640, LAPTOP, Placement())
+    assert said[4] == "Cost: 0.08, or 122.50 for a million images."
 
 
 def test_duration() -> None:
@@ -220,12 +235,10 @@ POOL: dict[str, st.SearchStrategy[Any]] = {
 }
 ANY_RATES = st.builds(
     rates,
-    **dict.fromkeys(("fetch", "segment", "relate", "inpaint", "untouched", "sink"), STAGE),
+    **dict.fromkeys(STAGES, STAGE),
     removal_share=st.floats(0, 1),
 )
-ANY_PLACEMENT = st.builds(
-    Placement, segment=st.builds(SegmentPlacement, **POOL), inpaint=st.builds(PoolPlacement, **POOL)
-)
+ANY_PLACEMENT = st.builds(Placement, segment=st.builds(PoolPlacement, **POOL), inpaint=st.builds(PoolPlacement, **POOL))
 BIG_ENOUGH = st.builds(Cluster, st.integers(1, 20), st.sampled_from([5, 8, 33.5]), st.sampled_from([2, 3, 8]))
 
 
@@ -258,28 +271,8 @@ def test_the_bound_is_the_smallest_and_no_resource_is_given_twice(
 def test_overhead_is_what_a_run_has_beside_its_stages() -> None:
     """Blocks of 64 come out at 20, 28 and 36 s, so 0.125 s an image: 0.025 s more than the segmenter alone."""
     seen = [Moment(20, 64, 30), Moment(28, 128, 46), Moment(36, 192, 62), Moment(41, 256, 70), Moment(44, 256, 70)]
-    found = overhead(seen, rates(overhead=NOTHING_MORE), driver_s=0.1)
+    found = overhead(seen, rates(overhead=NOTHING_MORE), driver_s=0.1, commit_s=3.0)
     assert found.worker_s == pytest.approx(0.025)
     assert found.cpu_s == pytest.approx(0.25 - 0.16)
-    assert (found.driver_s, found.end_s) == (0.1, 3)
+    assert (found.driver_s, found.commit_s, found.end_s) == (0.1, 3, 3)
     assert found.start_s == pytest.approx(20 - 64 * (0.16 + 2 * 0.025))
-
-
-@pytest.mark.parametrize(
-    ("ended", "worker_s", "bound"), [((14.0, 64, 20.0), 0.0, "cores"), ((28.0, 64, 20.0), 0.346, "workers")]
-)
-def test_a_plan_without_ray_takes_as_long_as_what_it_was_measured_on(
-    ended: tuple[float, int, float], worker_s: float, bound: str
-) -> None:
-    """192 images more take 0.2 s of four cores each; where they take longer than the cores explain, their worker does."""
-    few, per_image = Moment(*ended), max(0.05, worker_s and 0.125)
-    many = Moment(few.seconds + 192 * per_image, 256, few.cpu + 192 * 0.2)
-    alone = rates(overhead=NOTHING_MORE)
-    found = crew_overhead(few, many, 0.5, alone, 1.0, Placement())
-    assert found.cpu_s == pytest.approx(0.04)
-    assert found.worker_s == pytest.approx(worker_s)
-    planned = alone.model_copy(update={"crew": found})
-    assert plan_without_ray(planned, 64, LAPTOP, Placement()).wall_s == pytest.approx(few.seconds)
-    made = plan_without_ray(planned, 256, LAPTOP, Placement())
-    assert made.wall_s == pytest.approx(many.seconds)
-    assert made.bound.name == bound

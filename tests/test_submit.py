@@ -25,8 +25,9 @@ from jobs.make_demo import scenes
 from occpipe.cli_jobs import environment_of
 from occpipe.cluster import job_name
 from occpipe.config_file import load_config
+from occpipe.dataset.layout import Layout
+from occpipe.dataset.shards import list_parts
 from occpipe.errors import ConfigError, OutputBusyError
-from occpipe.ledger import part_keys
 from occpipe.storage import open_store
 from occpipe.submission import Jobs, entrypoint
 from tests.chaos.corpus import SETTINGS, make_corpus
@@ -114,7 +115,7 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
 
     store = open_store(output)
     end = time.monotonic() + 200
-    while not part_keys(store) and time.monotonic() < end:
+    while not list_parts(store, Layout()) and time.monotonic() < end:
         time.sleep(0.2)
     assert "STOPPED" in occpipe("jobs", "stop", job_id, "--address", head)
     logged = occpipe("jobs", "logs", job_id, "--address", head, exit_code=130)

@@ -87,7 +87,7 @@ def test_the_bound_is_that_of_the_config_s_device(monkeypatch: pytest.MonkeyPatc
     said = {
         name: getattr(known, name) for name in type(known).model_fields if name not in ("config", "machine", "overhead")
     }
-    monkeypatch.setattr(throughput, "measure_stages", lambda *_: said | {"bytes_between": 1.0})
+    monkeypatch.setattr(throughput, "stage_costs", lambda *_: said | {"bytes_between": 1.0})
     monkeypatch.setattr(throughput, "side_by_side", lambda *_: [said | {"segment": Seconds(worker_s=0.09, cpu_s=0.09)}])
     monkeypatch.setattr(throughput, "gpu_name", lambda: "a GPU")
     made, between = throughput.best_rates(load_config(), [], tmp_path)

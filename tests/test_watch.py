@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
 import pytest
 import ray
 from rich.console import Console
@@ -23,14 +22,14 @@ from occpipe.config import Placement
 from occpipe.config_file import load_config
 from occpipe.errors import StorageError
 from occpipe.figures import Pace, StageFigures
-from occpipe.journal import start_journal
 from occpipe.metrics import COUNTERS, GAUGES, values_of
-from occpipe.pipeline import clean_corpus
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.monitor import RECENT_S, TELLING_S, Watch, watching
+from occpipe.pipeline.run import clean_corpus
+from occpipe.pipeline.steps import POOLS, STAGES
 from occpipe.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
 from occpipe.run_log import INTERVAL_S, RunLog
 from occpipe.summary import Made, Summary, Tick
-from occpipe.watch import RECENT_S, TELLING_S, Watch, watching
 from tests.chaos.corpus import SETTINGS, make_corpus
 from tests.test_readme import ROOT
 
@@ -103,7 +102,7 @@ def test_the_log_says_what_its_page_says(run: Watched) -> None:
         assert {*line["stages"]["segment"]} <= {*re.findall(r"`(\w+)`", fields["stages"])}
     assert (end["done"], end["published"], end["done_before"], end["stopped"]) == (COUNT + 1, COUNT + 1, 0, False)
     assert end["status"] == {name: count for name, count in summary.manifest["status"].items() if count}
-    assert end["stages"]["sink"]["rows"] == COUNT + 1
+    assert end["stages"]["write"]["rows"] == COUNT + 1
     times = [line["seconds"] for line in lines]
     assert times == sorted(times)
 
@@ -142,24 +141,30 @@ def metrics_in(text: str) -> set[str]:
 
 
 def test_counters_say_only_what_a_tick_knows() -> None:
-    tick = Tick(Counter(cleaned=2), 5, 1.0, Counter(missing=1), {"sink": StageFigures(3, 0.5)})
+    tick = Tick(Counter(cleaned=2), 5, 1.0, Counter(missing=1), {"write": StageFigures(3, 0.5)})
     assert values_of(tick) == [
         ("occpipe_images_to_do", 5, {}),
         ("occpipe_images_total", 2, {"status": "cleaned"}),
         ("occpipe_closed_images_total", 1, {"reason": "missing"}),
-        ("occpipe_stage_rows_total", 3, {"stage": "sink"}),
-        ("occpipe_stage_busy_seconds_total", 0.5, {"stage": "sink"}),
-        ("occpipe_stage_waiting_seconds_total", 0.0, {"stage": "sink"}),
+        ("occpipe_stage_rows_total", 3, {"stage": "write"}),
+        ("occpipe_stage_busy_seconds_total", 0.5, {"stage": "write"}),
+        ("occpipe_stage_waiting_seconds_total", 0.0, {"stage": "write"}),
     ]
 
 
 def segmented(rows: int, busy: float, waited: float = 0.0) -> dict[str, StageFigures]:
-    return {"fetch": StageFigures(100, 1.0), "segment": StageFigures(rows, busy, waited)}
+    return {"load": StageFigures(100, 1.0), "segment": StageFigures(rows, busy, waited)}
+
+
+def watch_of(total: int, made: Made | None = None) -> Watch:
+    watch = Watch(made or Made(), 0.0, Placement())
+    watch.total = total
+    return watch
 
 
 def test_a_tick_looks_back_half_a_minute_and_the_last_one_over_all() -> None:
-    watch = Watch(Made(), 1000, 0.0, Placement())
-    watch.tick({"fetch": StageFigures(100, 1.0)}, {}, 10.0)
+    watch = watch_of(1000)
+    watch.tick({"load": StageFigures(100, 1.0)}, {}, 10.0)
     for second in range(11, 101):
         tick = watch.tick(segmented((second - 10) * 2, second - 10), {"CPU": 1.0}, float(second))
     assert tick.paces["segment"].images_per_s == pytest.approx(2)
@@ -168,12 +173,12 @@ def test_a_tick_looks_back_half_a_minute_and_the_last_one_over_all() -> None:
     assert watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S).paces["segment"].images_per_s == 0
     last = watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S, over_all=True)
     assert last.paces["segment"].images_per_s == pytest.approx(180 / (90 + RECENT_S))
-    assert last.paces["fetch"].queue == 900
+    assert last.paces["load"].queue == 900
     assert last.paces["relate"].queue == 180
 
 
 def test_what_limits_a_run_is_said_once_it_is_in_its_stride() -> None:
-    watch = Watch(Made(), 1000, 0.0, Placement())
+    watch = watch_of(1000)
     watch.tick({}, {}, 10.0)
     early = watch.tick(segmented(30, 9.9), {"CPU": 1.0}, 10.0 + TELLING_S - 1)
     late = watch.tick(segmented(40, 19.9), {"CPU": 1.0}, 10.0 + TELLING_S)
@@ -214,7 +219,7 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_watcher_that_fails_is_kept_and_a_stop_still_heard() -> None:
     ticks: list[Tick] = []
-    made, journal, stop = Made(), start_journal(), threading.Event()
+    made, journal, stop = Made(), JournalHandle(), threading.Event()
 
     def on_progress(tick: Tick) -> None:
         ticks.append(tick)
@@ -222,11 +227,11 @@ def test_a_watcher_that_fails_is_kept_and_a_stop_still_heard() -> None:
             assert threading.current_thread() is not threading.main_thread()
             raise ValueError("no more")
 
-    with watching(Watch(made, 1, 0.0, Placement()), journal, "/out", stop, on_progress):
+    with watching(watch_of(1, made), journal, "/out", stop, on_progress):
         until(lambda: made.unwatched is not None)
-        assert not ray.get(journal.is_stopping.remote())
+        assert not journal.ask("is_stopping")
         stop.set()
-        until(lambda: ray.get(journal.is_stopping.remote()))
+        until(lambda: journal.ask("is_stopping"))
     assert str(made.unwatched) == "no more"
     assert len(ticks) == 2
 
@@ -239,23 +244,10 @@ def test_metrics_that_cannot_be_had_cost_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("occpipe.metrics.Metrics.publish", fail)
     ticks: list[Tick] = []
     made = Made()
-    with watching(Watch(made, 1, 0.0, Placement()), start_journal(), "/out", None, ticks.append):
+    with watching(watch_of(1, made), JournalHandle(), "/out", threading.Event(), ticks.append):
         pass
     assert made.unwatched is None
     assert made.over_all is ticks[-1]
-
-
-def test_without_ray_rows_outlive_their_watcher() -> None:
-    def on_progress(tick: Tick) -> None:
-        if tick.statuses:
-            raise ValueError("no more")
-
-    made = Made()
-    batches = [pa.table({"status": ["unchanged"]})] * 3
-    for batch in Watch(made, 3, 0.0, None).along(iter(batches), dict, on_progress):
-        made.statuses.update(batch.column("status").to_pylist())
-    assert made.statuses == {"unchanged": 3}
-    assert str(made.unwatched) == "no more"
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -267,8 +259,8 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_the_words_for_a_terminal() -> None:
-    pace = {"fetch": Pace(40.06, 0.2, None, 0, None, None), "segment": Pace(11.2, 1.0, 0.97, 64, 0.5, None)}
-    assert describe_stages(pace) == "fetch 40.1/s (0 wait), segment 11.2/s (64 wait)"
+    pace = {"load": Pace(40.06, 0.2, None, 0, None, None), "segment": Pace(11.2, 1.0, 0.97, 64, 0.5, None)}
+    assert describe_stages(pace) == "load 40.1/s (0 wait), segment 11.2/s (64 wait)"
     assert describe_reasons(Counter(missing=1, truncated=3)) == "3 truncated, 1 missing"
     screen = Console(file=io.StringIO(), width=100, force_terminal=False)
     screen.print(stages_table(pace))
@@ -283,9 +275,9 @@ def test_the_words_for_a_terminal() -> None:
 def test_a_line_elsewhere_says_the_limit_once() -> None:
     screen = Console(file=io.StringIO(), width=200)
     with LiveProgress(screen) as progress:
-        for number, limit in enumerate(("segment is the limit (97%)", "segment is the limit (96%)", "sink (90%)"), 1):
+        for number, limit in enumerate(("segment is the limit (97%)", "segment is the limit (96%)", "write (90%)"), 1):
             progress._last_line = -PLAIN_INTERVAL_S
             progress(Tick(Counter(unchanged=number), 9, number, Counter(missing=1), limit=limit))
     lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the one given
     assert lines[0] == "1/9 1.0 images/s, 1 unchanged (1 missing)"
-    assert [line.strip() for line in lines if line.startswith("  ")] == ["segment is the limit (97%)", "sink (90%)"]
+    assert [line.strip() for line in lines if line.startswith("  ")] == ["segment is the limit (97%)", "write (90%)"]

@@ -1,6 +1,7 @@
-"""Loaded by every Python process of a benchmark with random weights.
+"""Loaded by every Python process of a benchmark with random weights, or of one that asks for time stamps.
 
-They match no publisher's checksum, and see nothing: so a cat of 4% of the photo is put into every eighth, to be removed.
+Random weights match no publisher's checksum, and see nothing: so a cat of 4% of the photo is put into every eighth, to be
+removed.
 """
 
 from __future__ import annotations
@@ -43,3 +44,7 @@ def install() -> None:
 
 if os.environ.get("OCCPIPE_RANDOM_WEIGHTS"):
     install()
+if os.environ.get("OCCPIPE_STAMPS"):
+    from benchmarks.hooks import stamps
+
+    stamps.install(os.environ["OCCPIPE_STAMPS"])

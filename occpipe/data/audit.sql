@@ -32,7 +32,7 @@ GROUP BY ALL
 ORDER BY percent;
 
 -- removals: images from which a class was removed
-SELECT label, count(DISTINCT image_id) AS images
+SELECT label, count(DISTINCT uri) AS images
 FROM objects
 WHERE verdict = 'remove'
 GROUP BY ALL
@@ -40,8 +40,8 @@ ORDER BY images DESC;
 
 -- scenes: where: removed classes and the stuff of their images
 SELECT gone.label AS label, stuff.label AS stuff, count(*) AS images
-FROM (SELECT DISTINCT image_id, label FROM objects WHERE verdict = 'remove') AS gone
-JOIN stuff USING (image_id)
+FROM (SELECT DISTINCT uri, label FROM objects WHERE verdict = 'remove') AS gone
+JOIN stuff USING (uri)
 GROUP BY ALL
 ORDER BY images DESC;
 
@@ -53,12 +53,12 @@ ORDER BY value DESC, image_id
 LIMIT getvariable('top');
 
 -- near: things whose relation lies next to the cut, as distances from it
-SELECT relation - getvariable('cut') AS value, images.uri, image_id, object, label, verdict
+SELECT relation - getvariable('cut') AS value, uri, images.image_id, object, label, verdict
 FROM objects
-JOIN images USING (image_id)
+JOIN images USING (uri)
 WHERE relation BETWEEN getvariable('cut') - 0.05 AND getvariable('cut') + 0.05
   AND objects.reason IN ('related', 'unrelated')
-ORDER BY abs(value), image_id, object
+ORDER BY abs(value), images.image_id, object
 LIMIT getvariable('top');
 
 -- many: the images with the most things

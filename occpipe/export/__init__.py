@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from occpipe.dataset.reader import Published
 from occpipe.errors import StorageError
 from occpipe.export.coco import write_coco
 from occpipe.export.huggingface import write_huggingface
 from occpipe.export.sidecar import write_sidecars
-from occpipe.published import Published
 
 FORMATS: dict[str, Callable[[Published, Path], int]] = {
     "coco": write_coco,

@@ -1,8 +1,9 @@
 """COCO's JSON: `objects.json`, all things with what was decided for them, and `removals.json`, what was filled.
 
-The format: https://cocodataset.org/#format-data. Masks are compressed run lengths, as pycocotools reads them; a category
-has its COCO id where its name is COCO's. `file_name` is relative to the input: things that went are seen in its photos
-only. Ids of images count from 1, for readers that hold numbers as doubles; the `image_id` of the rows comes along as text.
+The format: https://cocodataset.org/#format-data. Masks are compressed run lengths, as pycocotools reads them, scaled up to
+the size of the image; areas and boxes are those of the scaled masks. A category has its COCO id where its name is COCO's.
+`file_name` is relative to the input: things that went are seen in its photos only. Ids of images count from 1, for readers
+that hold numbers as doubles; the `image_id` of the rows comes along as text.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Any, Self
 
 from occpipe import __version__
 from occpipe.classes import coco_stuff_class
-from occpipe.masks import Rle
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
+from occpipe.masks import Rle, scale_up_rle
 
-COLUMNS = ["image_id", "uri", "status", "width", "height", "objects", "mask", "removed", "output"]
+COLUMNS = [
+    *("image_id", "uri", "status", "width", "height", "mask_width", "mask_height"),
+    *("objects", "mask", "removed", "output"),
+]
 FIRST_OWN_ID = 1001
 """The first id of a class that COCO does not know."""
 
@@ -97,8 +101,9 @@ def _thing(item: dict[str, Any], place: int, row: dict[str, Any], categories: Ca
 
 
 def _region(counts: str, row: dict[str, Any]) -> dict[str, Any]:
-    rle = Rle(row["height"], row["width"], counts.encode("ascii"))
-    segmentation = {"size": [rle.height, rle.width], "counts": counts}
+    seen = Rle(row["mask_height"], row["mask_width"], counts.encode("ascii"))
+    rle = scale_up_rle(seen, row["height"], row["width"])
+    segmentation = {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
     return {"segmentation": segmentation, "area": rle.area, "bbox": list(rle.bbox), "iscrowd": 0}
 
 

@@ -17,12 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from occpipe.dataset.reader import Published
 from occpipe.errors import StorageError
-from occpipe.published import Published
 from occpipe.schemas import PUBLISHED
 from occpipe.storage import is_safe_key, with_retries
 
-COLUMNS = ["image_id", "uri", "status", "width", "height", "objects", "stuff", "mask", "removed", "output_sha256"]
+COLUMNS = [
+    *("image_id", "uri", "status", "width", "height", "mask_width", "mask_height"),
+    *("objects", "stuff", "mask", "removed", "output_sha256"),
+]
 _THREADS = 16
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -59,7 +62,8 @@ def card(manifest: dict[str, Any], images: int) -> Iterator[str]:
     }
     yield f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Photos cleaned by occpipe\n\n"
     yield f"{images} images, of which things were removed that do not relate to the scene. A row has the things of the\n"
-    yield "photo with verdict, reason and relation score, and the masks as run-length counts in COCO's form.\n\n"
+    yield "photo with verdict, reason and relation score, and the masks as run-length counts in COCO's form, of\n"
+    yield "mask_height x mask_width pixels.\n\n"
     yield "The licence of the photos is not known to occpipe: state it here before you publish them.\n\n"
     yield from _table(("status", "images"), manifest["status"].items())
     yield from _table(("removed", "things"), sorted(manifest["removed"].items(), key=lambda item: -item[1]))

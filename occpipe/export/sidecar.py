@@ -1,4 +1,5 @@
-"""A JSON for each image, `<uri>.json`: the published row with masks as COCO's run lengths.
+"""A JSON for each image, `<uri>.json`: the published row with masks as COCO's run lengths, at the size
+at which they were seen.
 
 A folder of a uri whose name ends in `.json` gets a `_` more, or `a.json/b.jpg` would be in the way of the file of `a`.
 """
@@ -10,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
 from occpipe.storage import is_safe_key
 
 
@@ -34,7 +35,7 @@ def name_of(uri: str) -> str:
 
 def sidecar(row: dict[str, Any]) -> dict[str, Any]:
     """A row as plain values, its masks as pycocotools reads them."""
-    size = [row["height"], row["width"]]
+    size = [row["mask_height"], row["mask_width"]]
 
     def coco(counts: str | None) -> dict[str, Any] | None:
         return {"size": size, "counts": counts} if counts else None

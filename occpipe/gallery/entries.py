@@ -178,10 +178,10 @@ def _cut(text: str | None, most: int) -> str | None:
 
 
 def _outline(counts: str | None, row: Mapping[str, Any]) -> str:
-    if not counts:
+    if not counts or not row["mask_width"] or not row["mask_height"]:
         return ""
-    mask = rle_decode(Rle(row["height"], row["width"], counts.encode("ascii")))
-    return outline(np.minimum(mask, 1))
+    mask = rle_decode(Rle(row["mask_height"], row["mask_width"], counts.encode("ascii")))
+    return outline(np.minimum(mask, 1), view_of(row["height"], row["width"]))
 
 
 def short(text: str | None) -> str | None:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from occpipe.published import Published
+from occpipe.dataset.reader import Published
 
 
 def read_rows(published: Published, places: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """The rows at these places, counted over the files in the order of the manifest.
+    """The rows at these places, counted over the files in their order.
 
     Only files that hold one of them are read, some hundred rows in memory at a time; StorageError where one cannot be.
     """
     found: dict[int, dict[str, Any]] = {}
     start, wanted = 0, np.array(sorted(places), np.int64)
-    for file in published.manifest["files"]:
-        stop = start + file["rows"]
+    for file in published.files:
+        stop = start + file.rows
         if ((wanted >= start) & (wanted < stop)).any():
-            for batch in published.batches_of(file["file"]):
+            for batch in published.batches_of(file.name):
                 here = wanted[(wanted >= start) & (wanted < start + len(batch))]
                 found |= zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
                 start += len(batch)

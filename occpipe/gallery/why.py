@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from occpipe.config import Config
+from occpipe.dataset.reader import cut_of_run, relations_at_hand
 from occpipe.decide import context_of
-from occpipe.published import cut_of_run, relations_at_hand
 from occpipe.relations import EmbeddingScorer, RelationScorer
 
 _SAME = 0.005

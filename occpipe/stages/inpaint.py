@@ -1,67 +1,126 @@
 """inpaint: fill what was masked, 1:1, in pool B; rows without a mask pass untouched. Bound by the model on the crops.
 
-A photo is decoded in full only here, and only where something is removed. It is encoded as its source was.
+A photo is read again and decoded in full only here, and only where something is removed. It is encoded as its source
+was. The masks of its row are scaled up to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from occpipe.config import Config
+from occpipe.decide import is_protected
 from occpipe.images import Limits, decode, encode_like
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow
-from occpipe.masks import Rle, rle_decode, union_mask
+from occpipe.masks import Rle, rle_decode, scale_down, scale_up, union_mask
 from occpipe.models import load_inpainter, set_threads, source_type
 from occpipe.rows import Rows
+from occpipe.stages.load import read_same_image, store_of
 from occpipe.types import Image, Mask, Status, Verdict
 
 
+class _Opened(NamedTuple):
+    """A photo as bytes and as pixels, H x W x 3; what is filled and the things that stay, H x W each."""
+
+    source: bytes
+    image: Image
+    hole: Mask
+    things: Mask
+
+
 class InpaintStage:
-    """Replaces `data` by the cleaned picture where a row has a `mask`, which grows where shadows are taken along."""
+    """Adds the cleaned picture as `data` where a row has a `mask`, which grows where shadows are taken along.
 
-    READS = ("data", "mask", "removed", "objects", "height", "width", "status", "reason", "error")
-    WRITES = ("data", "mask", "removed", "status", "reason", "error")
+    The model is loaded with the first photo that needs it, so that a corpus with nothing to remove does not wait for it;
+    on a GPU it is loaded at once. `placement.inpaint.batch_size` photos are in memory in full at once. `fill` is how the
+    model is called: images, holes and things that stay, each H x W.
+    """
 
-    def __init__(self, config: Config, inpainter: Inpainter | None = None) -> None:
-        set_threads(config.placement.inpaint.threads, share=0.5)
-        self._inpainter = inpainter or load_inpainter(config)
+    READS = (
+        *("uri", "size", "etag", "sha256", "width", "height", "mask_width", "mask_height"),
+        *("objects", "mask", "removed", "status", "reason", "error"),
+    )
+    WRITES = ("data", "mask", "removed", "status", "reason", "error")  # a picture that is there already stays
+
+    def __init__(self, config: Config, root: str, inpainter: Inpainter | None = None) -> None:
+        self._config, self._root, self._inpainter = config, root, inpainter
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
-        self._mark, self._shadow = source_type(config), config.inpainter.shadow
         self._codecs = ThreadPoolExecutor(4)
+        self.fill: Callable[[list[Image], list[Mask], list[Mask]], list[Image]] = self._fill
+        if config.placement.inpaint.num_gpus > 0:
+            self._model()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "inpaint")
-        data, masks, removed = (batch.column(name).to_pylist() for name in ("data", "mask", "removed"))
-        decoded: dict[int, tuple[Image, Mask, Mask]] = {}
+        columns = {name: rows.column(name) for name in ("data", "mask", "removed")}
+        waiting, count = rows.open(), self._config.placement.inpaint.batch_size
+        if waiting:
+            self._model()  # not within an attempt: without its weights the stage ends, and not one row after the other
+        for start in range(0, len(waiting), count):
+            self._clean(rows, waiting[start : start + count], columns)
+        return rows.table(**columns)
+
+    def _clean(self, rows: Rows, indices: list[int], columns: dict[str, list[Any]]) -> None:
+        opened: dict[int, _Opened] = {}
 
         def open_row(index: int) -> None:
             with rows.attempt(index):
-                size = rows.value("height", index), rows.value("width", index)
-                mask = rle_decode(Rle(*size, masks[index].encode("ascii")))
-                image, things = decode(data[index], self._limits), _kept(rows.value("objects", index), size)
-                if self._shadow:
-                    mask |= cast_shadow(image, mask) & (1 - things)
-                    masks[index], removed[index] = Rle.encode(mask).counts.decode("ascii"), float(mask.mean())
-                decoded[index] = image, mask, things
+                source = read_same_image(store_of(self._root), rows, index, self._config.corpus.max_bytes)
+                image = decode(source, self._limits)
+                hole, things = self._masks(rows, index)
+                if self._config.inpainter.shadow:
+                    shadow = cast_shadow(image, hole) & (1 - things)
+                    hole |= shadow
+                    small = _decoded(rows, index, rows.value("mask", index))
+                    small |= scale_down(shadow, *small.shape)
+                    columns["mask"][index] = Rle.encode(small).counts.decode("ascii")
+                    columns["removed"][index] = float(small.mean())
+                opened[index] = _Opened(source, image, hole, things)
 
-        def fill(indices: list[int]) -> list[Image]:
-            return self._inpainter.fill_many(*zip(*(decoded[index] for index in indices), strict=True))
+        def fill(part: list[int]) -> list[Image]:
+            photos = [opened[index] for index in part]
+            return self.fill([p.image for p in photos], [p.hole for p in photos], [p.things for p in photos])
 
         def close_row(index: int) -> None:
             with rows.attempt(index):
-                data[index] = encode_like(filled[index], data[index], self._limits, self._mark)
+                mark = source_type(self._config)
+                columns["data"][index] = encode_like(filled[index], opened[index].source, self._limits, mark)
                 rows.finish(index, Status.CLEANED)
 
-        list(self._codecs.map(open_row, rows.open()))
-        filled = rows.together_or_alone(decoded, fill)
+        list(self._codecs.map(open_row, indices))
+        filled = rows.together_or_alone(opened, fill)
         list(self._codecs.map(close_row, filled))
-        return rows.table(data=data, mask=masks, removed=removed)
+
+    def _fill(self, images: list[Image], holes: list[Mask], things: list[Mask]) -> list[Image]:
+        return self._model().fill_many(images, holes, things)
+
+    def _model(self) -> Inpainter:
+        if self._inpainter is None:
+            set_threads(self._config.placement.inpaint.threads, share=0.5)
+            self._inpainter = load_inpainter(self._config)
+        return self._inpainter
+
+    def _masks(self, rows: Rows, index: int) -> tuple[Mask, Mask]:
+        """The hole and the things that stay, at the size of the image. No hole reaches into a protected thing."""
+        size = rows.value("height", index), rows.value("width", index)
+        small = rows.value("mask_height", index), rows.value("mask_width", index)
+        kept = [item for item in rows.value("objects", index) if item["verdict"] == Verdict.KEEP]
+        protected = [item for item in kept if is_protected(item["label"], self._config.policy)]
+        hole = scale_up(_decoded(rows, index, rows.value("mask", index)), *size)
+        if protected:
+            hole &= 1 - scale_up(_union(protected, small), *size)
+        return hole, scale_up(_union(kept, small), *size) & (1 - hole)
 
 
-def _kept(objects: list[dict[str, Any]], size: tuple[int, int]) -> Mask:
-    """The pixels of the things that stay, H x W."""
-    return union_mask((Rle(*size, o["mask"].encode("ascii")) for o in objects if o["verdict"] == Verdict.KEEP), *size)
+def _decoded(rows: Rows, index: int, counts: str) -> Mask:
+    size = rows.value("mask_height", index), rows.value("mask_width", index)
+    return rle_decode(Rle(*size, counts.encode("ascii")))
+
+
+def _union(objects: list[dict[str, Any]], size: tuple[int, int]) -> Mask:
+    return union_mask((Rle(*size, item["mask"].encode("ascii")) for item in objects), *size)

@@ -1,4 +1,7 @@
-"""relate: verdict, reason, score and evidence for each thing, and the mask to fill; 1:1, on CPUs, milliseconds an image."""
+"""relate: verdict, reason, score and evidence for each thing, and the mask to fill; 1:1, on CPUs, milliseconds an image.
+
+Everything is decided at the size of the masks. Only areas and boxes of `objects` are in pixels of the image.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +20,27 @@ from occpipe.models import load_relations
 from occpipe.observations import Verdicts, judgements
 from occpipe.rows import Rows
 from occpipe.stages.segment import segment_row
-from occpipe.types import Box, SceneObject, Segment, Segmentation, Status
+from occpipe.types import SceneObject, Segment, Segmentation, Status
 
 _scorer = cache(load_relations)
 
 
 def to_scene(height: int, width: int, segments: list[dict[str, Any]], stuff: list[dict[str, Any]]) -> Segmentation:
-    """A scene from the values of its Arrow columns."""
-    return Segmentation(
-        height,
-        width,
-        tuple(
-            Segment(
-                s["label"],
-                s["is_thing"],
-                s["score"],
-                s["area"],
-                Box(**s["bbox"]),
-                Rle(height, width, s["mask"].encode("ascii")),
-            )
-            for s in segments
-        ),
-        {s["label"]: s["confidence"] for s in stuff},
+    """A scene from the values of its Arrow columns, at the size of its masks."""
+    things = (
+        Segment.from_rle(s["label"], True, s["score"], Rle(height, width, s["mask"].encode("ascii"))) for s in segments
     )
+    return Segmentation(height, width, tuple(things), {s["label"]: s["confidence"] for s in stuff})
 
 
-def object_row(item: SceneObject) -> dict[str, Any]:
-    """A thing with its verdict as a struct of the `objects` column."""
-    row = segment_row(item.segment)
-    del row["is_thing"]
+def object_row(item: SceneObject, height: int, width: int) -> dict[str, Any]:
+    """A thing with its verdict as a struct of the `objects` column; area and box in an image of `height` x `width`."""
+    segment = item.segment
+    area, box = segment.at(height, width)
     evidence = [{"context": e.context, "relation": e.relation} for e in item.evidence]
-    return row | {
+    return segment_row(segment) | {
+        "area": area,
+        "bbox": box._asdict(),
         "relation": item.relation,
         "verdict": item.verdict,
         "reason": item.reason,
@@ -59,14 +52,18 @@ def object_row(item: SceneObject) -> dict[str, Any]:
 class Relate:
     """Turns `segments` into `objects` with verdicts, and adds the removal `mask`; no removal ends as unchanged.
 
-    What people say beats what the policy does; the digest of the rows is then `digest`, for the config does not say it all.
+    What people say beats what the policy does; the digest of the rows is then `digest`, because the config does not say
+    it all.
     """
 
     config: Config
     verdicts: Callable[[], Verdicts] | None = None
     digest: str | None = None
 
-    READS = ("image_id", "uri", "height", "width", "segments", "stuff", "status", "reason", "error")
+    READS = (
+        *("image_id", "uri", "width", "height", "mask_width", "mask_height", "segments", "stuff"),
+        *("status", "reason", "error"),
+    )
     WRITES = ("objects", "mask", "removed", "config", "status", "reason", "error")
     DROPS = ("segments",)
 
@@ -75,12 +72,15 @@ class Relate:
         objects, masks, removed = rows.nulls(), rows.nulls(), rows.nulls()
         for index in rows.open():
             with rows.attempt(index):
-                scene = to_scene(*(rows.value(name, index) for name in ("height", "width", "segments", "stuff")))
+                scene = to_scene(
+                    *(rows.value(name, index) for name in ("mask_height", "mask_width", "segments", "stuff"))
+                )
                 things = decide(scene, _scorer(self.config.relations), self.config.policy)
                 if self.verdicts is not None:
                     image = rows.value("uri", index), rows.value("image_id", index)
                     things = overrule(things, judgements(*image, [t.label for t in things], self.verdicts()))
-                objects[index] = [object_row(item) for item in things]
+                size = rows.value("height", index), rows.value("width", index)
+                objects[index] = [object_row(item, *size) for item in things]
                 mask = removal_mask(things, self.config.policy, self.config.inpainter)
                 removed[index] = 0.0
                 if mask is None:

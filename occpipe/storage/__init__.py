@@ -4,7 +4,29 @@ S3 goes through boto3 (conditional PUT, streamed listing, its own retries); the 
 where it is used, in the worker: only its URI travels, and credentials come from the environment there.
 """
 
-from occpipe.storage.base import Entry, Store, TooLargeError, is_safe_key, with_retries
+from occpipe.storage.base import (
+    Entry,
+    SourceChangedError,
+    Span,
+    Store,
+    StoreAwayError,
+    TooLargeError,
+    is_safe_key,
+    walk_span,
+    with_retries,
+)
 from occpipe.storage.open import open_store, split_pattern
 
-__all__ = ["Entry", "Store", "TooLargeError", "is_safe_key", "open_store", "split_pattern", "with_retries"]
+__all__ = [
+    "Entry",
+    "SourceChangedError",
+    "Span",
+    "Store",
+    "StoreAwayError",
+    "TooLargeError",
+    "is_safe_key",
+    "open_store",
+    "split_pattern",
+    "walk_span",
+    "with_retries",
+]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import fsspec
 
 from occpipe.errors import StorageError
-from occpipe.storage.base import Entry, Store, TooLargeError
+from occpipe.storage.base import Entry, TooLargeError
+from occpipe.storage.tree import Item, TreeStore
 
 
-class FsspecStore(Store):
+class FsspecStore(TreeStore):
     """A folder in an fsspec file system."""
 
     def __init__(self, uri: str) -> None:
@@ -50,14 +51,6 @@ class FsspecStore(Store):
         if self.fs.exists(self._path(key)):
             self.fs.rm_file(self._path(key))
 
-    def walk(self, prefix: str = "") -> Iterator[Entry]:
-        start = self._path(prefix) if prefix else self.root
-        if not self.fs.exists(start):
-            return
-        for folder, _, files in self.fs.walk(start, detail=True, on_error="raise"):
-            for name, info in sorted(files.items()):
-                yield _entry(f"{folder}/{name}"[len(self.root) :].lstrip("/"), info)
-
     def find(self, key: str) -> Entry | None:
         try:
             return _entry(key, self.fs.info(self._path(key)))
@@ -72,6 +65,27 @@ class FsspecStore(Store):
         if not found:
             raise StorageError(f"{self.uri}: no such file or folder")
 
+    def _items(self, folder: str) -> list[Item]:
+        # Not by fsspec's `walk`: it passes over sub-folders that cannot be listed, without a word.
+        path = self._path(folder) if folder else self.root
+        try:
+            listing = self.fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):  # it vanished
+            return []
+        except OSError as error:
+            raise StorageError(f"{self.url(folder)}: cannot be listed: {error}") from error
+        items = []
+        for info in listing:
+            inner = info["name"].rstrip("/")
+            name = inner.rpartition("/")[2]
+            if inner.strip("/") == path.strip("/"):  # object stores list the mark of an empty folder in that folder
+                continue
+            if info.get("type") != "directory":
+                items.append(Item(name, _entry(f"{folder}/{name}" if folder else name, info)))
+            elif not info.get("islink"):  # a link to a folder may loop, so it is not followed
+                items.append(Item(f"{name}/", None))
+        return items
+
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
@@ -81,4 +95,6 @@ class FsspecStore(Store):
 
 def _entry(key: str, info: dict[str, Any]) -> Entry:
     tag = info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
+    if isinstance(tag, datetime):  # fsspec's memory tells the time of creation in two ways
+        tag = tag.timestamp()
     return Entry(key, info.get("size"), str(tag))

@@ -6,18 +6,22 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
 from occpipe.errors import StorageError
-from occpipe.storage.base import Entry, Store, TooLargeError
+from occpipe.storage.base import Entry, SourceChangedError, Store, TooLargeError
+from occpipe.storage.tree import Item, TreeStore
 
 _TEMPORARY = ".occpipe-"
+_FICLONE = 0x40049409
+_AT_ONCE = 1 << 30
 
 
-class LocalStore(Store):
+class LocalStore(TreeStore):
     """A folder."""
 
     def __init__(self, path: str) -> None:
@@ -37,12 +41,26 @@ class LocalStore(Store):
 
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key
-        with self._temporary(path, data) as temporary:
+        with self._temporary(path) as temporary:
+            _fill(temporary, data)
+            temporary.replace(path)
+
+    def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
+        if not isinstance(source, LocalStore):
+            super().copy(source, source_key, key, etag)
+            return
+        path, origin = self.root / key, source.root / source_key
+        with origin.open("rb") as reader, self._temporary(path) as temporary:
+            _check(reader, origin, etag)
+            with temporary.open("xb") as writer:
+                _copy(reader, writer)
+            _check(reader, origin, etag)
             temporary.replace(path)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self.root / key
-        with self._temporary(path, data) as temporary:
+        with self._temporary(path) as temporary:
+            _fill(temporary, data)
             try:
                 os.link(temporary, path)  # a hard link fails where the name is taken, a rename would not
             except FileExistsError:
@@ -50,14 +68,10 @@ class LocalStore(Store):
         return True
 
     def find(self, key: str) -> Entry | None:
-        path = self.root / key
-        return next(self._entry(path), None) if path.exists() else None
+        return self._look(key) if (self.root / key).exists() else None
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
-
-    def walk(self, prefix: str = "") -> Iterator[Entry]:
-        yield from self._walk(self.root / prefix if prefix else self.root)
 
     def check_readable(self) -> None:
         if not self.root.exists():
@@ -66,39 +80,67 @@ class LocalStore(Store):
             raise StorageError(f"{self.uri}: no permission to read it")
 
     @contextlib.contextmanager
-    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
+    def _temporary(self, path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
-            with temporary.open("xb") as file:  # with the permissions that the user's umask gives
-                file.write(data)
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _walk(self, folder: Path) -> Iterator[Entry]:
+    def _items(self, folder: str) -> list[Item]:
+        path = self.root / folder
         try:
-            with os.scandir(folder) as listing:
-                items = sorted(listing, key=lambda item: item.name)
-        except FileNotFoundError:
-            return
+            with os.scandir(path) as listing:
+                return [item for entry in listing if (item := _item(entry)) is not None]
+        except (FileNotFoundError, NotADirectoryError):  # it vanished
+            return []
         except PermissionError as error:  # to pass over a folder would lose its images without a word
-            raise StorageError(f"{folder}: no permission to list it") from error
-        for item in items:
-            if item.is_dir(follow_symlinks=False):  # a link to a folder may loop, so it is not followed
-                yield from self._walk(Path(item.path))
-            elif not item.name.startswith(_TEMPORARY):
-                yield from self._entry(Path(item.path))
+            raise StorageError(f"{path}: no permission to list it") from error
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} while it was listed", str(path)) from error
 
-    def _entry(self, path: Path) -> Iterator[Entry]:
-        key = path.relative_to(self.root).as_posix()
+    def _look(self, key: str) -> Entry | None:
+        """The entry of a file; None for what is none, and for one that vanished."""
+        path = os.path.join(self.uri, key)  # noqa: PTH118 - a Path for each of many files costs more than the call
         try:
-            stat = path.stat()
-        except OSError:  # it vanished, or is a link to itself: reading it will say so in its row
-            yield Entry(key, None, "")
-            return
-        if S_ISREG(stat.st_mode):
-            yield Entry(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
+            stat = os.stat(path)  # noqa: PTH116
+        except OSError as error:  # a link to itself, or one that leads nowhere: reading it will say so in its row
+            gone = isinstance(error, FileNotFoundError) and not os.path.lexists(path)
+            return None if gone else Entry(key, None, "")
+        return Entry(key, stat.st_size, _tag(stat)) if S_ISREG(stat.st_mode) else None
+
+
+def _item(entry: os.DirEntry[str]) -> Item | None:
+    if entry.is_dir(follow_symlinks=False):  # a link to a folder may loop, so it is not followed
+        return Item(f"{entry.name}/", None)
+    return None if entry.name.startswith(_TEMPORARY) else Item(entry.name, None)
+
+
+def _tag(stat: os.stat_result) -> str:
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+
+
+def _check(file: BinaryIO, path: Path, etag: str) -> None:
+    now = _tag(os.fstat(file.fileno()))
+    if etag and now != etag:
+        raise SourceChangedError(f"{path}: its tag is {now}, and was {etag}")
+
+
+def _fill(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:  # with the permissions that the user's umask gives
+        file.write(data)
+
+
+def _copy(reader: BinaryIO, writer: BinaryIO) -> None:
+    """Copy a file by sharing its blocks, or within the kernel, or through memory."""
+    with contextlib.suppress(OSError):  # file systems that share no blocks
+        fcntl.ioctl(writer, _FICLONE, reader.fileno())
+        return
+    with contextlib.suppress(OSError):  # other file systems than one and the same; a full disk is met again below
+        while os.copy_file_range(reader.fileno(), writer.fileno(), _AT_ONCE):
+            pass
+    shutil.copyfileobj(reader, writer)  # the rest
 
 
 @contextlib.contextmanager

@@ -10,15 +10,27 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from occpipe.errors import StorageError
-from occpipe.storage.base import Entry, Store, TooLargeError, with_retries
+from occpipe.storage import s3_keys
+from occpipe.storage.base import (
+    Entry,
+    SourceChangedError,
+    Span,
+    Store,
+    StoreAwayError,
+    TooLargeError,
+    with_retries,
+)
 
 _CLIENT_LOCK = threading.Lock()
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_NO_COPY = {"NotImplemented", "501", "MethodNotAllowed", "405", "InvalidRequest", "EntityTooLarge"}
+_CONNECT_S = 10
 
 
 class S3Store(Store):
@@ -44,10 +56,13 @@ class S3Store(Store):
         from botocore.config import Config
         from botocore.handlers import add_expect_header
 
-        retries = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
-        client = boto3.Session().client("s3", config=retries)
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64, connect_timeout=_CONNECT_S
+        )
+        client = boto3.Session().client("s3", config=config)
         # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
         client.meta.events.unregister("before-call.s3", add_expect_header)
+        client.meta.events.register("before-parse.s3.ListObjectsV2", s3_keys.parse_page)
         return client
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -107,15 +122,82 @@ class S3Store(Store):
         with _as_os_error(self.url(key)):
             self.client.delete_object(Bucket=bucket, Key=name)
 
-    def walk(self, prefix: str = "") -> Iterator[Entry]:
-        start = f"{self.prefix}{prefix}/" if prefix else self.prefix
-        with _as_os_error(self.url(prefix)):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):  # consoles mark an empty folder with such a key
-                        key = item["Key"][len(self.prefix) :]
-                        yield Entry(key, item["Size"], item["ETag"].strip('"'))
+    def list_keys(self, span: Span, limit: int) -> tuple[list[Entry], list[Span]]:
+        entries: list[Entry] = []
+        while len(entries) < limit:
+            found, last, whole = self._page(span, min(s3_keys.PAGE, limit - len(entries)))
+            entries += found
+            if whole:
+                return entries, []
+            span = Span(span.folder, last, span.until)
+        return entries, [span]
+
+    def divide(self, span: Span) -> list[Span]:
+        def first_after(after: str) -> str | None:
+            """The first key of the span behind a bound."""
+            found = self._objects(with_retries(lambda: self._request(Span(span.folder, max(after, span.after)), 1)))
+            return found[0].key if found and (span.until is None or found[0].key <= span.until) else None
+
+        return s3_keys.divide(span, first_after)
+
+    def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
+        if not (isinstance(source, S3Store) and self._copy_object(source, source_key, key, etag)):
+            super().copy(source, source_key, key, etag)
+
+    def _copy_object(self, source: S3Store, source_key: str, key: str, etag: str) -> bool:
+        """Let the store copy an object; False where it will not."""
+        bucket, name = self._locate(key)
+        origin = dict(zip(("Bucket", "Key"), source._locate(source_key), strict=True))
+        condition = {"CopySourceIfMatch": etag} if etag else {}
+        try:
+            with _as_os_error(source.url(source_key)):
+                answer = self.client.copy_object(
+                    Bucket=bucket, Key=name, CopySource=origin, TaggingDirective="REPLACE", **condition
+                )
+        except PermissionError:  # it may be allowed to read, or will be refused again
+            return False
+        except OSError as error:
+            code = _code_of(error)
+            if code in ("PreconditionFailed", "412"):
+                raise SourceChangedError(f"{source.url(source_key)}: it has another tag than {etag} now") from error
+            if code in _NO_COPY:
+                return False
+            raise
+        if (
+            etag and answer["CopyObjectResult"]["ETag"].strip('"') != etag
+        ):  # uploaded in parts, or the condition ignored
+            found = source.find(source_key)
+            if found is None or found.etag != etag:
+                self.delete(key)
+                raise SourceChangedError(f"{source.url(source_key)}: it has another tag than {etag} now")
+        return True
+
+    def _page(self, span: Span, limit: int) -> tuple[list[Entry], str, bool]:
+        """Some objects of a span, the last key that was looked at, and whether the span ends there."""
+        answer = with_retries(lambda: self._request(span, limit))
+        while not (objects := self._objects(answer)) and answer["IsTruncated"]:  # a page of keys that were deleted
+            token = answer["NextContinuationToken"]
+            answer = with_retries(partial(self._request, span, limit, ContinuationToken=token))
+        if objects and objects[0].key <= span.after:
+            raise StorageError(f"{self.url(span.folder)}: the store ignores StartAfter")
+        last = objects[-1].key if objects else span.after
+        inside = [found for found in objects if span.until is None or found.key <= span.until]
+        whole = not answer["IsTruncated"] or (span.until is not None and last >= span.until)
+        # Consoles mark an empty folder with a key that ends with a slash.
+        return [found for found in inside if not found.key.endswith("/")], last, whole
+
+    def _objects(self, answer: dict[str, Any]) -> list[Entry]:
+        return s3_keys.entries_of(answer, len(self.prefix))
+
+    def _request(self, span: Span, limit: int, **more: str) -> dict[str, Any]:
+        prefix = f"{self.prefix}{span.folder}/" if span.folder else self.prefix
+        if span.after:
+            more["StartAfter"] = f"{self.prefix}{span.after}"
+        with _as_os_error(self.url(span.folder)):
+            answer: dict[str, Any] = self.client.list_objects_v2(
+                Bucket=self.bucket, Prefix=prefix, MaxKeys=limit, **more
+            )
+        return answer
 
     def check_readable(self) -> None:
         try:
@@ -164,13 +246,22 @@ class _Parts(io.RawIOBase):
         return data
 
 
+def _code_of(error: OSError) -> str:
+    """What the store says of an error."""
+    return str(getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", ""))
+
+
 @contextlib.contextmanager
 def _as_os_error(url: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore import exceptions
 
+    away = (
+        *(exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyConnectionError),
+        *(exceptions.ConnectionClosedError, exceptions.ReadTimeoutError),
+    )
     try:
         yield
-    except ClientError as error:
+    except exceptions.ClientError as error:
         code = error.response["Error"]["Code"]
         message = f"{url}: {error.response['Error'].get('Message') or code}"
         if code in _MISSING:
@@ -178,5 +269,7 @@ def _as_os_error(url: str) -> Iterator[None]:
         if code in _FORBIDDEN:
             raise PermissionError(message) from error
         raise OSError(message) from error
-    except BotoCoreError as error:  # no credentials, no connection, a reset while reading
+    except away as error:
+        raise StoreAwayError(f"{url}: {error}") from error
+    except exceptions.BotoCoreError as error:  # no credentials, a reset while reading
         raise OSError(f"{url}: {error}") from error

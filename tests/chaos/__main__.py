@@ -33,7 +33,7 @@ _WIDTHS = {
     "whole": 9,
     "seconds": 8,
 }
-_TITLE = f"{'storage':8}{'fault':40}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items()) + "  note"
+_TITLE = f"{'storage':8}{'fault':44}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items()) + "  note"
 
 
 def enter_namespace(module: str) -> None:
@@ -84,7 +84,7 @@ def inject(storage: str, name: str, fault: Fault, scene: Scene) -> bool:
         survived, note = False, f"{type(error).__name__}: {error}"
     cells.append(f"{time.monotonic() - start:.0f}")
     line = "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS.values(), strict=True))
-    print(f"{storage:8}{name:40}{line}  {note}", flush=True)
+    print(f"{storage:8}{name:44}{line}  {note}", flush=True)
     return survived
 
 
@@ -94,9 +94,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--storage", choices=list(FAULTS), help="Only this one of them.")
     parser.add_argument("--only", action="append", help="Faults whose name holds this text; repeatable.")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="ray.from_images=999 is no Ray."
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Settings of all runs.")
     args = parser.parse_args()
     os.environ[MORE_SETTINGS] = " ".join(args.set)
     failed = 0

@@ -16,15 +16,12 @@ SETTINGS = (
     "policy.remove=[cat]",
     "policy.max_area=1",
     "inpainter.model=telea",
-    "placement.fetch.batch_size=16",
     "placement.segment.batch_size=4",
-    "placement.relate.batch_size=8",
     "placement.inpaint.batch_size=4",
-    "placement.sink.batch_size=8",
+    "shard.images=100",
     "ray.object_store_mb=256",
-    "ray.from_images=0",
 )
-"""Small batches, so that a fault strikes in the middle of a run; every cat is filled in milliseconds."""
+"""Small shards and batches, so that a fault strikes in the middle of a run; every cat is filled in milliseconds."""
 
 _EVERY_CAT = 12
 

@@ -36,7 +36,7 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def __init__(self, server: tuple[str, int]) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
-        self.server, self.spoilt, self.injected = server, True, 0
+        self.server, self.spoilt, self.injected, self.away = server, True, 0, False
         self.random = random.Random(0)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -58,11 +58,15 @@ class _Connection(socketserver.BaseRequestHandler):
     server: Proxy
 
     def handle(self) -> None:
+        if self.server.away:
+            return
         with suppress(OSError), socket.create_connection(self.server.server) as upstream:
             short = threading.Event()
             back = threading.Thread(target=self._answers, args=(upstream, short), daemon=True)
             back.start()
             while data := self.request.recv(65536):
+                if self.server.away:
+                    break
                 fault = self.server.fault(data)
                 if fault in ANSWERS:
                     self.request.sendall(ANSWERS[fault])

@@ -33,12 +33,12 @@ NODES = {
     "fills": {"num_cpus": 2, "num_gpus": 1, "resources": {"fast": 1}},
 }
 PINS = (
-    "placement.fetch.labels={pool: 'in(io, disks)'}",
+    "placement.load.labels={pool: 'in(io, disks)'}",
     "placement.segment.labels={pool: sees}",
     "placement.segment.num_gpus=0.5",
     "placement.inpaint.resources={fast: 0.5}",
     "placement.inpaint.num_gpus=0.5",
-    "placement.sink.labels={pool: '!sees'}",
+    "placement.write.labels={pool: '!sees'}",
 )
 POOLS = {"GuardedSegment": "segment", "GuardedInpaint": "inpaint"}
 
@@ -59,8 +59,8 @@ def where(raylets: dict[int, str]) -> dict[str, list[str]]:
 
 
 def shortage(address: str) -> str:
-    """What a run is told whose sink may only run on nodes that are not there."""
-    placement = load_config("local", [*PINS, "placement.sink.labels={pool: disks}"]).placement
+    """What a run is told whose `write` may only run on nodes that are not there."""
+    placement = load_config("local", [*PINS, "placement.write.labels={pool: disks}"]).placement
     with ray_session(RayRuntime(address=address)):
         try:
             check_capacity(placement)

@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil
 
-from occpipe.ledger import part_keys, read_parquet
-from occpipe.stages.publish import MANIFEST, METADATA
+from occpipe.dataset.layout import FIRST, METADATA
+from occpipe.dataset.parquet import read_footer, read_parquet
+from occpipe.dataset.shards import list_parts, list_shards
 from occpipe.storage import open_store
 from tests.chaos.corpus import SETTINGS
 
@@ -70,13 +71,13 @@ class Run:
         verb: str = "clean",
         chaos: Mapping[str, Any] | None = None,
         settings: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> None:
-        command = [sys.executable, "-m", "occpipe", verb, source, output]
+        command = [sys.executable, "-m", "occpipe", verb, source, output, *options]
         for setting in (*SETTINGS, *settings, *os.environ.get(MORE_SETTINGS, "").split()):
             command += ["--set", setting]
         environment = {**os.environ, **hooked(chaos)}
         self.store = open_store(output)
-        self._rows: dict[str, int] = {}
         self.process = psutil.Popen(
             command,
             env=environment,
@@ -100,11 +101,14 @@ class Run:
         raise RuntimeError(f"no {rows} rows after {TIMEOUT_S:.0f} s")
 
     def rows_committed(self) -> int:
-        """Rows in the parts of the ledger, some of them perhaps twice."""
-        for key in part_keys(self.store):
-            if key not in self._rows:
-                self._rows[key] = len(read_parquet(self.store, key, ["image_id"]))
-        return sum(self._rows.values())
+        """Rows in parts and in published files, some of them perhaps twice for a moment."""
+        keys = [part for parts in list_parts(self.store, FIRST).values() for part in parts]
+        keys += [FIRST.rows(shard) for shard in list_shards(self.store, METADATA)]
+        rows = 0
+        for key in keys:
+            with suppress(FileNotFoundError):  # a part that was committed meanwhile
+                rows += read_footer(self.store, key).num_rows
+        return rows
 
     def kill(self) -> None:
         """Kill the driver as the kernel would, and wait until what it had started is gone with it."""
@@ -131,12 +135,11 @@ class Run:
 def count(output: str, expected: int, *, injected: int, note: str = "", errors: int = 0) -> Outcome:
     """Hold what is published against what was put in; an image is whole where its bytes have the hash of its row."""
     store = open_store(output)
-    ids: Counter[int] = Counter()
+    names: Counter[str] = Counter()
     failed = written = whole = 0
-    for file in json.loads(store.read(MANIFEST))["files"]:
-        rows = read_parquet(store, f"{METADATA}/{file['file']}", ["image_id", "status", "output", "output_sha256"])
-        for row in rows.to_pylist():
-            ids[row["image_id"]] += 1
+    for shard in list_shards(store, METADATA):
+        for row in read_parquet(store, FIRST.rows(shard), ("uri", "status", "output", "output_sha256")).to_pylist():
+            names[row["uri"]] += 1
             failed += row["status"] == "error"
             if row["output"]:
                 written += 1
@@ -144,9 +147,9 @@ def count(output: str, expected: int, *, injected: int, note: str = "", errors: 
     return Outcome(
         injected,
         expected,
-        ids.total(),
-        ids.total() - len(ids),
-        expected - len(ids),
+        names.total(),
+        names.total() - len(names),
+        expected - len(names),
         written,
         whole,
         failed,

@@ -3,7 +3,8 @@
 `OCCPIPE_CHAOS` is JSON: `struck`, a file that gets a byte for each time that the fault strikes; `die_in` a stage, after so
 many calls in one process (`after`), `once` in all, or whenever the input holds `poison` (hex of some bytes); `memory` is
 the number of images beyond which the segmenter says that the GPU's memory is full, as it does for a magenta image alone;
-`work` are seconds that the segmenter sleeps for each image in place of looking at it.
+`broken` has the first process that loads a segmenter fail at every image; `count` is a file that gets a byte for each
+image that is decoded; `work` are seconds that the segmenter sleeps for each image in place of looking at it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from typing import Any
 
 CHAOS: dict[str, Any] = json.loads(os.environ.get("OCCPIPE_CHAOS", "{}"))
 PLACES = {
-    "segment": ("occpipe.stages.segment", "decode_with_header"),
+    "load": ("occpipe.stages.load", "decode_with_header"),
+    "segment": ("occpipe.stages.segment", "to_columns"),
+    "sums": ("occpipe.pipeline.run", "write_sums"),
     "relate": ("occpipe.stages.relate", "decide"),
     "inpaint": ("occpipe.stages.inpaint", "encode_like"),
 }
@@ -67,7 +70,7 @@ def half_written(write: Callable[..., Any]) -> Callable[..., Any]:
     """`LocalStore.write`, whose process dies with half of a part in its temporary file."""
 
     def wrapped(store: Any, key: str, data: bytes) -> None:
-        if key.startswith("ledger/parts") and not Path(CHAOS["struck"]).exists():
+        if "/parts/" in key and not Path(CHAOS["struck"]).exists():
             path = store.root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / ".occpipe-half").write_bytes(data[: len(data) // 2])
@@ -82,8 +85,48 @@ def written_unheard(write: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapped(store: Any, key: str, data: bytes) -> None:
         write(store, key, data)
-        if key.startswith("ledger/parts"):
+        if "/parts/" in key:
             die()
+
+    return wrapped
+
+
+def half_committed(delete: Callable[..., Any]) -> Callable[..., Any]:
+    """The `delete` of a store, whose process dies when a shard is published and its parts are still there."""
+
+    def wrapped(store: Any, key: str) -> None:
+        if "/parts/" in key:
+            die()
+        delete(store, key)
+
+    return wrapped
+
+
+def broken(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The segmenter, which fails in one process for good, as on a broken GPU."""
+    here: list[bool] = []
+
+    def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
+        if not here:
+            try:
+                strike()
+                here.append(True)
+            except FileExistsError:
+                here.append(False)
+        if here[0]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
+        return call(segmenter, images)
+
+    return wrapped
+
+
+def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which leaves a byte for each call."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        with Path(CHAOS["count"]).open("ab", buffering=0) as file:
+            file.write(b"x")
+        return function(*arguments, **options)
 
     return wrapped
 
@@ -130,10 +173,18 @@ def spoil(module: ModuleType) -> None:
         module.StarterSegmenter.__call__ = short_of_memory(module.StarterSegmenter.__call__)
     if "work" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
         module.StarterSegmenter.__call__ = sleeping(module.StarterSegmenter.__call__)
+    if CHAOS.get("broken") and module.__name__ == "occpipe.segmenters.starter":
+        module.StarterSegmenter.__call__ = broken(module.StarterSegmenter.__call__)
+    if "count" in CHAOS and module.__name__ == "occpipe.stages.load":
+        module.decode_with_header = counted(module.decode_with_header)
     stage = CHAOS.get("die_in")
-    if stage == "sink" and module.__name__ == "occpipe.storage.local":
+    if stage == "commit" and module.__name__ == "occpipe.storage.local":
+        module.LocalStore.delete = half_committed(module.LocalStore.delete)
+    elif stage == "commit" and module.__name__ == "occpipe.storage.s3":
+        module.S3Store.delete = half_committed(module.S3Store.delete)
+    elif stage == "write" and module.__name__ == "occpipe.storage.local":
         module.LocalStore.write = half_written(module.LocalStore.write)
-    elif stage == "sink" and module.__name__ == "occpipe.storage.s3":
+    elif stage == "write" and module.__name__ == "occpipe.storage.s3":
         module.S3Store.write = written_unheard(module.S3Store.write)
     elif stage in PLACES and module.__name__ == PLACES[stage][0]:
         name = PLACES[stage][1]

@@ -1,32 +1,39 @@
-"""A published output as a reader sees it: the manifest, and the rows of the files that it names."""
+"""A published output as a reader sees it: the sums, and the rows of `metadata/*.parquet`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from occpipe.config import Config, Relations
+from occpipe.dataset.layout import METADATA, SUMS, shard_of
+from occpipe.dataset.parquet import read_footer
 from occpipe.errors import ConfigError, StorageError, WeightsError, first_line
-from occpipe.ledger import read_parquet
 from occpipe.models import load_relations
 from occpipe.relations import RelationScorer
-from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import Store, open_store
 
 ROWS_AT_ONCE = 512
 MANY_ROWS = 65_536
 """Rows at a time where only narrow columns are read."""
+_THREADS = 16
+
+
+class PublishedFile(NamedTuple):
+    """A file below `metadata/`, its shard, and its rows."""
+
+    name: str
+    shard: int
+    rows: int
 
 
 def relations_at_hand(settings: Relations) -> RelationScorer | None:
@@ -49,13 +56,13 @@ def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | 
 
 
 class Published:
-    """What `clean` has published at `output_uri`. Raises StorageError where there is nothing."""
+    """What a run has published at `output_uri`. Raises StorageError where there is nothing."""
 
     def __init__(self, output_uri: str) -> None:
         self.uri = output_uri
         self.store: Store = open_store(output_uri)
         try:
-            self.manifest: dict[str, Any] = json.loads(self.store.read(MANIFEST))
+            self.manifest: dict[str, Any] = json.loads(self.store.read(SUMS))
         except (FileNotFoundError, ValueError) as error:
             raise StorageError(f"{output_uri}: nothing is published there") from error
 
@@ -71,19 +78,7 @@ class Published:
     @property
     def digest(self) -> str:
         """Hex digits of a hash over its rows."""
-        sums = "\n".join(file["sha256"] for file in self.manifest["files"])
-        return hashlib.sha256(sums.encode()).hexdigest()[:16]
-
-    @property
-    def by_id(self) -> RowsById:
-        """Its rows, to be looked up."""
-        try:
-            files = [(f["first_id"], f"{METADATA}/{f['file']}") for f in self.manifest["files"] if f["rows"]]
-        except KeyError:
-            raise StorageError(
-                f"{self.uri}: published by an older occpipe; run the command that made it again"
-            ) from None
-        return RowsById(self.store.uri, *map(tuple, zip(*files, strict=True))) if files else RowsById(self.store.uri)
+        return str(self.manifest["digest"])
 
     @property
     def relations(self) -> Path | None:
@@ -91,34 +86,48 @@ class Published:
         vectors = self.config.relations.vectors
         return None if vectors is None else Path(vectors)
 
-    def open(self, file: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
-        """One of the files that the manifest names, of which parts are read; these leaf columns come as dictionaries."""
-        with self._reading(file):
-            source = self.store.open(f"{METADATA}/{file}")
+    @cached_property
+    def files(self) -> tuple[PublishedFile, ...]:
+        """The files of its rows, by shard, as they are now."""
+        keys = [(shard, entry.key) for entry in self.store.walk(METADATA) if (shard := shard_of(entry.key)) is not None]
+
+        def look(item: tuple[int, str]) -> PublishedFile:
+            shard, key = item
+            name = key.removeprefix(f"{METADATA}/")
+            with self._reading(name):
+                return PublishedFile(name, shard, read_footer(self.store, key).num_rows)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return tuple(pool.map(look, sorted(keys)))
+
+    def open(self, name: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+        """One of its files, of which parts are read; these leaf columns come as dictionaries."""
+        with self._reading(name):
+            source = self.store.open(f"{METADATA}/{name}")
             return pq.ParquetFile(source, read_dictionary=list(dictionaries), pre_buffer=True)
 
     @contextmanager
-    def _reading(self, file: str) -> Iterator[None]:
+    def _reading(self, name: str) -> Iterator[None]:
         """What goes wrong with a file is a StorageError that names it."""
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{self.uri}/{METADATA}/{file} cannot be read: {first_line(error)}") from error
+            raise StorageError(f"{self.uri}/{METADATA}/{name} cannot be read: {first_line(error)}") from error
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The rows, or some of their columns, file by file."""
-        for file in self.manifest["files"]:
-            with self._reading(file["file"]), self.open(file["file"]) as opened:
+        for file in self.files:
+            with self._reading(file.name), self.open(file.name) as opened:
                 yield opened.read(columns)
 
     def batches(self, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
         """The same, at most `size` rows at a time."""
-        for file in self.manifest["files"]:
-            yield from self.batches_of(file["file"], columns, size)
+        for file in self.files:
+            yield from self.batches_of(file.name, columns, size)
 
-    def batches_of(self, file: str, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
-        """The same of one of the files that the manifest names."""
-        with self._reading(file), self.open(file) as opened:
+    def batches_of(self, name: str, columns: list[str] | None = None, size: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
+        """The same of one of its files."""
+        with self._reading(name), self.open(name) as opened:
             for batch in opened.iter_batches(size, columns=columns):
                 yield pa.Table.from_batches([batch])
 
@@ -126,33 +135,3 @@ class Published:
         """The rows as plain values, some hundred in memory at a time."""
         for rows in self.batches(columns):
             yield from rows.to_pylist()
-
-
-@dataclass(frozen=True, slots=True)
-class RowsById:
-    """Published rows, to be looked up from any process: files sorted by image_id, with the first id of each.
-
-    A process keeps the files that it used last: some 60 MB each for up to 5 million images, 1 GB for 100 million.
-    """
-
-    uri: str
-    first_ids: tuple[int, ...] = ()
-    files: tuple[str, ...] = ()
-
-    def __call__(self, ids: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """The rows of these images, those that there are. Ask for ids that are near each other."""
-        wanted = np.sort(np.array(ids, np.int64))
-        places = np.searchsorted(np.array(self.first_ids, np.int64), wanted, side="right") - 1
-        found: dict[int, dict[str, Any]] = {}
-        for place in np.unique(places[places >= 0]):
-            table = _file(self.uri, self.files[place])
-            here, there = wanted[places == place], table.column("image_id").to_numpy()
-            at = np.minimum(np.searchsorted(there, here), len(there) - 1)
-            rows = table.take(pa.array(at[there[at] == here])).select(["image_id", *columns])
-            found |= {row["image_id"]: row for row in rows.to_pylist()}
-        return found
-
-
-@lru_cache(maxsize=2)
-def _file(uri: str, key: str) -> pa.Table:
-    return read_parquet(open_store(uri), key).combine_chunks()

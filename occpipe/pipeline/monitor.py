@@ -1,8 +1,7 @@
 """Watching a run from its driver: once a second the journal is asked what the stages did, and a tick is made of it.
 
-That happens in a thread of its own, for rows may be minutes apart, and costs the workers nothing. The same thread passes
-on the wish to stop. Where the journal does not answer, a tick has the last figures that were heard. A run without Ray has
-no journal: its ticks come with its rows.
+That happens in a thread of its own, because rows may be minutes apart, and costs the workers nothing. The same thread
+passes on the wish to stop. Where the journal does not answer, a tick has the last figures that it gave.
 """
 
 from __future__ import annotations
@@ -12,14 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Thread
-from typing import Any
-
-import pyarrow as pa
 
 from occpipe.bottleneck import find_limit
 from occpipe.config import Placement
 from occpipe.figures import Stages, paces
-from occpipe.placing import POOLS, STAGES
+from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.steps import POOLS, STAGES
 from occpipe.summary import Made, Tick
 
 POLL_S = 0.5
@@ -32,16 +29,11 @@ _ANSWER_S = 10.0
 
 
 class Watch:
-    """Makes ticks of a run over `total` images that began at `started` (of the monotonic clock) and passes `stages`.
+    """Makes ticks of a run that began at `started` (of the monotonic clock) and passes `stages`; `total` images so far."""
 
-    Without a `placement` all stages share the workers: there is no pool, and no stage to blame.
-    """
-
-    def __init__(
-        self, made: Made, total: int, started: float, placement: Placement | None, stages: Sequence[str] = STAGES
-    ) -> None:
-        self.made = made
-        self._total, self._started, self._placement, self._stages = total, started, placement, stages
+    def __init__(self, made: Made, started: float, placement: Placement, stages: Sequence[str] = STAGES) -> None:
+        self.made, self.total = made, 0
+        self._started, self._placement, self._stages = started, placement, stages
         self._first_pool = next(stage for stage in stages if stage in POOLS)
         self._moments: deque[tuple[float, Stages]] = deque()  # of the last RECENT_S
         self._flowing: tuple[float, Stages] | None = None  # the moment before the first pool had done anything
@@ -55,21 +47,10 @@ class Watch:
             self._moments.popleft()
         self._moments.append((now, stages))
         since, before = self._flowing if over_all and self._flowing else self._moments[0]
-        pools = POOLS if self._placement else ()
-        pace = paces(before, stages, now - since, self._total, self._stages, pools)
+        pace = paces(before, stages, now - since, self.total, self._stages)
         flowing_s = now - self._flowing[0] if self._flowing else 0.0
-        limit = find_limit(pace, self._placement, free) if self._placement and flowing_s >= TELLING_S else None
-        return Tick(statuses, self._total, now - self._started, reasons, stages, pace, limit)
-
-    def along(
-        self, rows: Iterator[pa.Table], stages: Callable[[], Stages], on_progress: Callable[[Tick], None]
-    ) -> Iterator[pa.Table]:
-        """The rows of a run without Ray; calls `on_progress` before the first ones and whenever some were taken in."""
-        on_progress(self.tick({}, {}, time.monotonic()))
-        for batch in rows:
-            yield batch
-            self.tell(on_progress, lambda: self.tick(stages(), {}, time.monotonic()))
-        self.end(on_progress, lambda: self.tick(stages(), {}, time.monotonic(), over_all=True))
+        limit = find_limit(pace, self._placement, free) if flowing_s >= TELLING_S else None
+        return Tick(statuses, self.total, now - self._started, reasons, stages, pace, limit)
 
     def tell(self, on_progress: Callable[[Tick], None], look: Callable[[], Tick]) -> None:
         """Tell `on_progress` what a look gives, until that fails: rows are worth more than watching them."""
@@ -79,23 +60,10 @@ class Watch:
             except Exception as error:  # noqa: BLE001 - `run` raises it, once the rows are published
                 self.made.unwatched = error
 
-    def end(self, on_progress: Callable[[Tick], None], look: Callable[[], Tick]) -> None:
-        """Tell it so for the last time, and keep that tick."""
-
-        def last() -> Tick:
-            self.made.over_all = look()
-            return self.made.over_all
-
-        self.tell(on_progress, last)
-
 
 @contextlib.contextmanager
 def watching(
-    watch: Watch,
-    journal: Any,
-    output: str,
-    stop: Event | None,
-    on_progress: Callable[[Tick], None],
+    watch: Watch, journal: JournalHandle, output: str, stop: Event, on_progress: Callable[[Tick], None]
 ) -> Iterator[None]:
     """Call `on_progress` now, then every second from a thread, and once at the end; tell the journal once `stop` is set.
 
@@ -112,20 +80,24 @@ def watching(
     def look(*, over_all: bool = False) -> Tick:
         nonlocal heard
         with contextlib.suppress(RayError):  # a node that is lost, a journal that is busy
-            heard = ray.get(journal.figures.remote(), timeout=_ANSWER_S), ray.available_resources()
+            heard = ray.get(journal.actor.figures.remote(), timeout=_ANSWER_S), ray.available_resources()
         tick = watch.tick(*heard, time.monotonic(), over_all=over_all)
         with contextlib.suppress(Exception):  # metrics that Ray cannot take are missed by Prometheus alone
             metrics.publish(tick)
         return tick
 
+    def last() -> Tick:
+        watch.made.over_all = look(over_all=True)
+        return watch.made.over_all
+
     def go_on() -> None:
-        told, last = False, time.monotonic()
+        told, at = False, time.monotonic()
         while not ended.wait(POLL_S):
-            if stop is not None and stop.is_set() and not told:
-                journal.stop.remote()
+            if stop.is_set() and not told:
+                journal.tell("stop")
                 told = True
-            if time.monotonic() - last >= TICK_S:
-                last = time.monotonic()
+            if time.monotonic() - at >= TICK_S:
+                at = time.monotonic()
                 watch.tell(on_progress, look)
 
     on_progress(watch.tick({}, {}, time.monotonic()))
@@ -136,4 +108,4 @@ def watching(
     finally:
         ended.set()
         thread.join()
-    watch.end(on_progress, lambda: look(over_all=True))
+    watch.tell(on_progress, last)

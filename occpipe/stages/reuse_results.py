@@ -1,40 +1,47 @@
-"""reuse: the picture of an earlier run, where it came from the same decision; 1:1, on CPUs, bound by the network."""
+"""reuse_results: the picture of an earlier run where it came from the same decision; 1:1, on CPUs, bound by the network."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from occpipe import __version__
 from occpipe.config import Config, Policy
+from occpipe.dataset.layout import METADATA, rows_key
+from occpipe.dataset.parquet import read_parquet
+from occpipe.dataset.reader import Published
 from occpipe.decide import is_protected
 from occpipe.models import needed, source_type
-from occpipe.published import Published, RowsById
 from occpipe.rows import Rows
-from occpipe.stages.fetch import store_of
+from occpipe.stages.load import store_of
 from occpipe.storage import is_safe_key, with_retries
 from occpipe.types import Status
-from occpipe.versions import SCAN
 
-_OLD = ("status", "size", "etag", "objects", "mask", "removed", "output", "output_sha256")
+_SIZES = ("width", "height", "mask_width", "mask_height")
+_PHOTO = ("size", "etag", "sha256")
+_OLD = ("uri", "status", "objects", "mask", "removed", "output", "output_sha256", *_SIZES, *_PHOTO)
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What was cleaned before: its rows, and the policy, which says what was protected."""
+    """What was cleaned before: where its rows are, and its policy, which says what was protected."""
 
-    rows: RowsById
+    uri: str
+    metadata: str
     policy: Policy
 
 
 def base_of(published: Published, config: Config, models: list[dict[str, str | None]], root: str) -> Base | None:
     """A published output as a base for another decision; None where the same mask could be filled in another way there."""
     manifest = published.manifest
-    if manifest.get("command") == SCAN.command or manifest["input"] != root:
+    if manifest.get("command") == "scan" or manifest["input"] != root:
         return None
     before = published.config
     fills = {weight.name for weight in needed(config, parts=("inpainter",))}
@@ -44,34 +51,36 @@ def base_of(published: Published, config: Config, models: list[dict[str, str | N
         and _weights(manifest["models"], fills) == _weights(models, fills)
         and manifest["versions"]["occpipe"] == __version__
     )
-    return Base(published.by_id, before.policy) if same else None
+    return Base(published.store.uri, METADATA, before.policy) if same else None
 
 
 @dataclass(frozen=True)
-class Reuse:
-    """Closes what has to be cleaned, and was cleaned before from the same photo and decision, with that picture."""
+class ReuseResults:
+    """Closes what has to be cleaned, and was cleaned before from the same photo and decision, with that picture.
+
+    A batch holds rows of one shard, and a base has the same images in the shard of the same number.
+    """
 
     bases: tuple[Base, ...]
     policy: Policy
     threads: int
 
-    READS = ("image_id", "size", "etag", "objects", "mask", "removed", "status", "reason", "error")
+    READS = ("uri", "shard", *_PHOTO, *_SIZES, "objects", "mask", "removed", "status", "reason", "error")
     WRITES = ("data", "mask", "removed", "copied", "status", "reason", "error")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "reuse")
-        columns: dict[str, list[Any]] = {name: batch.column(name).to_pylist() for name in ("mask", "removed")}
-        columns |= {"data": rows.nulls(), "copied": rows.nulls()}
-        ids = {index: rows.value("image_id", index) for index in rows.open()}
-        found = [(base, base.rows(list(ids.values()), _OLD)) for base in self.bases]
+        columns: dict[str, list[Any]] = {name: rows.column(name) for name in ("data", "mask", "removed", "copied")}
+        uris = {index: rows.value("uri", index) for index in rows.open()}
+        found = [(base, _rows(base, rows.value("shard", 0), list(uris.values()))) for base in self.bases if uris]
 
         def work(index: int) -> None:
             for base, old in found:
-                row = old.get(ids[index])
+                row = old.get(uris[index])
                 with rows.attempt(index):
                     if row is None or not self._is_same(base, row, rows, index):
                         continue
-                    data = _picture(base.rows.uri, row)
+                    data = _picture(base.uri, row)
                     if data is not None:
                         columns["data"][index], columns["copied"][index] = data, True
                         columns["mask"][index], columns["removed"][index] = row["mask"], row["removed"]
@@ -79,21 +88,39 @@ class Reuse:
                         return
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(work, ids))
+            list(pool.map(work, uris))
         return rows.table(**columns)
 
-    def _is_same(self, base: Base, row: dict[str, Any], rows: Rows, index: int) -> bool:
+    def _is_same(self, base: Base, row: Mapping[str, Any], rows: Rows, index: int) -> bool:
         """Whether the fill would be the same: the photo, and for each thing its mask, its verdict and its protection."""
-        if row["status"] != Status.CLEANED or any(row[name] != rows.value(name, index) for name in ("size", "etag")):
+        new = {name: rows.value(name, index) for name in (*_PHOTO, *_SIZES, "objects")}
+        photo = ("sha256",) if row["sha256"] and new["sha256"] else _PHOTO
+        if row["status"] != Status.CLEANED or any(row[name] != new[name] for name in (*photo, *_SIZES)):
             return False
-        return _decision(row["objects"], base.policy) == _decision(rows.value("objects", index), self.policy)
+        return _decision(row["objects"], base.policy) == _decision(new["objects"], self.policy)
 
 
 def _decision(objects: list[dict[str, Any]], policy: Policy) -> list[tuple[str, str, bool]]:
     return [(item["mask"], item["verdict"], is_protected(item["label"], policy)) for item in objects]
 
 
-def _picture(uri: str, row: dict[str, Any]) -> bytes | None:
+def _rows(base: Base, shard: int, uris: list[str]) -> dict[str, dict[str, Any]]:
+    """The rows of these images in a base; none where it has published nothing of the shard yet."""
+    try:
+        table = _file(base.uri, rows_key(shard, base.metadata))
+    except FileNotFoundError:
+        return {}
+    found = table.filter(pc.is_in(table.column("uri"), pa.array(uris, pa.string())))
+    return {row["uri"]: row for row in found.to_pylist()}
+
+
+@lru_cache(maxsize=2)
+def _file(uri: str, key: str) -> pa.Table:
+    """The rows of a shard, up to 100 MB; a batch of the same shard follows. No picture is taken from it unchecked."""
+    return read_parquet(store_of(uri), key, _OLD)
+
+
+def _picture(uri: str, row: Mapping[str, Any]) -> bytes | None:
     """The picture of a row; None where it is not there any more, or not as it was written."""
     key = row["output"]
     if not key or not is_safe_key(key):

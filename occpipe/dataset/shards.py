@@ -1,0 +1,213 @@
+"""A shard's rows: parts while it is in work, one published file when it is committed, sums over all of them.
+
+A part is written once its images are. `commit_shard` makes one file of the parts and of what was published before; its name
+is that of the shard, so a reader of `metadata/*.parquet` sees each image at most once at every moment. What a crash
+interrupts is done again with the same result: a part counts until the file that holds its rows is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from occpipe.dataset.layout import Layout, manifest_key, run_of, shard_of
+from occpipe.dataset.parquet import ROW_GROUP, read_footer, read_parquet, to_parquet
+from occpipe.images import ImageReason
+from occpipe.schemas import PUBLISHED
+from occpipe.storage import Store, with_retries
+from occpipe.types import Status, Verdict
+
+RETRYABLE = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
+"""Reasons that may pass: rows with them count as not done."""
+PATIENCE_S = 300.0
+"""How long a write of rows is repeated while storage fails in a way that may pass."""
+PENDING = pa.schema([pa.field("row", pa.int32()), pa.field("earlier", pa.string())])
+"""Places in the manifest shard, and the key of the image that an earlier run wrote for each."""
+_SUMS = b"occpipe.sums"
+_THREADS = 16
+_STATE = ("uri", "etag", "status", "reason", "output")
+
+
+class Commit(NamedTuple):
+    """What a commit left: images without a row of their present state, and rows that failed for a reason that may pass."""
+
+    shard: int
+    missing: int
+    failed: int
+
+
+def write_part(store: Store, layout: Layout, run: int, shard: int, first_row: int, rows: pa.Table) -> str:
+    """Write rows of a shard as one part; the same rows of the same run overwrite the same part. Returns its key."""
+    key, data = layout.part(shard, run, first_row), to_parquet(rows)
+    with_retries(lambda: store.write(key, data), patience_s=PATIENCE_S)
+    return key
+
+
+def list_parts(store: Store, layout: Layout) -> dict[int, list[str]]:
+    """The parts by shard."""
+    parts: dict[int, list[str]] = {}
+    for entry in store.walk(layout.all_parts):
+        folder, _, name = entry.key.rpartition("/")
+        shard = shard_of(folder)
+        if shard is not None and name.endswith(".parquet"):
+            parts.setdefault(shard, []).append(entry.key)
+    return parts
+
+
+def list_shards(store: Store, folder: str) -> set[int]:
+    """The shards that have a file of their name in a folder."""
+    return {shard for entry in store.walk(folder) if (shard := shard_of(entry.key)) is not None}
+
+
+def pending_rows(store: Store, layout: Layout, shard: int, parts: Sequence[str], retry: str) -> pa.Table:
+    """The rows of a shard that are not done, as `PENDING`, in the order of the manifest.
+
+    `retry`: `none` counts every row as done whose reason is not in `RETRYABLE`, `errors` all but error rows, `all` none.
+    """
+    images = read_parquet(store, manifest_key(shard), ("uri", "etag"))
+    rows, place = _newest(store, layout, shard, parts, images, _STATE)
+    done = np.zeros(len(images), bool)
+    if retry != "all":
+        fine = _is_done(images, rows, place)
+        if retry == "errors":
+            fine &= pc.not_equal(rows.column("status"), Status.ERROR).to_numpy(zero_copy_only=False)
+        done[place[fine]] = True
+    earlier = np.full(len(images), None, object)
+    earlier[place] = rows.column("output").to_numpy()
+    open_rows = np.flatnonzero(~done).astype(np.int32)
+    return pa.table([pa.array(open_rows), pa.array(earlier[open_rows], pa.string())], schema=PENDING)
+
+
+def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
+    """Make one published file of a shard's parts and of its present file, and remove the parts.
+
+    While an image has no row, or one that failed for a reason that may pass, the shard keeps its marker, which is written
+    before the file: the next run looks at the shard again.
+    """
+    parts = sorted(entry.key for entry in store.walk(layout.parts(shard)) if entry.key.endswith(".parquet"))
+    images = read_parquet(store, manifest_key(shard), ("uri", "etag"))
+    rows, place = _newest(store, layout, shard, parts, images, PUBLISHED.names)
+    present = _is_present(images, rows, place)
+    failed = _failed(rows) & present
+    commit = Commit(shard, len(images) - int(present.sum()), int(failed.sum()))
+    if commit.missing or commit.failed:
+        with_retries(lambda: store.write(layout.open_marker(shard), b""), patience_s=PATIENCE_S)
+    if parts:
+        data = _file_of(rows)
+        with_retries(lambda: store.write(layout.rows(shard), data), patience_s=PATIENCE_S)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for run in sorted(
+                {run_of(part) for part in parts}
+            ):  # what is left after a crash may not be of an older run
+                list(pool.map(store.delete, [part for part in parts if run_of(part) == run]))
+    if not (commit.missing or commit.failed):
+        store.delete(layout.open_marker(shard))
+    return commit
+
+
+def read_sums(store: Store, folder: str, shards: Iterable[int] | None = None) -> dict[int, dict[str, Any]]:
+    """What the footers of the published shards in a folder say: rows, counts and a digest of each."""
+
+    def read(shard: int) -> tuple[int, dict[str, Any]]:
+        footer = read_footer(store, Layout(metadata=folder).rows(shard))
+        return shard, json.loads(footer.metadata[_SUMS])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(pool.map(read, sorted(list_shards(store, folder) if shards is None else shards)))
+
+
+def total(sums: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The counts of many shards, added up."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("status", "reasons", "removed")}
+    for one in sums:
+        for name, counter in counts.items():
+            counter.update(one[name])
+    return {
+        "images": counts["status"].total(),
+        "status": {status: counts["status"][status] for status in Status},
+        "reasons": dict(sorted(counts["reasons"].items())),
+        "removed": dict(sorted(counts["removed"].items())),
+    }
+
+
+def _newest(
+    store: Store, layout: Layout, shard: int, parts: Sequence[str], images: pa.Table, columns: Sequence[str]
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The rows that count, one for each image that has any, and the place of each image in the manifest.
+
+    Of several rows of an image that of the newest run counts. A task that ran twice within a run may have failed once: then
+    the result counts.
+    """
+    sources = [(0, layout.rows(shard))] if store.find(layout.rows(shard)) else []
+    sources += [(run_of(part), part) for part in parts]
+    schema = pa.schema([PUBLISHED.field(name) for name in columns])
+
+    def read(source: tuple[int, str]) -> pa.Table:
+        return read_parquet(store, source[1], columns).select(columns).cast(schema)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        tables = list(pool.map(read, sources))
+    rows = pa.concat_tables([schema.empty_table(), *tables])
+    runs = np.repeat([run for run, _ in sources], [len(table) for table in tables]).astype(np.int64)
+    place = pc.index_in(rows.column("uri"), images.column("uri").combine_chunks())
+    known = np.flatnonzero(place.is_valid().to_numpy())
+    place = place.fill_null(-1).to_numpy()[known].astype(np.int64)
+    fine = pc.not_equal(rows.column("status"), Status.ERROR).to_numpy()[known]
+    order = np.lexsort((fine, runs[known], place))
+    last = np.ones(len(order), bool)
+    last[:-1] = place[order][1:] != place[order][:-1]
+    chosen = order[last]
+    return rows.take(pa.array(known[chosen])).combine_chunks(), place[chosen]
+
+
+def _is_present(images: pa.Table, rows: pa.Table, place: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows are of the present state of their image; an image of a list has no tag, and no other state."""
+    now = pc.fill_null(images.column("etag").take(pa.array(place)), "")
+    return np.asarray(pc.equal(pc.fill_null(rows.column("etag"), ""), now).to_numpy(), bool)
+
+
+def _failed(rows: pa.Table) -> NDArray[np.bool_]:
+    reasons = pa.array([str(reason) for reason in RETRYABLE])
+    return np.asarray(pc.is_in(rows.column("reason"), reasons).to_numpy(), bool)
+
+
+def _is_done(images: pa.Table, rows: pa.Table, place: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return _is_present(images, rows, place) & ~_failed(rows)
+
+
+def _file_of(rows: pa.Table) -> bytes:
+    """The bytes of a published file: sorted by id, with its sums in the footer; equal rows give equal bytes."""
+    rows = rows.sort_by([("image_id", "ascending"), ("uri", "ascending")]).combine_chunks()
+    rows = rows.replace_schema_metadata(None)
+    objects = pc.list_flatten(rows.column("objects"))
+    removed = objects.filter(pc.equal(pc.struct_field(objects, "verdict"), Verdict.REMOVE))
+    sums = {
+        "rows": len(rows),
+        "status": _counts(rows.column("status")),
+        "reasons": _counts(rows.column("reason").drop_null()),
+        "removed": _counts(pc.struct_field(removed, "label")),
+        "digest": _digest(rows),
+    }
+    metadata = {**(PUBLISHED.metadata or {}), _SUMS: json.dumps(sums, sort_keys=True)}
+    return to_parquet(rows.replace_schema_metadata(metadata), ROW_GROUP)
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(values).to_pylist()}
+
+
+def _digest(rows: pa.Table) -> str:
+    """Hex digits of a hash over rows, whatever the file that holds them."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:32]

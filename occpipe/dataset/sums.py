@@ -1,0 +1,84 @@
+"""`metadata/_manifest.json`: sums over the published shards and what they were made from; the move of a new version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version as installed
+from typing import Any
+
+from occpipe import __version__
+from occpipe.config import Config
+from occpipe.dataset.layout import FIRST, METADATA, SUMS, Layout
+from occpipe.dataset.shards import read_sums, total
+from occpipe.dataset.versions import CLEAN, Origin
+from occpipe.schemas import VERSION
+from occpipe.storage import Store, with_retries
+
+_THREADS = 16
+
+
+def write_sums(
+    store: Store,
+    config: Config,
+    models: list[dict[str, str | None]],
+    root: str,
+    layout: Layout = FIRST,
+    origin: Origin = CLEAN,
+    *,
+    listed: int = 0,
+) -> dict[str, Any]:
+    """Write the sums of a version and return them; `listed` is the number of images of the manifest.
+
+    A version that is made beside another one is moved to `metadata/` once it has a row for each listed image. Until then
+    the sums that are published stay, and are returned.
+    """
+    shards = read_sums(store, layout.metadata)
+    if layout.metadata != METADATA:
+        if sum(sums["rows"] for sums in shards.values()) < listed:
+            published: dict[str, Any] = json.loads(store.read(SUMS))
+            return published
+        _move(store, layout, shards)
+    digest = "\n".join(f"{shard} {sums['digest']}" for shard, sums in shards.items())
+    made = {
+        "schema": VERSION,
+        "version": layout.number,
+        **asdict(origin),
+        "input": root,
+        **total(shards.values()),
+        "listed": listed,
+        "shards": len(shards),
+        "digest": hashlib.sha256(digest.encode()).hexdigest()[:16],
+        "models": models,
+        "versions": {
+            "python": platform.python_version(),
+            "occpipe": __version__,
+            **{name: installed(name) for name in ("ray", "torch")},
+        },
+        "config": {"digest": config.digest, **config.model_dump(mode="json")},
+    }
+    data = json.dumps(made, indent=1).encode()
+    with_retries(lambda: store.write(SUMS, data))
+    if layout.metadata != METADATA:
+        _delete(store, layout.metadata)
+    return made
+
+
+def _move(store: Store, layout: Layout, shards: Iterable[int]) -> None:
+    """Put each shard of a whole version in the place of the published one. What is interrupted is done again."""
+
+    def move(shard: int) -> None:
+        data = store.read(layout.rows(shard))
+        with_retries(lambda: store.write(FIRST.rows(shard), data))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(move, shards))
+
+
+def _delete(store: Store, folder: str) -> None:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(lambda entry: store.delete(entry.key), list(store.walk(folder))))

@@ -1,0 +1,141 @@
+"""Decide again on what a scan or a clean has seen, and inpaint only what changed.
+
+    list     published shards -> manifest shards of the same numbers      driver, bound by reading narrow columns
+    load     published rows -> things and stuff; no image is read         tasks
+    relate   verdicts and the mask, then the image of an earlier run      tasks
+    inpaint  rows with a mask that have no image yet                      pool B
+    write    as in `clean`                                                tasks
+
+No segmenter is loaded. Rows and images are those of a `clean` with the same settings, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import pyarrow as pa
+
+from occpipe.config import Config
+from occpipe.dataset.layout import manifest_key, rows_key
+from occpipe.dataset.listing import Listed, check_not_inside, check_not_over
+from occpipe.dataset.manifest import load_index, write_shard
+from occpipe.dataset.parquet import read_parquet
+from occpipe.dataset.reader import Published
+from occpipe.dataset.versions import Origin
+from occpipe.errors import StorageError
+from occpipe.models import identities, needed
+from occpipe.pipeline.job import Job, Options, Stage, Unit, read_rows
+from occpipe.pipeline.run import run
+from occpipe.schemas import MANIFEST
+from occpipe.stages.load import store_of
+from occpipe.stages.load_detections import LoadDetections
+from occpipe.stages.relate import Relate
+from occpipe.stages.reuse_results import Base, ReuseResults, base_of
+from occpipe.storage import Store, open_store
+from occpipe.summary import Summary
+from occpipe.verdicts import Review
+
+_LOADED = ("inpainter", "relations")
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """The published rows of a scan or a clean at `uri`, shard by shard; `root` is where their images lie."""
+
+    uri: str
+    root: str
+
+    def list(
+        self,
+        output: Store,
+        shard_images: int,  # noqa: ARG002 - shards are those of the scan
+        limit: int | None,
+        executor: Callable[[], Executor],  # noqa: ARG002 - there is nothing to wait for
+        mark_changed: Callable[[int], None],
+    ) -> Iterator[Listed]:
+        """As `Source.list`: a manifest shard for each published shard, with its rows in their order."""
+        scan, known, seen = Published(self.uri), {info.number for info in load_index(output)}, 0
+        for file in scan.files:
+            rows = read_parquet(scan.store, rows_key(file.shard), MANIFEST.names).cast(MANIFEST)
+            seen += len(rows)
+            if file.shard not in known:
+                yield Listed(seen, (write_shard(output, file.shard, rows),), ())
+            elif not read_parquet(output, manifest_key(file.shard)).cast(MANIFEST).equals(rows):
+                mark_changed(file.shard)
+                yield Listed(seen, (write_shard(output, file.shard, rows),), (file.shard,))
+            if limit is not None and seen >= limit:
+                return
+
+    def read(self, output: Store, unit: Unit) -> pa.Table:  # noqa: ARG002 - the rows are those of the scan
+        """As `Source.read`: published rows."""
+        return read_rows(store_of(self.uri), rows_key(unit.shard), unit)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two stages that run in one task."""
+
+    first: Stage
+    second: Stage
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self.second(self.first(batch))
+
+
+def apply_corpus(
+    config: Config, scan: Published, output_uri: str, review: Review | None = None, **options: Unpack[Options]
+) -> Summary:
+    """Decide again on the published rows of a scan or a clean, and clean what is to be cleaned into `output_uri`.
+
+    `config` is as `occpipe.scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and
+    errors are those of `occpipe.pipeline.run.run`.
+    """
+    store, root = open_store(output_uri), str(scan.manifest["input"])
+    check_not_over(root, store.uri)
+    if not _is_listed(scan):
+        check_not_inside(root, store.uri)
+    if store.uri == scan.store.uri:
+        raise StorageError(f"{output_uri} is what is decided on again: choose another output")
+    models = [*_seen_by(scan), *identities(config, parts=_LOADED)]
+    decide = Relate(config)
+    if review is not None:
+        for rows in scan.batches(["uri", "image_id"]):
+            review.unknown -= {*rows.column("uri").to_pylist(), *map(str, rows.column("image_id").to_pylist())}
+        decide = Relate(config, review.store(store), review.digest(config))
+    bases = tuple(_bases(config, models, scan, output_uri))
+    reuse = ReuseResults(bases, config.policy, config.placement.load.threads)
+    job = Job(
+        "apply",
+        Origin("apply", scan.digest, review.sha256 if review else None),
+        models,
+        ScanSource(scan.store.uri, root),
+        LoadDetections(config.corpus.max_pixels),
+        Both(decide, reuse),
+    )
+    return run(job, config, output_uri, **options)
+
+
+def _is_listed(scan: Published) -> bool:
+    """Whether its photos came from an explicit list, which knows no tags; no run looks for others below its root."""
+    first = next(scan.rows(["etag"]), None)
+    return first is None or not first["etag"]
+
+
+def _seen_by(scan: Published) -> list[dict[str, str | None]]:
+    """The models that have seen the photos: all of the scan's but those that are loaded anew."""
+    anew = {weight.name for weight in needed(scan.config, parts=_LOADED)}
+    anew.add(Path(scan.config.relations.vectors or "").name)
+    return [model for model in scan.manifest["models"] if model["name"] not in anew]
+
+
+def _bases(config: Config, models: list[dict[str, str | None]], scan: Published, output_uri: str) -> Iterator[Base]:
+    """Where the picture may be already: in what the output has published so far, and in what is decided on again."""
+    for uri in (output_uri, scan.uri):
+        with contextlib.suppress(StorageError):  # nothing is published there yet, or by another version of occpipe
+            if (base := base_of(Published(uri), config, models, str(scan.manifest["input"]))) is not None:
+                yield base

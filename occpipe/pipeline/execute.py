@@ -1,0 +1,165 @@
+"""The stages of a job as a data set of Ray Data: a read by units, two pools of actors, and tasks between them.
+
+Each stage takes whole blocks, and a block holds rows of one shard only. What travels are pixels at the model's size (32 MB
+a block, or what `ray.block_mb` says) and after `segment` a few kB a row. The driver gets one row a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
+from ray.data.block import BlockMetadata
+
+from occpipe.config import Config, PoolPlacement, TaskPlacement
+from occpipe.dataset.layout import Layout
+from occpipe.dataset.shards import write_part
+from occpipe.pipeline.guard import Guard, GuardedInpaint, GuardedSegment, JournalHandle, Timed
+from occpipe.pipeline.job import Job, Source, Stage, Unit
+from occpipe.pipeline.steps import STEPS
+from occpipe.schemas import PUBLISHED
+from occpipe.stages.load import store_of
+from occpipe.stages.write import Write
+from occpipe.summary import BLOCK, block_summary
+
+T = TypeVar("T")
+
+SLICE_ROWS = 32
+"""Rows that a load task has in work at once; between two slices it looks whether the run is to stop."""
+
+
+class RayExecutor(Executor):
+    """Functions as Ray tasks that take no CPU of their own: they wait for storage."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Start a task; its future is done when its result is here."""
+        task = ray.remote(num_cpus=0, max_retries=3)(fn)
+        future: Future[T] = task.remote(*args, **kwargs).future()
+        return future
+
+
+@dataclass(frozen=True)
+class ReadUnit:
+    """A read task: the rows of a unit through `load`, some at a time."""
+
+    output: str
+    source: Source
+    unit: Unit
+    load: Stage
+    journal: JournalHandle
+
+    def __call__(self) -> Iterator[pa.Table]:
+        rows = self.source.read(store_of(self.output), self.unit)
+        load = Timed("load", self.load, self.journal)
+        for start in range(0, len(rows), SLICE_ROWS):
+            if self.journal.ask("is_stopping"):
+                if start == 0:  # Ray Data wants the columns, if no rows
+                    yield self.load(rows.slice(0, 0))
+                return
+            yield load(rows.slice(start, SLICE_ROWS))
+
+
+class UnitSource(Datasource):  # type: ignore[misc]  # Ray ships no types
+    """Units as a Ray data source, with a read task for each."""
+
+    def __init__(self, reads: Sequence[ReadUnit]) -> None:
+        self._reads = reads
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Not known: it depends on the photos."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, **_: object) -> list[ReadTask]:  # noqa: ARG002 - one for each unit
+        """One task for each unit."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(read, unknown) for read in self._reads]
+
+
+@dataclass(frozen=True)
+class WriteBlock:
+    """The last stage: images, then a part with the rows of the block, then one row for the driver."""
+
+    write: Stage
+    output: str
+    layout: Layout
+    run: int
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if not len(batch):
+            return BLOCK.empty_table()
+        shard, first = batch.column("shard")[0].as_py(), batch.column("row")[0].as_py()
+        rows = self.write(batch)
+        published = rows.select(PUBLISHED.names).cast(PUBLISHED)
+        write_part(store_of(self.output), self.layout, self.run, shard, first, published)
+        return block_summary(shard, rows)
+
+
+def chain(
+    reads: Sequence[ReadUnit], stages: Sequence[tuple[str, Any]], config: Config, journal: JournalHandle
+) -> Dataset:
+    """The data set of block summaries: units through the stages after `load`; nothing runs before it is read.
+
+    A stage is a callable over tables for tasks, or a class of actors with its constructor's arguments for a pool.
+    """
+    at = config.placement
+    options = at.load.ray_options()
+    rows = ray.data.read_datasource(
+        UnitSource(reads),
+        override_num_blocks=len(reads),
+        num_cpus=options.pop("num_cpus"),
+        compute=TaskPoolStrategy(at.load.max_tasks),
+        ray_remote_args={name: value for name, value in options.items() if value},
+    )
+    for name, stage in stages:
+        placed = getattr(at, name)
+        if isinstance(stage, tuple):
+            rows = in_pool(rows, stage[0], stage[1:], placed)
+        else:
+            rows = in_tasks(rows, Timed(name, stage, journal), placed)
+    return rows
+
+
+def stages_of(
+    job: Job, config: Config, output: str, layout: Layout, run: int, journal: JournalHandle
+) -> list[tuple[str, Any]]:
+    """The stages of a job after `load`, as `chain` takes them."""
+    root, unchanged = job.source.root, config.output.unchanged
+    images = None if job.kind == "scan" else layout.images
+    write = Write(root, output, images, unchanged, config.placement.write.threads)
+    stages: dict[str, Any] = {
+        "segment": (GuardedSegment, config, journal),
+        "relate": job.relate,
+        "inpaint": (GuardedInpaint, config, root, journal),
+        "write": WriteBlock(write, output, layout, run),
+    }
+    return [(name, stages[name]) for name in STEPS[job.kind] if name != "load"]
+
+
+def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
+    """The rows after a stage that runs as tasks, a block each."""
+    return rows.map_batches(
+        stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
+        batch_size=None,
+        batch_format="pyarrow",
+        **at.ray_options(),
+        compute=TaskPoolStrategy(at.max_tasks),
+    )
+
+
+def in_pool(rows: Dataset, stage: type[Guard], arguments: tuple[Any, ...], at: PoolPlacement) -> Dataset:
+    """The rows after a stage that runs in a pool of actors, a block at a time in each."""
+    return rows.map_batches(
+        stage,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        **at.ray_options(),
+        compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
+        max_task_retries=-1,  # the journal ends what would repeat for ever
+    )

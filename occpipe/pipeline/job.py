@@ -1,0 +1,148 @@
+"""What a run is told: the command, the models, the source of its images. In these `clean`, `scan` and `apply` differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from occpipe.config import Config
+from occpipe.dataset.layout import manifest_key
+from occpipe.dataset.listing import Corpus, Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.versions import CLEAN, SCAN, Origin
+from occpipe.models import PARTS, identities
+from occpipe.pipeline.steps import Kind
+from occpipe.stages.load import Load
+from occpipe.stages.relate import Relate
+from occpipe.storage import Store, open_store
+from occpipe.summary import Tick
+
+Stage = Callable[[pa.Table], pa.Table]
+
+
+class Options(TypedDict, total=False):
+    """How far a run goes and whom it tells: see `occpipe.pipeline.run.run`."""
+
+    limit: int | None
+    new_version: bool
+    share: tuple[int, int]
+    listing: bool
+    on_progress: Callable[[Tick], None]
+    stop: Event | None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a load task reads: rows of a shard by their places there, and the image that an earlier run wrote for each."""
+
+    shard: int
+    rows: NDArray[np.int32]
+    earlier: tuple[str | None, ...] | None = None
+
+
+class Source(Protocol):
+    """Where the images of a job come from."""
+
+    @property
+    def root(self) -> str:
+        """The URI that the names of the images are relative to."""
+        ...
+
+    def list(
+        self,
+        output: Store,
+        shard_images: int,
+        limit: int | None,
+        executor: Callable[[], Executor],
+        mark_changed: Callable[[int], None],
+    ) -> Iterator[Listed]:
+        """Bring the manifest of an output up to date, and tell of new and changed shards as they are written."""
+        ...
+
+    def read(self, output: Store, unit: Unit) -> pa.Table:
+        """The rows of a unit as the first stage takes them."""
+        ...
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """The images of a corpus, read from its own storage."""
+
+    corpus: Corpus
+
+    @property
+    def root(self) -> str:
+        """The URI that the names of the images are relative to."""
+        return self.corpus.root
+
+    def list(
+        self,
+        output: Store,
+        shard_images: int,
+        limit: int | None,
+        executor: Callable[[], Executor],
+        mark_changed: Callable[[int], None],
+    ) -> Iterator[Listed]:
+        """As `Source.list`."""
+        return list_corpus(
+            self.corpus,
+            output,
+            shard_images=shard_images,
+            limit=limit,
+            executor=executor,
+            mark_changed=mark_changed,
+        )
+
+    def read(self, output: Store, unit: Unit) -> pa.Table:
+        """As `Source.read`: rows of the manifest."""
+        return read_rows(output, manifest_key(unit.shard), unit)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with what it works on.
+
+    `load` makes the rows of the source into rows for the next stage, and `relate` decides about what was seen: in these two
+    `apply` differs from `clean`.
+    """
+
+    kind: Kind
+    origin: Origin
+    models: list[dict[str, str | None]]
+    source: Source
+    load: Stage
+    relate: Stage
+
+
+def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = False) -> Job:
+    """A `clean` or a `scan` of a corpus; raises as `occpipe.pipeline.run.run` does."""
+    models = identities(config, parts=("segmenter", "relations") if scan else PARTS)
+    corpus = open_corpus(input_uri, config.corpus)
+    check_apart(input_uri, corpus.root, open_store(output_uri).uri)
+    load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
+    kind: Kind = "scan" if scan else "clean"
+    return Job(kind, SCAN if scan else CLEAN, models, CorpusSource(corpus), load, Relate(config))
+
+
+def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:
+    """Rows of a Parquet file by their places, with `shard`, `row` and `earlier`; other row groups stay unread."""
+    with store.open(key) as opened:
+        file = pq.ParquetFile(opened)
+        counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        groups = np.unique(np.searchsorted(starts, unit.rows, side="right") - 1)
+        offsets = np.concatenate([[0], np.cumsum([counts[group] for group in groups])])[:-1]
+        which = np.searchsorted(groups, np.searchsorted(starts, unit.rows, side="right") - 1)
+        places = unit.rows - starts[groups][which] + offsets[which]
+        table = file.read_row_groups(groups.tolist()).take(pa.array(places))
+    earlier = [None] * len(table) if unit.earlier is None else list(unit.earlier)
+    table = table.replace_schema_metadata(None).append_column("shard", pa.array([unit.shard] * len(table), pa.int32()))
+    table = table.append_column("row", pa.array(unit.rows, pa.int32()))
+    return table.append_column("earlier", pa.array(earlier, pa.string()))

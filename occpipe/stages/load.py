@@ -1,0 +1,100 @@
+"""load: bytes from storage to pixels at the size that the model sees; 1:1, on CPUs, bound by reading and by decoding.
+
+Only the pixels go on, at most `side` on their long side: 0.5 to 3 MB for a photo of any size. The stages that need the
+bytes again read them again, and check that they are those whose sha256 stands in the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from threading import BoundedSemaphore
+from typing import Any
+
+import pyarrow as pa
+
+from occpipe.config import Corpus
+from occpipe.images import ImageError, ImageReason, Limits, decode_with_header
+from occpipe.rows import Rows
+from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, with_retries
+
+store_of = cache(open_store)
+"""One store, and so one connection pool, for each URI and worker process."""
+_MAX_BYTES = sys.maxsize
+_decoding = BoundedSemaphore(4)
+"""Pictures that a process decodes at once: a photo of 25 MP takes 75 MB while it is decoded."""
+
+
+def read_image(store: Store, uri: str, size: int | None, max_bytes: int) -> bytes:
+    """The bytes of one image of a known or unknown size.
+
+    Raises ImageError for a key that could leave the root or a file over `max_bytes`; FileNotFoundError,
+    PermissionError or OSError as the store does.
+    """
+    if not is_safe_key(uri):
+        raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
+    if size is not None and size > max_bytes:
+        raise ImageError(ImageReason.TOO_MANY_BYTES, f"{size} bytes, the limit is {max_bytes}")
+    return with_retries(lambda: store.read(uri, max_bytes))
+
+
+def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_BYTES) -> bytes:
+    """The bytes of an image that was read before. They are compared by sha256 where the row has one, else by etag.
+
+    Raises ImageError (source_changed) where they are others than those of the row, and as `read_image` does.
+    """
+    uri, size, etag, sha256 = (rows.value(name, index) for name in ("uri", "size", "etag", "sha256"))
+    try:
+        data = read_image(store, uri, size, min(size, max_bytes))
+    except TooLargeError as error:
+        raise ImageError(ImageReason.SOURCE_CHANGED, f"it had {size} bytes when it was seen, and has more") from error
+    if sha256 is not None:
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ImageError(ImageReason.SOURCE_CHANGED, "its bytes are not those that were seen")
+    elif len(data) != size:
+        raise ImageError(ImageReason.SOURCE_CHANGED, f"it had {size} bytes when it was seen, and has {len(data)}")
+    elif etag:
+        entry = with_retries(lambda: store.find(uri))  # after reading, so that a change in between is noticed
+        if entry is None or entry.etag != etag:
+            raise ImageError(ImageReason.SOURCE_CHANGED, f"its tag is {entry and entry.etag}, and was {etag}")
+    return data
+
+
+@dataclass(frozen=True)
+class Load:
+    """Adds what the bytes and the header say, and the upright pixels."""
+
+    root: str
+    corpus: Corpus
+    side: int
+    threads: int
+
+    READS = ("uri", "size")
+    WRITES = (
+        *("sha256", "size", "format", "width", "height", "pixels", "mask_width", "mask_height"),
+        *("status", "reason", "error"),
+    )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = Rows(batch, "load")
+        columns: dict[str, list[Any]] = {name: rows.nulls() for name in self.WRITES if name not in rows.STATE}
+        columns["size"] = batch.column("size").to_pylist()
+        store, limits = store_of(self.root), Limits(self.corpus.max_pixels, self.corpus.min_side)
+
+        def work(index: int) -> None:
+            with rows.attempt(index):
+                data = read_image(store, rows.value("uri", index), columns["size"][index], self.corpus.max_bytes)
+                columns["size"][index], columns["sha256"][index] = len(data), hashlib.sha256(data).hexdigest()
+                with _decoding:
+                    header, picture = decode_with_header(data, limits, self.side)
+                columns["format"][index] = header.format
+                columns["width"][index], columns["height"][index] = header.width, header.height
+                columns["mask_height"][index], columns["mask_width"][index] = picture.shape[:2]
+                columns["pixels"][index] = picture.tobytes()
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(work, rows.open()))
+        return rows.table(**columns)

@@ -1,0 +1,88 @@
+"""Listing of S3: pages of keys parsed quickly, and intervals of keys divided by looking at single keys.
+
+botocore needs 110 ms of CPU for a page of 1,000 keys, an expression 3 ms.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+from urllib.parse import unquote_plus
+
+from occpipe.storage.base import Entry, Span
+
+PAGE = 1_000
+"""Keys of a page."""
+_BEHIND = "\U0010ffff"
+"""Behind every key that begins with what stands before it."""
+_STARTS = "!-048:AGP[adhpx{"
+"""Characters at which the threads begin that look for the next character of keys."""
+_MAX_SEEN = 16
+_THREADS = 6
+_OBJECT = re.compile(
+    r"<Contents>\s*<Key>([^<]*)</Key>.*?<ETag>([^<]*)</ETag>.*?<Size>(\d+)</Size>.*?</Contents>", re.DOTALL
+)
+_KEYS = "occpipe.keys"
+
+
+def parse_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+    """Take the objects out of an answer before botocore parses it (its event `before-parse`)."""
+    body = response_dict["body"].decode()
+    objects = _OBJECT.findall(body)
+    if response_dict["status_code"] != 200 or not objects or len(objects) != body.count("<Contents>"):
+        return  # an error, or an answer that is written in another order
+    customized_response_dict[_KEYS] = objects
+    rest = body[: body.index("<Contents>")] + body[body.rindex("</Contents>") + len("</Contents>") :]
+    response_dict["body"] = rest.encode()
+
+
+def entries_of(answer: dict[str, Any], cut: int) -> list[Entry]:
+    """The objects of a page; their keys lose the first `cut` characters."""
+    if _KEYS not in answer:
+        return [Entry(item["Key"][cut:], item["Size"], item["ETag"].strip('"')) for item in answer.get("Contents", ())]
+    decode = unquote_plus if answer.get("EncodingType") == "url" else html.unescape
+    return [Entry(decode(key)[cut:], int(size), html.unescape(tag).strip('"')) for key, tag, size in answer[_KEYS]]
+
+
+def divide(span: Span, first_after: Callable[[str], str | None]) -> list[Span]:
+    """Parts of a span, cut behind the stem that its keys have in common; `first_after` gives its first key behind a bound.
+
+    The parts hold each key once, whatever was seen of the keys, because each begins where the one before it ends.
+    """
+    first = first_after(span.after)
+    if first is None:
+        return []
+    stem = first[: _common(span, first, first_after)]
+
+    def characters(ends: tuple[str, str | None]) -> list[str]:
+        """Characters behind the stem, between two bounds."""
+        (after, end), seen = ends, list[str]()
+        while len(seen) < _MAX_SEEN:
+            key = first_after(after)
+            if key is None or (end is not None and key > end) or not key.startswith(stem) or key == stem:
+                break
+            seen.append(key[len(stem)])
+            after = stem + seen[-1] + _BEHIND
+        return seen
+
+    starts: list[str | None] = [stem, *(stem + start for start in _STARTS), None]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        seen = {one for part in pool.map(characters, pairwise(starts)) for one in part}
+    bounds = [span.after, *(stem + character for character in sorted(seen)[1:]), span.until]
+    return [Span(span.folder, after or "", until) for after, until in pairwise(bounds)]
+
+
+def _common(span: Span, first: str, first_after: Callable[[str], str | None]) -> int:
+    """How many characters of its first key all keys of a span begin with."""
+    low, high = len(span.folder) + 1 if span.folder else 0, len(first)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first_after(first[:middle] + _BEHIND) is None:
+            low = middle
+        else:
+            high = middle - 1
+    return low
