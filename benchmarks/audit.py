@@ -1,9 +1,9 @@
 """How long `occpipe audit` takes over a large output, and in how much memory: the whole command, measured from outside.
 
 Bound by decoding the columns that it reads and by grouping, on all cores. The rows are made up: 3 things an image
-with masks of some 220 characters and 6 lines of evidence each, 5 stuff classes; from one image in 12 something goes. Files
-of 40,000 rows are made, and stand for more by hard links: the disk holds 0.5 GB, and the page cache what is read of it.
-Run: python benchmarks/audit.py [--rows 10000000] [--distinct 16] [--folder DIR]
+with masks of some 220 characters and 6 lines of evidence each, 5 stuff classes; from one image in 12 something goes. Shards
+of 8,192 rows are made, and stand for more by hard links: the disk holds 0.5 GB, and the page cache what is read of it.
+Run: python benchmarks/audit.py [--rows 10000000] [--distinct 64] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from occpipe.classes import coco_stuff
 from occpipe.config import Config
+from occpipe.dataset.layout import SUMS, rows_key
+from occpipe.dataset.parquet import ROW_GROUP, to_parquet
 from occpipe.gauges import cores
-from occpipe.ledger import to_parquet
 from occpipe.schemas import BOX, EVIDENCE, OBJECT, PUBLISHED, STUFF
 
-FILE_ROWS = 40_000
+SHARD_ROWS = 8_192
 CUT = 0.117
 THINGS = np.array([c.name for c in coco_stuff() if c.is_thing])
 CLASSES = np.array([c.name for c in coco_stuff() if not c.is_thing])
@@ -56,6 +57,8 @@ def make_rows(rng: np.random.Generator, rows: int) -> pa.Table:
         "etag": pa.array([f"{key:032x}" for key in ids.tolist()]),
         "width": pa.array(np.full(rows, 640, np.int32), mask=~seen),
         "height": pa.array(np.full(rows, 480, np.int32), mask=~seen),
+        "mask_width": pa.array(np.full(rows, 640, np.int32), mask=~seen),
+        "mask_height": pa.array(np.full(rows, 480, np.int32), mask=~seen),
         "objects": pa.ListArray.from_arrays(_offsets(counts), objects, mask=pa.array(~seen)),
         "stuff": pa.ListArray.from_arrays(_offsets(stuff), _pairs(rng, CLASSES, int(stuff.sum()), STUFF)),
         "removed": pa.array(np.where(status == "cleaned", rng.beta(2, 30, rows), 0).astype(np.float32), mask=~seen),
@@ -70,7 +73,8 @@ def make_things(rng: np.random.Generator, count: int, cleaned: NDArray[np.bool_]
     relation = np.where(goes, rng.random(count) * CUT, CUT + rng.beta(5, 1, count) * (1 - CUT)).astype(np.float32)
     lengths = np.clip(rng.lognormal(5.4, 0.6, count), 20, 4000).astype(np.int64)
     letters = rng.integers(48, 112, int(lengths.sum()), dtype=np.uint8)
-    masks = pa.StringArray.from_buffers(count, pa.py_buffer(_offsets(lengths).to_numpy()), pa.py_buffer(letters))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    masks = pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(letters))
     sides = [pa.array(rng.integers(0, 240, count, dtype=np.int32)) for _ in range(4)]
     evidence = _pairs(rng, CLASSES, 6 * count, EVIDENCE)
     values: dict[str, Any] = {
@@ -102,28 +106,25 @@ def _offsets(counts: NDArray[np.int64]) -> pa.Array:
 
 
 def make_output(folder: Path, rows: int, distinct: int) -> None:
-    """A published output of whole files; files beyond the first `distinct` are links to those."""
+    """A published output of whole shards; files beyond the first `distinct` are links to those."""
     rng = np.random.default_rng(0)
-    metadata = folder / "metadata"
-    metadata.mkdir(parents=True)
-    files = []
-    for number in range(-(-rows // FILE_ROWS)):
-        path = metadata / f"{number:05d}.parquet"
-        if number < distinct:
-            path.write_bytes(to_parquet(make_rows(rng, FILE_ROWS)))
+    (folder / "metadata").mkdir(parents=True)
+    for shard in range(-(-rows // SHARD_ROWS)):
+        path = folder / rows_key(shard)
+        if shard < distinct:
+            path.write_bytes(to_parquet(make_rows(rng, SHARD_ROWS), ROW_GROUP))
         else:
-            os.link(metadata / f"{number % distinct:05d}.parquet", path)
-        files.append({"file": path.name, "rows": FILE_ROWS, "sha256": ""})
+            os.link(folder / rows_key(shard % distinct), path)
     config = Config()
     settings = {"digest": config.digest, **config.model_dump(mode="json")}
-    (metadata / "_manifest.json").write_text(json.dumps({"files": files, "config": settings}))
+    (folder / SUMS).write_text(json.dumps({"config": settings}))
 
 
 def main() -> None:
     """Make the output, and audit it in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--distinct", type=int, default=16, help="Files that are made; the others are links.")
+    parser.add_argument("--distinct", type=int, default=64, help="Shards that are made; the others are links.")
     parser.add_argument("--folder", type=Path, help="Made there, and left there; by default made and deleted.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

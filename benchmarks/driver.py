@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from ray.data import DataContext
 from occpipe.cluster import configure_data, ray_session
 from occpipe.config import Config
 from occpipe.config_file import load_config
-from occpipe.dataset.listing import Listed
 from occpipe.pipeline.execute import ReadUnit, chain
 from occpipe.pipeline.guard import Guard, JournalHandle
 from occpipe.pipeline.job import Unit
@@ -50,32 +47,15 @@ class Run:
     memory: int
 
 
-@dataclass(frozen=True)
-class ThinRows:
-    """A source of rows without pixels."""
-
-    root: str = "/nowhere"
-
-    def list(
-        self,
-        output: Store,
-        shard_images: int,
-        limit: int | None,
-        executor: Callable[[], Executor],
-        mark_changed: Callable[[int], None],
-    ) -> Iterator[Listed]:
-        """No manifest is made here."""
-        raise NotImplementedError
-
-    def read(self, output: Store, unit: Unit) -> pa.Table:  # noqa: ARG002 - of a source
-        """The rows of a unit."""
-        count = len(unit.rows)
-        known = {
-            "uri": pa.array([f"photos/{unit.shard:06d}/{row:06d}.jpg" for row in unit.rows]),
-            "shard": pa.array([unit.shard] * count, pa.int32()),
-            "row": pa.array(unit.rows, pa.int32()),
-        }
-        return pa.table({name: known.get(name, pa.nulls(count, PIPELINE[name])) for name in _COLUMNS})
+def thin_rows(_: Store | None, unit: Unit) -> pa.Table:
+    """The rows of a unit, without pixels; there is no store that they come from."""
+    count = len(unit.rows)
+    known = {
+        "uri": pa.array([f"photos/{unit.shard:06d}/{row:06d}.jpg" for row in unit.rows]),
+        "shard": pa.array([unit.shard] * count, pa.int32()),
+        "row": pa.array(unit.rows, pa.int32()),
+    }
+    return pa.table({name: known.get(name, pa.nulls(count, PIPELINE[name])) for name in _COLUMNS})
 
 
 def pass_on(batch: pa.Table) -> pa.Table:
@@ -109,10 +89,10 @@ def units(images: int) -> list[Unit]:
 def run(config: Config, images: int, block_rows: int) -> Run:
     """One run, on the Ray that is there."""
     configure_data(config.ray)
-    one = ThinRows().read(None, Unit(0, np.arange(block_rows, dtype=np.int32)))  # type: ignore[arg-type]  # it reads none
-    DataContext.get_current().target_max_block_size = one.nbytes
+    one_block = thin_rows(None, Unit(0, np.arange(block_rows, dtype=np.int32)))
+    DataContext.get_current().target_max_block_size = one_block.nbytes
     journal = JournalHandle()
-    reads = [ReadUnit("/nowhere", ThinRows(), unit, pass_on, journal) for unit in units(images)]
+    reads = [ReadUnit("/nowhere", thin_rows, unit, pass_on, journal) for unit in units(images)]
     stages = [(name, (GuardedNothing, name, journal) if name in POOLS else Nothing()) for name in STAGES[1:]]
     begun, cpu, blocks, rows = time.monotonic(), time.process_time(), 0, 0
     for batch in chain(reads, stages, config, journal).iter_batches(batch_format="pyarrow", batch_size=None):

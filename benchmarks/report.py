@@ -22,19 +22,19 @@ import pyarrow as pa
 from PIL import Image as Pil
 
 from occpipe.config import Config
-from occpipe.ledger import to_parquet
+from occpipe.dataset.layout import SUMS, rows_key
+from occpipe.dataset.parquet import ROW_GROUP, to_parquet
 from occpipe.masks import Rle
 from occpipe.report import write_report
 from occpipe.schemas import PUBLISHED
-from occpipe.stages.publish import MANIFEST, METADATA
 from occpipe.storage import open_store
 
-FILE_ROWS = 20_000
+SHARD_ROWS = 8_192
 SIDE = 480
 
 
 def make_output(folder: Path, rows: int) -> None:
-    """A published output of `rows` rows in files as `publish` writes them."""
+    """A published output of `rows` rows in files as `commit` writes them."""
     store = open_store(str(folder))
     rng = np.random.default_rng(0)
     photo = io.BytesIO()
@@ -45,18 +45,15 @@ def make_output(folder: Path, rows: int) -> None:
     for y in range(0, 200, 2):
         mask[y : y + 2, 100 : 300 + y % 7] = 1
     counts = Rle.encode(mask).counts.decode()
-    files = []
-    table = pa.Table.from_pylist([_row(n, counts) for n in range(FILE_ROWS)], PUBLISHED)
-    for number, start in enumerate(range(0, rows, FILE_ROWS)):
-        ids = pa.array(range(start, start + FILE_ROWS))
+    table = pa.Table.from_pylist([_row(n, counts) for n in range(SHARD_ROWS)], PUBLISHED)
+    for shard, start in enumerate(range(0, rows, SHARD_ROWS)):
+        ids = pa.array(range(start, start + SHARD_ROWS))
         some = table.set_column(0, PUBLISHED.field("image_id"), ids).slice(0, rows - start)
-        key = f"{number:05d}.parquet"
-        store.write(f"{METADATA}/{key}", to_parquet(some))
-        files.append({"file": key, "rows": len(some), "sha256": key})
+        store.write(rows_key(shard), to_parquet(some, ROW_GROUP))
     config = Config()
-    manifest = {"input": str(folder / "photos"), "images": rows, "files": files}
+    manifest = {"input": str(folder / "photos"), "images": rows, "digest": "made up"}
     settings = {"digest": config.digest, **config.model_dump(mode="json")}
-    store.write(MANIFEST, json.dumps(manifest | {"config": settings}).encode())
+    store.write(SUMS, json.dumps(manifest | {"config": settings}).encode())
 
 
 def _row(number: int, counts: str) -> dict[str, object]:
@@ -77,7 +74,8 @@ def _row(number: int, counts: str) -> dict[str, object]:
         "removed": 0.0,
         "objects": things,
     }
-    row |= {"width": SIDE * 4 // 3, "height": SIDE, "stuff": [{"label": "sky-other", "confidence": 0.9}]}
+    row |= {"width": SIDE * 4 // 3, "height": SIDE, "mask_width": SIDE * 4 // 3, "mask_height": SIDE}
+    row |= {"stuff": [{"label": "sky-other", "confidence": 0.9}]}
     if gone:
         row |= {"status": "cleaned", "mask": counts, "removed": 0.1, "output": "photos/photo.jpg"}
     if failed:

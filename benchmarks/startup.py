@@ -2,8 +2,8 @@
 
 Bound by imports: torch and Ray are thousands of modules, and each pool loads torch in a process of its own. The moments are
 those of the processes themselves, written down by `hooks/stamps.py`, of the run's own JSON log, and of the first file with
-rows. `@` is seconds since the command, and beside it how long the part took. What follows the last part is the end: commits,
-the sums and Ray's shutdown.
+rows. `@` is seconds since the command, and beside it how long the part took. What follows the last part is the end: the
+commits, the sums and Ray's shutdown.
 Run: python benchmarks/startup.py [--photos DIR] [--runs 3] [--set KEY=VALUE] [--json FILE]
 """
 
@@ -29,6 +29,7 @@ from occpipe.dataset.layout import METADATA, Layout
 
 HOOKS = ROOT / "benchmarks" / "hooks"
 POOL_CALLS = {"segment pool": "occpipe.models.load_segmenter", "inpaint pool": "occpipe.models.load_inpainter"}
+IMPORTS = ("import occpipe.pipeline.run", "import cv2", "import ray", "import ray.data", "import torch")
 Part = tuple[str, float, float]
 """A name, when it ended, and how long it took, in seconds since the command."""
 
@@ -48,14 +49,7 @@ def parts_of(stamps: list[dict[str, dict[str, float]]], log: list[dict[str, Any]
 
     driver, *others = sorted(stamps, key=lambda process: process["process"]["ended"])
     yield from part("driver: Python", driver, "process")
-    for name in (
-        "import occpipe.pipeline.run",
-        "import cv2",
-        "import torch",
-        "import ray",
-        "ray.init",
-        "import ray.data",
-    ):
+    for name in (*IMPORTS, "ray.init"):
         yield from part(f"driver: {name}", driver, name)
     if log:
         yield "driver: first look at the stages", log[0]["at"] - command, 0.0
@@ -63,7 +57,8 @@ def parts_of(stamps: list[dict[str, dict[str, float]]], log: list[dict[str, Any]
         for process in others:
             if call in process:
                 yield f"{pool}: Python", process["process"]["ended"] - command, 0.0
-                yield from part(f"{pool}: import torch", process, "import torch")
+                for name in IMPORTS:
+                    yield from part(f"{pool}: {name}", process, name)
                 yield from part(f"{pool}: weights", process, call)
                 yield from part(f"{pool}: first block", process, f"first {pool[0].upper()}{pool.split()[0][1:]}Stage")
     loads = [process["first Load"] for process in others if "first Load" in process]

@@ -76,7 +76,8 @@ def overrule(objects: Iterable[SceneObject], judged: Mapping[int, bool]) -> tupl
 def removal_mask(objects: Iterable[SceneObject], policy: Policy, growth: Inpainter) -> Mask | None:
     """The mask to fill, H x W: all removed things, grown, minus protected things that stay; None for nothing.
 
-    The growth takes in the soft edge and the halo that a segmenter leaves; see `Inpainter` for its unit.
+    The growth takes in the soft edge and the halo that a segmenter leaves; see `Inpainter` for its unit. A fixed radius is
+    in pixels of the masks, so of the photo as it was seen.
     """
     objects = tuple(objects)
     removed = union(o.segment.rle for o in objects if o.verdict is Verdict.REMOVE)

@@ -30,7 +30,7 @@ def block_summary(shard: int, rows: pa.Table) -> pa.Table:
     copied = 0
     if "copied" in rows.column_names:
         cleaned = pc.equal(rows.column("status"), Status.CLEANED)  # the write of a copy may fail
-        copied = pc.sum(pc.and_(cleaned, pc.fill_null(rows.column("copied"), value=False))).as_py() or 0
+        copied = pc.sum(pc.and_(cleaned, pc.fill_null(rows.column("copied"), False))).as_py() or 0
     summary = {"statuses": statuses, "reasons": reasons, "examples": examples, "copied": copied}
     return pa.table([[shard], [len(rows)], [json.dumps(summary)]], schema=BLOCK)
 

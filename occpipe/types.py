@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.masks import Rle, resize_rle, rle_decode
+from occpipe.masks import Rle, rescale_rle, rle_decode
 
 Image: TypeAlias = NDArray[np.uint8]
 """RGB uint8, H x W x 3."""
@@ -97,7 +97,7 @@ class Segment:
 
     def resized(self, height: int, width: int) -> Segment:
         """The same segment on an image of another size."""
-        return self.from_rle(self.label, self.is_thing, self.score, resize_rle(self.rle, height, width))
+        return self.from_rle(self.label, self.is_thing, self.score, rescale_rle(self.rle, height, width))
 
 
 @dataclass(frozen=True, slots=True)

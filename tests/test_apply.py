@@ -36,12 +36,14 @@ from occpipe.pipeline.apply import apply_corpus
 from occpipe.scan_settings import settings_for
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.stages.inpaint import InpaintStage
+from occpipe.stages.load import Load
 from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse_results import ReuseResults, base_of
+from occpipe.stages.segment import SegmentStage
 from occpipe.stages.write import Write
 from occpipe.storage import open_store
-from occpipe.types import Mask
+from occpipe.types import Image, Mask, Segment, Segmentation
 from occpipe.verdicts import Review
 from tests.published import publish_scan, seen_row
 from tests.scenes import encoded, photo
@@ -180,6 +182,51 @@ def test_verdicts_beat_the_policy_both_ways_and_a_tie_changes_nothing(scan: Publ
     filled = Rle(*SIZE, rows["2.jpg"]["mask"].encode())
     assert filled.area >= CAT[1].sum() + PERSON[1].sum(), "a protected person that people remove is filled whole"
     assert {row["config"] for row in rows.values()} == {votes.digest(config)} != {config.digest}
+
+
+def test_a_scan_and_an_apply_are_a_clean(tmp_path: Path) -> None:
+    """Rows and images, byte for byte, of photos that are larger than what the model sees, and of one that is none."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        (photos / f"{number}.jpg").write_bytes(encoded(np.roll(photo("chelsea", 420), 9 * number, axis=1)))
+    (photos / "3.jpg").write_bytes(b"no photo")
+    config = load_config("local", [*SETTINGS, "segmenter.decode_side=160", "policy.remove=[cat]"])
+
+    def see(images: Sequence[Image]) -> list[Segmentation]:
+        """A cat in the first two photos, a person beside it."""
+        scenes: list[Segmentation] = []
+        for image in images:
+            height, width, _ = image.shape
+            cat, person = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+            cat[30:60, 20:70], person[20:90, 74:100] = 1, 1
+            segments = [Segment.from_mask("person", True, 0.95, person)]
+            segments += [Segment.from_mask("cat", True, 0.9, cat)] * (len(scenes) < 2)
+            scenes.append(Segmentation(height, width, tuple(segments), {"sea": 0.75}))
+        return scenes
+
+    listed = sorted(path.name for path in photos.iterdir())
+    entries = [open_store(str(photos)).find(name) for name in listed]
+    columns: dict[str, list[Any]] = {"uri": listed, "image_id": [image_id(name) for name in listed]}
+    columns |= {"size": [e and e.size for e in entries], "etag": [e and e.etag for e in entries]}
+    columns |= {"shard": [0] * 4, "row": [0, 1, 2, 3], "earlier": [None] * 4}
+    manifest = pa.table({name: pa.array(values, PIPELINE[name]) for name, values in columns.items()})
+    begin = [Load(str(photos), config.corpus, config.segmenter.decode_side, 2), SegmentStage(config, see)]
+    fill = InpaintStage(config, str(photos), Inpainter(OpenCvInpainter()))
+    write = [
+        Write(str(photos), str(tmp_path / name), images, "copy", 2) for name, images in (("c", "images"), ("s", None))
+    ]
+    clean = keep_to_declarations([*begin, Relate(config), fill, write[0]], manifest)
+    scan_rows = keep_to_declarations([*begin, Relate(config), write[1]], manifest)
+    assert scan_rows.column("status").to_pylist() == ["scanned", "scanned", "unchanged", "error"]
+    scan = publish_scan(tmp_path / "scanned", photos, scan_rows.select(PUBLISHED.names).to_pylist(), *SETTINGS)
+    applied = decided(scan, tmp_path / "applied", config)
+    rows = {row["uri"]: row for row in clean.select(PUBLISHED.names).to_pylist()}
+    assert [row["status"] for row in rows.values()] == ["cleaned", "cleaned", "unchanged", "error"]
+    assert {uri: {**row, "copied": False} for uri, row in rows.items()} == applied
+    assert (rows["0.jpg"]["width"], rows["0.jpg"]["mask_width"]) == (420, 160)
+    for name in listed[:3]:
+        assert (tmp_path / "c/images" / name).read_bytes() == (tmp_path / "applied/images" / name).read_bytes()
 
 
 def test_only_what_changed_is_filled_again(scan: Published, photos: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from occpipe.cli import app
 from occpipe.config_file import load_config
 from occpipe.dataset.reader import Published
 from occpipe.observations import observe_verdicts, read_verdicts
-from occpipe.pipeline import clean_corpus
+from occpipe.pipeline.run import clean_corpus
 from occpipe.relations import EmbeddingScorer
 from occpipe.relations.vectors import read_asset
 from occpipe.report import write_report, write_review

@@ -23,7 +23,7 @@ NAMES = {1: "train/1.jpg", 2: "=cmd|' /C calc'!<b>|.jpg"}
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two photos from which a cat goes, with their images, and one that failed; names from a stranger."""
     folder = tmp_path_factory.mktemp("export") / "cleaned"
-    error = {"stage": "fetch", "type": "ImageError", "message": "no"}
+    error = {"stage": "load", "type": "ImageError", "message": "no"}
     rows = [
         removed_row(1, {"cat": 0.05, "person": 0.8}, {"grass": 0.9}, share=0.1),
         removed_row(2, {"cat": 0.11, "gnome": 0.4}, {"grass": 0.7}, share=0.25),
@@ -62,6 +62,26 @@ def test_pycocotools_reads_the_things_and_their_areas(
     removals = COCO(str(tmp_path / "coco" / "removals.json"))
     assert [a["area"] for a in removals.anns.values()] == [12 * 21, 12 * 22]
     capsys.readouterr()  # pycocotools prints
+
+
+def test_masks_of_coco_are_scaled_up_to_the_image_and_those_of_a_sidecar_are_not(tmp_path: Path) -> None:
+    row = removed_row(1, {"cat": 0.05, "person": 0.8}, {"grass": 0.9}, share=0.1) | {"width": 400, "height": 360}
+    output = publish_rows(tmp_path / "cleaned", [row])
+    assert export(str(output), tmp_path / "coco", "coco") == 1
+    for kind, number in (("objects", 2), ("removals", 1)):
+        found = COCO(str(tmp_path / "coco" / f"{kind}.json"))
+        assert len(found.anns) == number
+        for annotation in found.anns.values():
+            mask = found.annToMask(annotation)
+            assert mask.shape == (360, 400)
+            assert mask.sum() == annotation["area"] == pytest.approx(16 * 12 * 21, rel=0.02)
+            left, top, width, height = annotation["bbox"]
+            assert (width, height) == (4 * 12, 4 * 21)
+            assert mask[int(top) : int(top + height), int(left) : int(left + width)].mean() > 0.98, (
+                "but for its corners"
+            )
+    export(str(output), tmp_path / "side", "sidecar")
+    assert json.loads((tmp_path / "side" / "1.jpg.json").read_text())["mask"]["size"] == [90, 100]
 
 
 def test_what_fiftyone_asks_of_coco(output: Path, tmp_path: Path) -> None:

@@ -220,6 +220,18 @@ def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
     assert found["mask"] == cat["outline"]
 
 
+def test_an_outline_of_a_small_mask_is_drawn_on_the_whole_picture(stores: Pictures) -> None:
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 12:36] = 1
+    counts = Rle.encode(mask).counts.decode()
+    found = shown(stores, mask=counts, mask_width=48, mask_height=32, objects=[])
+    points = np.array([[int(v) for v in point.split()] for point in found["mask"][1:-1].split("L")])
+    assert found["view"] == (640, 427)
+    assert points.min(0) == pytest.approx((160, 107), abs=4)
+    assert points.max(0) == pytest.approx((480, 320), abs=4)
+    assert shown(stores, mask=counts, mask_width=None)["mask"] == "", "of what size, nobody knows"
+
+
 def test_an_entry_says_why_it_has_no_picture(stores: Pictures, tmp_path: Path) -> None:
     assert shown(stores, uri="gone.jpg")["note"] == "no picture: its file is not there"
     assert shown(stores, width=64, height=96)["note"] == "no picture: the photo was replaced by another one"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from occpipe.masks import Rle, regions, resize_rle, rle_decode, union
+from occpipe.masks import Rle, regions, rescale_rle, resize_mask, rle_decode, scale_down, scale_up, union
 from occpipe.types import Box, Segment, Segmentation
 
 
@@ -58,7 +58,7 @@ def test_union() -> None:
 
 
 def test_resizing_keeps_the_shape() -> None:
-    large = rle_decode(resize_rle(Rle.encode(disc()), 240, 360))
+    large = rle_decode(rescale_rle(Rle.encode(disc()), 240, 360))
     expected = np.kron(disc(), np.ones((4, 4), np.uint8))
     assert (large & expected).sum() / (large | expected).sum() > 0.97
 
@@ -92,3 +92,44 @@ def test_regions_split_things_drop_specks_and_fill_small_holes() -> None:
     assert sorted(int(m.sum()) for m in things) == [300, 400]
     assert [int(m.sum()) for m in regions(mask, 20, split=False)] == [700]
     assert regions(np.zeros((8, 8), np.uint8), 20, split=True) == []
+
+
+def test_scaled_to_its_own_size_a_mask_is_itself() -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (60, 90)).astype(np.uint8)
+    assert np.array_equal(scale_up(mask, 60, 90), mask)
+    assert rescale_rle(Rle.encode(mask), 60, 90) == Rle.encode(mask)
+    assert np.array_equal(scale_down(mask, 60, 90), mask)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 360), (90, 135), (700, 1000)])
+def test_a_scaled_mask_is_smooth_and_keeps_its_share(height: int, width: int) -> None:
+    small, factor = disc(), width / 90
+    y, x = np.mgrid[0:height, 0:width]
+    down, right = height / 60, width / 90
+    truth = ((y + 0.5) / down - 30.5) ** 2 + ((x + 0.5) / right - 40.5) ** 2 < 20**2
+    large = scale_up(small, height, width)
+    assert large.sum() / (down * right) == pytest.approx(small.sum(), rel=0.01)
+    wrong = (large != truth).sum()
+    stairs = (resize_mask(small, height, width) != truth).sum()
+    assert wrong < 0.8 * stairs if factor > 2 else wrong <= 1.2 * stairs
+    assert np.array_equal(scale_down(large, 60, 90), small) or (scale_down(large, 60, 90) != small).mean() < 0.01
+
+
+def test_thin_and_small_things_do_not_vanish_when_they_are_scaled() -> None:
+    line, speck = np.zeros((60, 90), np.uint8), np.zeros((60, 90), np.uint8)
+    line[30] = 1
+    speck[30:33, 40:43] = 1
+    assert int(scale_up(line, 240, 360).sum()) == pytest.approx(16 * 90, rel=0.05)
+    assert int(scale_up(speck, 240, 360).sum()) == pytest.approx(16 * 9, rel=0.1)
+    assert not scale_up(np.zeros((60, 90), np.uint8), 240, 360).any()
+    assert scale_up(np.ones((60, 90), np.uint8), 240, 360).all()
+
+
+def test_area_and_box_of_a_thing_in_an_image_of_another_size() -> None:
+    segment = Segment.from_mask("cat", True, 0.5, disc())
+    assert segment.at(60, 90) == (segment.area, segment.bbox)
+    assert segment.at(120, 180) == (4 * segment.area, Box(42, 22, 78, 78))
+    large = segment.resized(150, 225)
+    area, box = segment.at(150, 225)
+    assert area == pytest.approx(large.area, rel=0.01)
+    assert np.abs(np.subtract(box, large.bbox)).max() <= 2

@@ -288,7 +288,7 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in" / "photo.heic").write_bytes(b"another format")
     with pytest.raises(StorageError, match="no image there"):
         clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "metadata").exists()
 
 
 def test_an_older_version_stays_published_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -347,9 +347,7 @@ def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {uri: {key: value for key, value in row.items() if key != "etag"} for uri, row in rows.items()}
 
 
-def test_s3_gives_the_same_rows_and_bytes(
-    s3: Path, demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path
-) -> None:
+def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path) -> None:
     shutil.copytree(demo, s3 / "bucket" / "corpus")
     command = [sys.executable, "jobs/clean_corpus.py", "s3://bucket/corpus", "s3://bucket/out", "--config", "local"]
     command += ["--set", "policy.cut=0.24", "--log-json", str(tmp_path / "log.jsonl")]
@@ -379,8 +377,8 @@ def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     output = open_store(str(tmp_path / "out"))
     job = corpus_job(BOLD, f"{demo}/cat_at_the_palace.jpg", output.uri)
     assert isinstance(job.source, CorpusSource)
-    (listed,) = job.source.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
-    assert [(shard.number, shard.rows) for shard in listed.added] == [(0, 1)]
+    listed = job.source.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
+    assert [(shard.number, shard.rows) for step in listed for shard in step.added] == [(0, 1)]
     batch = job.source.read(output, Unit(0, np.array([0], np.int32)))
     stages = (
         job.load,
@@ -432,8 +430,7 @@ def test_rows_that_failed_for_a_reason_that_may_pass_are_done_again(tmp_path: Pa
     for number in range(4):
         (source / f"{number}.jpg").write_bytes(encoded(gradient(64, 96 + number)))
     listing = tmp_path / "list.txt"
-    listing.write_text("
-".join(f"in/{number}.jpg" for number in range(4)))
+    listing.write_text("\n".join(f"in/{number}.jpg" for number in range(4)))
     shut = source / "2.jpg"
     data = shut.read_bytes()
     shut.unlink()
@@ -453,8 +450,7 @@ def test_a_run_in_which_too_much_fails_stops_with_the_reason(tmp_path: Path) -> 
     for number in range(12):
         (source / f"{number:02}.jpg").symlink_to(source / f"{number:02}.jpg")
     settings = load_config("local", ["errors.min_rows=3", "errors.max_failed_share=0.5"])
-    (tmp_path / "list.txt").write_text("
-".join(f"in/{number:02}.jpg" for number in range(12)))
+    (tmp_path / "list.txt").write_text("\n".join(f"in/{number:02}.jpg" for number in range(12)))
     with pytest.raises(RunError, match=r"\d+ of \d+ rows failed.*max_failed_share 0\.5 \(\d+ unreachable\)"):
         clean_corpus(settings, str(tmp_path / "list.txt"), output)
     assert 3 <= len(rows_of(output)) <= 12, "what was done is published"

@@ -14,7 +14,7 @@ import pytest
 from occpipe import report
 from occpipe.errors import StorageError
 from occpipe.report import write_report, write_review
-from occpipe.summary import Made
+from occpipe.summary import Made, block_summary
 from tests.published import publish_rows
 from tests.scenes import encoded, gradient
 from tests.test_gallery import MIXED, row, thing
@@ -74,10 +74,11 @@ def test_a_page_of_large_rows_keeps_within_its_bytes(tmp_path: Path, monkeypatch
     monkeypatch.setattr(report, "TEXT_BYTES", texts := report.TEXT_BYTES // 8)
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
-    (tmp_path / "photos" / "noise.jpg").write_bytes(encoded(noise))
+    for number in range(14):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encoded(noise))
     evidence = [{"context": "sky", "relation": 0.5}] * 12
     things = [thing(f"thing {n}", 0.5, "related", evidence=evidence) for n in range(100)]
-    rows = [row(n, "unchanged", *things, uri="noise.jpg", width=640, height=480) for n in range(14)]
+    rows = [row(n, "unchanged", *things, width=640, height=480) for n in range(14)]
     output = publish_rows(tmp_path / "out", rows)
     page = tmp_path / "report.html"
     assert write_report(str(output), None, page, 12) == 12
@@ -96,7 +97,8 @@ def test_a_damaged_file_is_an_error_that_names_it(output: Path, tmp_path: Path) 
 
 def test_names_in_a_summary_steer_no_terminal() -> None:
     made = Made()
-    error = {"stage": "fetch", "type": "ImageError", "message": "unsafe"}
+    error = {"stage": "load", "type": "ImageError", "message": "unsafe"}
     item = {"uri": "a\x1b[2J\n0 errors.jpg", "status": "error", "reason": "unsafe_path", "error": error}
-    made.add(pa.Table.from_pylist([item]))
+    (block,) = block_summary(0, pa.Table.from_pylist([item])).to_pylist()
+    made.add(json.loads(block["summary"]))
     assert made.examples == {"unsafe_path": "a\\x1b[2J\\x0a0 errors.jpg: unsafe"}

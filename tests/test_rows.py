@@ -6,6 +6,7 @@ import pytest
 from occpipe.images import ImageError, ImageReason
 from occpipe.rows import MESSAGE_CHARS, Rows
 from occpipe.schemas import PIPELINE
+from occpipe.storage import SourceChangedError, TooLargeError
 from occpipe.types import Status
 
 
@@ -31,6 +32,8 @@ def test_open_rows_have_no_status(rows: Rows) -> None:
         (FileNotFoundError("x"), "error", "missing"),
         (PermissionError("x"), "error", "forbidden"),
         (ConnectionResetError("x"), "error", "unreachable"),
+        (SourceChangedError("x"), "error", "source_changed"),
+        (TooLargeError("x"), "error", "too_many_bytes"),
         (RuntimeError("x"), "error", "stage_failed"),
     ],
 )

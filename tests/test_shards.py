@@ -135,7 +135,9 @@ def test_a_file_does_not_depend_on_how_its_rows_were_cut() -> None:
 def test_sums_come_from_the_footers() -> None:
     store = MemoryStore()
     box = {"x": 0, "y": 0, "width": 1, "height": 1}
-    things = [{"label": label, "bbox": box, "verdict": verdict} for label, verdict in (("cat", "remove"), ("dog", "keep"))]
+    things = [
+        {"label": label, "bbox": box, "verdict": verdict} for label, verdict in (("cat", "remove"), ("dog", "keep"))
+    ]
     list_images(store, 0, NAMES[:4])
     write_part(store, FIRST, 1, 0, 0, rows_of(NAMES[:3], "cleaned", objects=things))
     write_part(store, FIRST, 1, 0, 3, rows_of(NAMES[3:4], "error", reason="truncated"))

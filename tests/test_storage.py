@@ -14,6 +14,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
 from occpipe.errors import StorageError
 from occpipe.storage import (
@@ -50,7 +51,8 @@ def s3_uri(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(params=["local", "s3", "memory", "dict"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("occpipe.storage.s3_keys.PAGE", 5)
     match request.param:
         case "local":
             return open_store(str(tmp_path / "root"))
@@ -137,6 +139,11 @@ def test_missing_roots_are_one_line(tmp_path: Path) -> None:
         open_store("nosuchscheme://x")
 
 
+def test_a_root_that_holds_something_is_readable(store: Store) -> None:
+    store.write("a/x", b"1")
+    store.check_readable()
+
+
 @pytest.mark.usefixtures("s3_uri")
 def test_missing_bucket() -> None:
     with pytest.raises(StorageError, match="no such bucket"):
@@ -178,12 +185,12 @@ def test_find(store: Store) -> None:
 
 
 TREE = [
-    *(f"a/{number:03d}.jpg" for number in range(40)),
+    *(f"a/{number:03d}.jpg" for number in range(24)),
     *("a-b/x.jpg", "a.jpg", "a/b/c/d.jpg", "a/b0.jpg", "b/Zürich/猫.png", "b/Zürich/😀.png", "b/é.png", "z/z/z.jpg"),
 ]
 
 
-@pytest.mark.parametrize("limit", [1, 7, 1000])
+@pytest.mark.parametrize("limit", [2, 7, 1000])
 def test_a_listing_in_steps_has_every_key_once_and_in_order(store: Store, limit: int) -> None:
     for key in TREE:
         store.write(key, b"1")
@@ -205,12 +212,12 @@ def leaves(store: Store, span: Span, depth: int) -> list[Span]:
     return parts if depth == 0 else [leaf for part in parts for leaf in leaves(store, part, depth - 1)]
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("depth", [0, 1])
 def test_a_divided_span_has_every_key_once_and_in_order(store: Store, depth: int) -> None:
     for key in TREE:
         store.write(key, b"1")
-    some = store.list_keys(Span(), 20)[1]
-    for spans, expected in (([Span()], sorted(TREE)), (some, sorted(TREE)[20:])):
+    some = store.list_keys(Span(), 9)[1]
+    for spans, expected in (([Span()], sorted(TREE)), (some, sorted(TREE)[9:])):
         parts = [part for span in spans for part in leaves(store, span, depth)]
         assert len(parts) > 1
         assert [entry.key for part in parts for entry in walk_span(store, part)] == expected
@@ -344,7 +351,7 @@ def test_an_object_that_the_store_does_not_copy_is_read_and_written(s3_uri: str,
 
     def refuse(**_: object) -> object:
         body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-        return AWSResponse("", status, {}, io.BytesIO(body))
+        return AWSResponse("", status, {}, HTTPResponse(io.BytesIO(body), preload_content=False))
 
     store.client.meta.events.register("before-send.s3.CopyObject", refuse)
     store.copy(store, "x", "y", (store.find("x") or Entry("", None, "")).etag)

@@ -121,9 +121,10 @@ def test_a_job_is_followed_stopped_and_resumed(head: str, tmp_path: Path) -> Non
     logged = occpipe("jobs", "logs", job_id, "--address", head, exit_code=130)
     assert "the same command goes on from here" in logged
     (end,) = (json.loads(line) for line in logged.splitlines() if line.startswith('{"version": 1, "event": "end"'))
-    assert (end["stopped"], end["total"]) == (True, COUNT)
     published = len(rows_of(output))
+    assert end["stopped"] is True
     assert 0 < published == end["published"] < COUNT
+    assert published <= end["total"] <= COUNT, "those that were listed when it was stopped"
 
     printed = occpipe("submit", *run)
     assert f"{job_id}-2: SUCCEEDED" in printed

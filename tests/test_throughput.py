@@ -14,7 +14,8 @@ import torch
 from PIL import Image as Pil
 
 from benchmarks import throughput
-from benchmarks.corpus import ROOT
+from benchmarks.corpus import ROOT, observe
+from benchmarks.processes import kind_of
 from benchmarks.ways import ahead, loop, sequential
 from jobs.make_demo import photos, scenes
 from occpipe.config_file import load_config
@@ -93,6 +94,41 @@ def test_the_bound_is_that_of_the_config_s_device(monkeypatch: pytest.MonkeyPatc
     made, between = throughput.best_rates(load_config(), [], tmp_path)
     assert (made.machine.gpu, between) == (None, 1.0)
     assert throughput.bound_of(made) == pytest.approx(CORES / (known.cpu_s - 0.01))
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [
+        ("ray::MapWorker(MapBatches(GuardedSegment)).submit", "segment pool"),
+        ("ray::MapWorker(MapBatches(GuardedInpaint)).__init__", "inpaint pool"),
+        ("ray::ReadUnitSource->SplitBlocks(4)", "tasks"),
+        ("ray::commit_task", "tasks"),
+        ("ray::Journal.begin", "journal"),
+        ("ray::_StatsActor", "Ray's actors"),
+        ("ray::IDLE", "idle workers"),
+        ("/python -u /ray/dashboard/agent.py --node-id=1", "Ray's services"),
+        ("/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", "Ray's services"),
+    ],
+)
+def test_a_process_is_known_by_its_title(title: str, kind: str) -> None:
+    assert kind_of(title) == kind
+
+
+def test_a_run_is_seen_from_outside(tmp_path: Path) -> None:
+    """Half a second of one core, and a file after a quarter of it."""
+    script = f"""
+import pathlib, time
+begun = time.process_time()
+while time.process_time() < begun + 0.25: pass
+pathlib.Path({str(tmp_path)!r}, "part.parquet").touch()
+while time.process_time() < begun + 0.6: pass
+"""
+    seen = observe([sys.executable, "-c", script], (tmp_path,))
+    assert seen.first_s is not None
+    assert 0.25 <= seen.first_s < seen.seconds
+    assert list(seen.cpu) == ["driver"]
+    assert 0.1 < seen.cpu["driver"] <= seen.seconds + 0.1
+    assert seen.memory > 0
 
 
 def test_a_summary_is_the_median_with_its_range(tmp_path: Path) -> None:

@@ -27,19 +27,19 @@ TAKE_OVER_S = 1.0
 
 
 class Share(NamedTuple):
-    """The shards that one of several drivers works on: those whose number leaves `index` when divided by `of`."""
+    """The shards that one of several drivers works on: those whose number leaves `number` when divided by `of`."""
 
-    index: int = 0
+    number: int = 0
     of: int = 1
 
     def has(self, shard: int) -> bool:
         """Whether a shard is of this share."""
-        return shard % self.of == self.index
+        return shard % self.of == self.number
 
     @property
     def key(self) -> str:
         """The lock of this share."""
-        return f"{LOCKS}/{self.index}-of-{self.of}.json"
+        return f"{LOCKS}/{self.number}-of-{self.of}.json"
 
 
 WHOLE = Share()

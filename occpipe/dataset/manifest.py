@@ -61,10 +61,14 @@ def entry_table(entries: Sequence[Entry]) -> pa.Table:
 
     A name that is not UTF-8 cannot stand in Arrow; with backslashes it is refused later, as unsafe, by name.
     """
-    uris = [entry.key.encode("utf-8", "backslashreplace").decode() for entry in entries]
-    columns = (uris, [entry.size for entry in entries], [entry.etag for entry in entries])
-    schema = pa.schema(list(SCHEMA)[1:])
-    return pa.table([pa.array(values, schema.types[n]) for n, values in enumerate(columns)], schema=schema)
+    keys = [entry.key for entry in entries]
+    try:
+        uris = pa.array(keys, pa.string())
+    except UnicodeEncodeError:
+        uris = pa.array([key.encode("utf-8", "backslashreplace").decode() for key in keys], pa.string())
+    sizes = pa.array([entry.size for entry in entries], pa.int64())
+    etags = pa.array([entry.etag for entry in entries], pa.string())
+    return pa.table([uris, sizes, etags], schema=pa.schema(list(SCHEMA)[1:]))
 
 
 def with_ids(rows: pa.Table) -> pa.Table:
@@ -88,11 +92,7 @@ def load_index(output: Store) -> list[ShardInfo]:
     numbers = {shard for entry in output.walk(MANIFEST) if (shard := shard_of(entry.key)) is not None}
     if not numbers:
         return []
-    try:
-        index = read_parquet(output, LISTING).to_pylist()
-    except FileNotFoundError:
-        index = []
-    known = {shard.number: shard for shard in (ShardInfo(*row.values()) for row in index) if shard.number in numbers}
+    known = {shard.number: shard for shard in read_index(output) if shard.number in numbers}
 
     def read(number: int) -> ShardInfo:
         footer = with_retries(lambda: read_footer(output, manifest_key(number)))
@@ -101,6 +101,15 @@ def load_index(output: Store) -> list[ShardInfo]:
     with ThreadPoolExecutor(_THREADS) as pool:
         known.update((shard.number, shard) for shard in pool.map(read, sorted(numbers - known.keys())))
     return [known[number] for number in sorted(known)]
+
+
+def read_index(output: Store) -> list[ShardInfo]:
+    """The shards that the index knows."""
+    try:
+        rows = read_parquet(output, LISTING, _INDEX.names).to_pylist()
+    except FileNotFoundError:
+        return []
+    return [ShardInfo(*row.values()) for row in rows]
 
 
 def save_index(output: Store, shards: Iterable[ShardInfo]) -> None:

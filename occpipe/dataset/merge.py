@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.dataset.layout import manifest_key
-from occpipe.dataset.manifest import ShardInfo, entry_table, load_index, with_ids
+from occpipe.dataset.manifest import ShardInfo, entry_table, read_index, with_ids
 from occpipe.dataset.parquet import read_parquet
 from occpipe.errors import first_line
 from occpipe.storage import Span, Store, open_store, with_retries
@@ -131,7 +131,8 @@ def _store(uri: str, listing: str) -> Store:  # noqa: ARG001
 
 @functools.lru_cache(2)
 def _index(known: Known) -> list[ShardInfo]:
-    return [shard for shard in load_index(_store(known.output, known.listing)) if shard.number < known.shards]
+    output = _store(known.output, known.listing)
+    return [shard for shard in with_retries(lambda: read_index(output)) if shard.number < known.shards]
 
 
 @functools.lru_cache(32)

@@ -31,15 +31,16 @@ def write_sums(
     origin: Origin = CLEAN,
     *,
     listed: int = 0,
+    whole: bool = True,
 ) -> dict[str, Any]:
     """Write the sums of a version and return them; `listed` is the number of images of the manifest.
 
-    A version that is made beside another one is moved to `metadata/` once it has a row for each listed image. Until then
-    the sums that are published stay, and are returned.
+    A version that is made beside another one is moved to `metadata/` once it has a row for each listed image and all are
+    listed (`whole`). Until then the sums that are published stay, and are returned.
     """
     shards = read_sums(store, layout.metadata)
     if layout.metadata != METADATA:
-        if sum(sums["rows"] for sums in shards.values()) < listed:
+        if not whole or sum(sums["rows"] for sums in shards.values()) < listed:
             published: dict[str, Any] = json.loads(store.read(SUMS))
             return published
         _move(store, layout, shards)

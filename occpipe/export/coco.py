@@ -19,7 +19,7 @@ from typing import Any, Self
 from occpipe import __version__
 from occpipe.classes import coco_stuff_class
 from occpipe.dataset.reader import Published
-from occpipe.masks import Rle, scale_up_rle
+from occpipe.masks import Rle, rescale_rle
 
 COLUMNS = [
     *("image_id", "uri", "status", "width", "height", "mask_width", "mask_height"),
@@ -102,7 +102,7 @@ def _thing(item: dict[str, Any], place: int, row: dict[str, Any], categories: Ca
 
 def _region(counts: str, row: dict[str, Any]) -> dict[str, Any]:
     seen = Rle(row["mask_height"], row["mask_width"], counts.encode("ascii"))
-    rle = scale_up_rle(seen, row["height"], row["width"])
+    rle = rescale_rle(seen, row["height"], row["width"])
     segmentation = {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
     return {"segmentation": segmentation, "area": rle.area, "bbox": list(rle.bbox), "iscrowd": 0}
 

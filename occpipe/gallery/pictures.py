@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.masks import resize_mask, scale_up
+from occpipe.masks import rescale
 from occpipe.types import Image, Mask
 
 SIDE = 640
@@ -45,7 +45,7 @@ def thumbnails(pictures: Sequence[Image], most_bytes: int) -> list[str]:
 def outline(mask: Mask, view: tuple[int, int]) -> str:
     """The edge of a mask, H x W, as an SVG path in the units of its `view_of`, to a unit or so; empty for an empty mask."""
     width, height = view
-    small = scale_up(mask, height, width) if height > mask.shape[0] else resize_mask(mask, height, width)
+    small = rescale(mask, height, width)
     if not small.any():  # a speck: each of its pixels shows
         rows, columns = np.nonzero(mask)
         small[rows * height // mask.shape[0], columns * width // mask.shape[1]] = 1

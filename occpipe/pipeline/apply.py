@@ -29,7 +29,7 @@ from occpipe.dataset.reader import Published
 from occpipe.dataset.versions import Origin
 from occpipe.errors import StorageError
 from occpipe.models import identities, needed
-from occpipe.pipeline.job import Job, Options, Stage, Unit, read_rows
+from occpipe.pipeline.job import Job, Options, Reader, Stage, Unit, read_rows
 from occpipe.pipeline.run import run
 from occpipe.schemas import MANIFEST
 from occpipe.stages.load import store_of
@@ -71,8 +71,19 @@ class ScanSource:
             if limit is not None and seen >= limit:
                 return
 
-    def read(self, output: Store, unit: Unit) -> pa.Table:  # noqa: ARG002 - the rows are those of the scan
-        """As `Source.read`: published rows."""
+    @property
+    def read(self) -> Reader:
+        """As `Source.read`."""
+        return ReadPublished(self.uri)
+
+
+@dataclass(frozen=True)
+class ReadPublished:
+    """Gives the rows of a unit from what a scan has published."""
+
+    uri: str
+
+    def __call__(self, output: Store, unit: Unit) -> pa.Table:  # noqa: ARG002 - the rows are those of the scan
         return read_rows(store_of(self.uri), rows_key(unit.shard), unit)
 
 

@@ -21,7 +21,7 @@ from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.dataset.layout import Layout
 from occpipe.dataset.shards import write_part
 from occpipe.pipeline.guard import Guard, GuardedInpaint, GuardedSegment, JournalHandle, Timed
-from occpipe.pipeline.job import Job, Source, Stage, Unit
+from occpipe.pipeline.job import Job, Reader, Stage, Unit
 from occpipe.pipeline.steps import STEPS
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.load import store_of
@@ -49,13 +49,13 @@ class ReadUnit:
     """A read task: the rows of a unit through `load`, some at a time."""
 
     output: str
-    source: Source
+    read: Reader
     unit: Unit
     load: Stage
     journal: JournalHandle
 
     def __call__(self) -> Iterator[pa.Table]:
-        rows = self.source.read(store_of(self.output), self.unit)
+        rows = self.read(store_of(self.output), self.unit)
         load = Timed("load", self.load, self.journal)
         for start in range(0, len(rows), SLICE_ROWS):
             if self.journal.ask("is_stopping"):

@@ -25,9 +25,9 @@ from occpipe.config import Config
 from occpipe.figures import BatchDone, StageFigures, Tally
 from occpipe.gauges import cpu_use, gpu_use
 from occpipe.images import ImageError, ImageReason
+from occpipe.pipeline.job import Stage
 from occpipe.rows import Rows
 
-Stage = Callable[[pa.Table], pa.Table]
 T = TypeVar("T")
 
 MAX_DEATHS = 3

@@ -24,7 +24,13 @@ from occpipe.stages.relate import Relate
 from occpipe.storage import Store, open_store
 from occpipe.summary import Tick
 
-Stage = Callable[[pa.Table], pa.Table]
+
+class Stage(Protocol):
+    """A step over the rows of a batch."""
+
+    def __call__(self, batch: pa.Table, /) -> pa.Table:
+        """The rows after it."""
+        ...
 
 
 class Options(TypedDict, total=False):
@@ -47,6 +53,9 @@ class Unit:
     earlier: tuple[str | None, ...] | None = None
 
 
+Reader = Callable[[Store, Unit], pa.Table]
+
+
 class Source(Protocol):
     """Where the images of a job come from."""
 
@@ -66,8 +75,9 @@ class Source(Protocol):
         """Bring the manifest of an output up to date, and tell of new and changed shards as they are written."""
         ...
 
-    def read(self, output: Store, unit: Unit) -> pa.Table:
-        """The rows of a unit as the first stage takes them."""
+    @property
+    def read(self) -> Reader:
+        """Gives the rows of a unit as the first stage takes them; goes to the workers, the source does not."""
         ...
 
 
@@ -100,9 +110,10 @@ class CorpusSource:
             mark_changed=mark_changed,
         )
 
-    def read(self, output: Store, unit: Unit) -> pa.Table:
-        """As `Source.read`: rows of the manifest."""
-        return read_rows(output, manifest_key(unit.shard), unit)
+    @property
+    def read(self) -> Reader:
+        """As `Source.read`."""
+        return read_manifest
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,11 @@ def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = 
     load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
     kind: Kind = "scan" if scan else "clean"
     return Job(kind, SCAN if scan else CLEAN, models, CorpusSource(corpus), load, Relate(config))
+
+
+def read_manifest(output: Store, unit: Unit) -> pa.Table:
+    """The rows of a unit from the manifest of an output."""
+    return read_rows(output, manifest_key(unit.shard), unit)
 
 
 def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:

@@ -43,7 +43,10 @@ class Shards(Protocol):
 class HasExecutor(Protocol):
     """What runs tasks."""
 
-    executor: Executor
+    @property
+    def executor(self) -> Executor:
+        """Where they run."""
+        ...
 
 
 class _End:

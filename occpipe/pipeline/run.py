@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from threading import Event
 from typing import TYPE_CHECKING, Any, Unpack
@@ -95,7 +95,8 @@ def run(
         with contextlib.ExitStack() as stack:
             work.go(lister, stack)
         lock.confirm()
-        sums = write_sums(store, config, job.models, job.source.root, layout, job.origin, listed=backlog.images)
+        about = (store, config, job.models, job.source.root, layout, job.origin)
+        sums = write_sums(*about, listed=backlog.images, whole=limit is None)
     return work.summary(sums)
 
 
@@ -124,6 +125,7 @@ class _Run:
         self._session: Session | None = None
         self._commits: list[Future[Commit]] = []
         self._too_many: str | None = None
+        self._left = False
 
     def go(self, lister: Lister | None, stack: contextlib.ExitStack) -> None:
         """List, execute and commit until nothing is left to do or the run is to stop."""
@@ -137,6 +139,7 @@ class _Run:
 
         if lister is not None:
             stack.enter_context(lister)
+        ended = False
         while not self._stop.is_set() and not self._too_many:
             ended = lister is None or lister.take(self._backlog, session, wait=not self._backlog.has_work)
             if self._session is None and self._backlog.has_fresh:
@@ -152,13 +155,14 @@ class _Run:
         for shard in self._backlog.unfinished():
             self._commit(shard)
         self._finish_commits()
-        if self._too_many:
-            raise RunError(self._too_many)
+        self._left = self._backlog.has_work or not ended
 
     def summary(self, sums: dict[str, Any]) -> Summary:
-        """What the run did. Raises RunError where a row is missing, and what `on_progress` raised."""
+        """What the run did. Raises RunError where too many rows failed or one is missing, and what `on_progress` raised."""
+        if self._too_many:
+            raise RunError(self._too_many)
         rows, pending = self._made.statuses.total(), self._backlog.pending
-        stopped = self._stop.is_set() and rows < pending
+        stopped = self._stop.is_set() and (rows < pending or self._left)
         if not stopped and (rows < pending or self._backlog.lost):
             raise RunError(
                 f"{rows} of {pending} rows were made, {self._backlog.lost} are missing in committed shards;"
@@ -184,7 +188,7 @@ class _Run:
                     self._commit(shard)
                 self._check_failures()
 
-    def _blocks(self, session: Session, units: list[Unit]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _blocks(self, session: Session, units: list[Unit]) -> Generator[tuple[int, int, dict[str, Any]], None, None]:
         return session.blocks(self._job, self._store.uri, self._layout, self._backlog.run, units)
 
     def _commit(self, shard: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -70,11 +70,11 @@ class Session:
 
     def blocks(
         self, job: Job, output: str, layout: Layout, run: int, units: Sequence[Unit]
-    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    ) -> Generator[tuple[int, int, dict[str, Any]], None, None]:
         """Shard, rows and summary of each block, as its part is written."""
         from occpipe.pipeline.execute import ReadUnit, chain, stages_of
 
-        reads = [ReadUnit(output, job.source, unit, job.load, self.journal) for unit in units]
+        reads = [ReadUnit(output, job.source.read, unit, job.load, self.journal) for unit in units]
         rows = chain(reads, stages_of(job, self._config, output, layout, run, self.journal), self._config, self.journal)
         for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
             for block in batch.to_pylist():

@@ -62,7 +62,8 @@ class S3Store(Store):
         client = boto3.Session().client("s3", config=config)
         # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
         client.meta.events.unregister("before-call.s3", add_expect_header)
-        client.meta.events.register("before-parse.s3.ListObjectsV2", s3_keys.parse_page)
+        # By this name it runs before a handler for `s3.*`, which parses whole pages for errors.
+        client.meta.events.register("before-parse.*.*", s3_keys.parse_page)
         return client
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -133,12 +134,16 @@ class S3Store(Store):
         return entries, [span]
 
     def divide(self, span: Span) -> list[Span]:
+        objects, last, whole = self._page(span, s3_keys.PAGE)
+        if whole:
+            return [span] if objects else []
+
         def first_after(after: str) -> str | None:
             """The first key of the span behind a bound."""
             found = self._objects(with_retries(lambda: self._request(Span(span.folder, max(after, span.after)), 1)))
             return found[0].key if found and (span.until is None or found[0].key <= span.until) else None
 
-        return s3_keys.divide(span, first_after)
+        return s3_keys.divide(span, objects[0].key if objects else last, first_after)
 
     def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
         if not (isinstance(source, S3Store) and self._copy_object(source, source_key, key, etag)):
@@ -201,13 +206,12 @@ class S3Store(Store):
 
     def check_readable(self) -> None:
         try:
-            with _as_os_error(self.uri):
-                found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            found = self._objects(self._request(Span(), 1))
         except FileNotFoundError:
             raise StorageError(f"s3://{self.bucket}: no such bucket") from None
         except OSError as error:
             raise StorageError(str(error)) from error
-        if not found.get("Contents"):
+        if not found:
             raise StorageError(f"{self.uri}: there is nothing below it")
 
     def _locate(self, key: str) -> tuple[str, str]:

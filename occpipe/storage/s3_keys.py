@@ -1,6 +1,6 @@
 """Listing of S3: pages of keys parsed quickly, and intervals of keys divided by looking at single keys.
 
-botocore needs 110 ms of CPU for a page of 1,000 keys, an expression 3 ms.
+botocore needs 140 ms of CPU for a page of 1,000 keys (it parses each twice), a regular expression and what follows 2 ms.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ _STARTS = "!-048:AGP[adhpx{"
 _MAX_SEEN = 16
 _THREADS = 6
 _OBJECT = re.compile(
-    r"<Contents>\s*<Key>([^<]*)</Key>.*?<ETag>([^<]*)</ETag>.*?<Size>(\d+)</Size>.*?</Contents>", re.DOTALL
+    r"<Contents>\s*<Key>([^<]*)</Key>\s*<LastModified>[^<]*</LastModified>\s*<ETag>([^<]*)</ETag>.*?<Size>(\d+)</Size>",
+    re.DOTALL,
 )
+_CODED = re.compile("[%+&]")
 _KEYS = "occpipe.keys"
 
 
-def parse_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+def parse_page(
+    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
+) -> None:
     """Take the objects out of an answer before botocore parses it (its event `before-parse`)."""
+    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
+        return
     body = response_dict["body"].decode()
     objects = _OBJECT.findall(body)
-    if response_dict["status_code"] != 200 or not objects or len(objects) != body.count("<Contents>"):
-        return  # an error, or an answer that is written in another order
+    if not objects or len(objects) != body.count("<Contents>"):  # an answer that is written in another order
+        return
     customized_response_dict[_KEYS] = objects
     rest = body[: body.index("<Contents>")] + body[body.rindex("</Contents>") + len("</Contents>") :]
     response_dict["body"] = rest.encode()
@@ -45,17 +51,19 @@ def entries_of(answer: dict[str, Any], cut: int) -> list[Entry]:
     if _KEYS not in answer:
         return [Entry(item["Key"][cut:], item["Size"], item["ETag"].strip('"')) for item in answer.get("Contents", ())]
     decode = unquote_plus if answer.get("EncodingType") == "url" else html.unescape
-    return [Entry(decode(key)[cut:], int(size), html.unescape(tag).strip('"')) for key, tag, size in answer[_KEYS]]
+    return [
+        Entry((decode(key) if _CODED.search(key) else key)[cut:], int(size), tag.replace("&quot;", "").strip('"'))
+        for key, tag, size in answer[_KEYS]
+    ]
 
 
-def divide(span: Span, first_after: Callable[[str], str | None]) -> list[Span]:
-    """Parts of a span, cut behind the stem that its keys have in common; `first_after` gives its first key behind a bound.
+def divide(span: Span, first: str, first_after: Callable[[str], str | None]) -> list[Span]:
+    """Parts of a span, cut behind the stem that its keys have in common.
 
-    The parts hold each key once, whatever was seen of the keys, because each begins where the one before it ends.
+    `first` is its first key, and `first_after` gives the first one behind a bound, at the cost of a request: some 6 for the
+    stem, and 17 and one for each character that follows it, 6 of them at once. The parts hold each key once, whatever was
+    seen of the keys, because each begins where the one before it ends.
     """
-    first = first_after(span.after)
-    if first is None:
-        return []
     stem = first[: _common(span, first, first_after)]
 
     def characters(ends: tuple[str, str | None]) -> list[str]:
