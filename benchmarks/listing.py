@@ -16,12 +16,12 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import psutil
 
@@ -92,29 +92,21 @@ def serve(keys: Keys, told: Connection) -> None:
     asyncio.run(main())
 
 
-class RayExecutor(Executor):
-    """Calls as tasks of Ray that reserve no CPU: they wait for the store."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        import ray
-
-        future: Future[Any] = ray.remote(num_cpus=0)(fn).remote(*args, **kwargs).future()
-        return future
-
-
 @contextlib.contextmanager
 def executor_of(kind: str) -> Iterator[Executor]:
     """What runs the tasks of a listing, started and warm."""
     if kind == "processes":
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(abs, range(4)))
+            list(pool.map(quote, [""] * 4))
             yield pool
         return
     import ray
 
+    from occpipe.pipeline.execute import RayExecutor
+
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR")
     executor = RayExecutor()
-    for task in [executor.submit(abs, 1) for _ in range(4)]:
+    for task in [executor.submit(quote, "") for _ in range(4)]:
         task.result()
     yield executor
     ray.shutdown()

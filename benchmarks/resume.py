@@ -1,123 +1,141 @@
-"""How long a run over a large corpus takes until it knows what is left to do, and in how much memory.
+"""How long a run over millions of done images takes until it has work in hand, and in how much memory.
 
-Bound by reading some 20 bytes a row of index, plus the parts that a crash left out of it, plus a sort; then by a hash and a
-look-up for each key of the listing. Ledger and listing are made up: parts of 64 rows as the sink writes them (those that
-the index knows are not read, so here they are empty), an index as the driver writes it, the parts of the last minutes
-unknown to it, and a listing of the same keys, of which every hundredth has changed since.
-Run: python benchmarks/resume.py [--rows 1000000] [--unindexed 100] [--folder DIR]
+What is done are the shards that have a file, so a resume is bound by the listing, by a comparison of what was listed with
+the manifest, and by the start of Ray. Nothing is read of the rows that are done. The output is made up: shards of the
+manifest and published files with the least that a row has. So is the corpus, a file system that makes its names as they
+are listed. Then a few images are added and `occpipe clean` runs over them; afterwards they are undone, and it runs again
+with `--no-list`.
+Run: python benchmarks/resume.py [--rows 10000000] [--folder DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import resource
-import shutil
+import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pyarrow as pa
 
-from occpipe.done import IndexWriter, etag_hash, load_done
-from occpipe.ledger import PARTS, next_run, to_parquet
-from occpipe.schemas import PUBLISHED
-from occpipe.stages.discover import discover, image_id
-from occpipe.storage import Entry, Store, open_store
+from occpipe.config_file import load_config
+from occpipe.dataset.layout import FIRST, METADATA
+from occpipe.dataset.manifest import image_id, load_index, save_index, write_shard
+from occpipe.dataset.shards import commit_shard, list_shards, write_part
+from occpipe.dataset.sums import write_sums
+from occpipe.dataset.versions import open_version
+from occpipe.models import identities
+from occpipe.schemas import MANIFEST, PUBLISHED
+from occpipe.storage import Store, open_store
 
-PART_ROWS = 64
-PARTS_AT_ONCE = 128
-CHANGED = 100  # every so many-th image
-
-
-def listing(rows: int, *, changed: bool) -> Iterator[Entry]:
-    """The corpus as a store lists it, `changed` or as it was at the first run."""
-    for number in range(rows):
-        again = changed and number % CHANGED == 0
-        yield Entry(f"photos/{number // 1000:06d}/{number:09d}.jpg", 100_000, f"{number:x}{'-2' if again else ''}")
+ROOT = Path(__file__).parents[1]
+NAMES = 10_000  # images of a folder
+SHARD = 8_192
+MORE = 5
 
 
-def make_ledger(store: Store, rows: int, unindexed: int) -> None:
-    """`rows` rows of the first run in parts; the last `unindexed` parts stand in no index."""
-    index, entries = IndexWriter(store, 1), listing(rows, changed=False)
-    known = max(0, rows // PART_ROWS - unindexed)
-    for first in range(0, known, PARTS_AT_ONCE):
-        parts = [part_name(number) for number in range(first, min(first + PARTS_AT_ONCE, known))]
-        some = list(itertools.islice(entries, PART_ROWS * len(parts)))
-        for part in parts:
-            store.write(f"{PARTS}/{part}", b"")
-        of_row = pa.array(np.arange(len(some), dtype=np.int32) // PART_ROWS)
-        columns = {
-            "image_id": pa.array([image_id(entry.key) for entry in some]),
-            "etag": pa.array([etag_hash(entry.etag) for entry in some]),
-            "fine": pa.array(np.ones(len(some), bool)),
-            "part": pa.DictionaryArray.from_arrays(of_row, parts),
+def make_output(store: Store, rows: int, size: int) -> None:
+    """Shards of the manifest with their published files, as if all images had been done."""
+    names = (f"d{number // NAMES:05d}/{number % NAMES:05d}.jpg" for number in range(rows))
+    for shard, start in enumerate(range(0, rows, SHARD)):
+        uris = [next(names) for _ in range(min(SHARD, rows - start))]
+        ids = [image_id(uri) for uri in uris]
+        count = len(uris)
+        columns = [pa.array(ids), pa.array(uris), pa.array([size] * count), pa.array(["a"] * count)]
+        images = pa.table(columns, schema=MANIFEST)
+        write_shard(store, shard, images)
+        given = {"status": ["unchanged"] * count, "config": ["0" * 16] * count}
+        given |= {name: images.column(name) for name in MANIFEST.names}
+        arrays = [
+            pa.chunked_array([pa.array(value, field.type)]) if isinstance(value, list) else value
+            for field in PUBLISHED
+            for value in [given.get(field.name, pa.chunked_array([pa.nulls(count, field.type)]))]
+        ]
+        write_part(store, FIRST, 1, shard, 0, pa.table(arrays, schema=PUBLISHED))
+        commit_shard(store, FIRST, shard)
+        if not shard % 100:
+            print(f"  {start + count:,} rows made", flush=True)
+    save_index(store, load_index(store))
+
+
+def watch(run: subprocess.Popen[bytes], peak: list[int]) -> None:
+    """The most memory that the driver has, without what it shares with the object store."""
+    process = psutil.Process(run.pid)
+    while run.poll() is None:
+        try:
+            memory = process.memory_info()
+            peak[0] = max(peak[0], memory.rss - memory.shared)
+        except psutil.Error:
+            return
+        time.sleep(0.2)
+
+
+def measure(corpus: str, output: Path, *options: str) -> dict[str, float]:
+    """Run `occpipe clean` and say when its listing ended, when Ray was there, and when the first image was loaded."""
+    with tempfile.TemporaryDirectory(prefix="stamps-") as stamps:
+        path = os.pathsep.join((str(ROOT / "benchmarks" / "hooks"), str(ROOT)))
+        environment = {**os.environ, "PYTHONPATH": path, "OCCPIPE_MADE": "1", "OCCPIPE_STAMPS": stamps}
+        listing = output / "state" / "listing.parquet"
+        before, peak, started = listing.stat().st_mtime, [0], time.time()
+        command = [sys.executable, "-m", "occpipe", "clean", corpus, str(output), *options]
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as run:
+            threading.Thread(target=watch, args=(run, peak), daemon=True).start()
+            run.wait()
+        said = [json.loads(line) for file in Path(stamps).iterdir() for line in file.read_text().splitlines()]
+        loads = [one["begun"] for one in said if "Load.__call__" in one["what"]]
+        ray = [one["ended"] for one in said if one["what"].endswith("init")]
+        if run.returncode or not loads:
+            raise SystemExit(f"exit code {run.returncode}, {len(loads)} loads")
+        now = listing.stat().st_mtime
+        listed = now if now != before else started
+        return {
+            "listed": listed - started,
+            "ray": min(ray) - started,
+            "first": min(loads) - started,
+            "end": time.time() - started,
+            "driver_mb": peak[0] / 2**20,
         }
-        index.add(pa.table(columns))
-    index.flush()
-    for number in range(known, -(-rows // PART_ROWS)):
-        table = published(list(itertools.islice(entries, PART_ROWS)))
-        store.write(f"{PARTS}/{part_name(number)}", to_parquet(table))
-
-
-def part_name(number: int) -> str:
-    """The name of a part of the first run."""
-    return f"000001-{number:024x}.parquet"
-
-
-def published(entries: list[Entry]) -> pa.Table:
-    """Rows as the sink writes them."""
-    stuff = [{"label": "sky-other", "confidence": 0.9}, {"label": "grass", "confidence": 0.5}]
-    columns = {name: pa.nulls(len(entries), PUBLISHED.field(name).type) for name in PUBLISHED.names} | {
-        "image_id": pa.array([image_id(entry.key) for entry in entries]),
-        "uri": pa.array([entry.key for entry in entries]),
-        "status": pa.array(["unchanged"] * len(entries)),
-        "etag": pa.array([entry.etag for entry in entries]),
-        "config": pa.array(["c"] * len(entries)),
-        "stuff": pa.array([stuff] * len(entries), PUBLISHED.field("stuff").type),
-    }
-    return pa.table(columns, schema=PUBLISHED)
-
-
-def resume(uri: str, rows: int) -> None:
-    """What a run does before its first image, timed: the ledger is read, the corpus listed and held against it."""
-    store = open_store(uri)
-    start = time.perf_counter()
-    run, done = next_run(store), load_done(store, "errors")
-    print(f"run {run}, {len(done.ids)} images done: {time.perf_counter() - start:.1f} s, peak {peak_mb():.0f} MB")
-    start = time.perf_counter()
-    found = discover("/nowhere", listing(rows, changed=True), store, done, run)
-    seconds = time.perf_counter() - start
-    print(f"{found.seen} keys listed, {found.pending} to do: {seconds:.1f} s, peak {peak_mb():.0f} MB")
-
-
-def peak_mb() -> float:
-    """The most memory that this process had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Make the ledger, and resume from it in a process of its own."""
+    """Make the output, add images, measure both runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--unindexed", type=int, default=100, help="Parts that the index does not know.")
-    parser.add_argument("--folder", type=Path, help="Where the ledger is made; a temporary folder by default.")
-    parser.add_argument("--resume", metavar="URI", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.resume:
-        resume(args.resume, args.rows)
-        return
-    folder = args.folder or Path(tempfile.mkdtemp())
-    try:
-        make_ledger(open_store(str(folder)), args.rows, args.unindexed)
-        subprocess.run([sys.executable, __file__, "--resume", str(folder), "--rows", str(args.rows)], check=True)
-    finally:
-        if args.folder is None:
-            shutil.rmtree(folder)
+    parser.add_argument("--folder", help="Where the output is made; a temporary folder by default.")
+    wanted = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.hooks.made import MadeFileSystem
+
+    rows = wanted.rows // NAMES * NAMES
+    corpus = f"made://{rows // NAMES}/{NAMES}/{MORE}"
+    with tempfile.TemporaryDirectory(prefix="resume-", dir=wanted.folder) as folder:
+        output, config = Path(folder), load_config()
+        store, models = open_store(folder), identities(config)
+        root = open_store(corpus).uri
+        open_version(store, config, models, root)
+        make_output(store, rows, len(MadeFileSystem()._data))
+        write_sums(store, config, models, root, listed=rows)
+        print(
+            f"{rows:,} rows are done, in {len(list_shards(store, METADATA)):,} shards; {MORE} images are new",
+            flush=True,
+        )
+        seen = measure(corpus, output)
+        print(
+            f"listed after {seen['listed']:.1f} s; the first new image begins {seen['first'] - seen['listed']:.1f} s"
+            f" after that; the driver has {seen['driver_mb']:.0f} MB; all in {seen['end']:.1f} s"
+        )
+        last = max(list_shards(store, METADATA))
+        store.delete(FIRST.rows(last))
+        seen = measure(corpus, output, "--no-list")
+        print(
+            f"with --no-list the first image begins {seen['first'] - seen['ray']:.1f} s after Ray is there"
+            f" ({seen['first']:.1f} s after the start); the driver has {seen['driver_mb']:.0f} MB"
+        )
 
 
 if __name__ == "__main__":

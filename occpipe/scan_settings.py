@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from occpipe.config import Config
 from occpipe.config_file import load_config, with_overrides
-from occpipe.errors import ConfigError
 from occpipe.dataset.reader import Published
+from occpipe.errors import ConfigError
 
 
 def settings_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 
@@ -122,7 +123,7 @@ def test_a_file_does_not_depend_on_how_its_rows_were_cut() -> None:
     for cuts in ([0, 6], [0, 1, 6], [0, 3, 4, 6]):
         store = MemoryStore()
         list_images(store, 0, NAMES)
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             write_part(store, FIRST, len(cuts), 0, start, rows_of(NAMES[start:stop]))
         commit_shard(store, FIRST, 0)
         files.append(store.read(FIRST.rows(0)))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
-from occpipe.summary import Made
+from occpipe.summary import BLOCK, Made, block_summary
 
 
 def test_a_copy_counts_once_it_is_written() -> None:
-    error = {"stage": "sink", "type": "OSError", "message": "full"}
+    error = {"stage": "write", "type": "OSError", "message": "full"}
     rows = [
         {"uri": "a.jpg", "status": "cleaned", "reason": None, "error": None, "copied": True},
         {"uri": "b.jpg", "status": "error", "reason": "unreachable", "error": error, "copied": True},
         {"uri": "c.jpg", "status": "cleaned", "reason": None, "error": None, "copied": None},
     ]
+    (block,) = block_summary(3, pa.Table.from_pylist(rows)).cast(BLOCK).to_pylist()
+    assert (block["shard"], block["rows"]) == (3, 3)
     made = Made()
-    made.add(pa.Table.from_pylist(rows))
+    made.add(json.loads(block["summary"]))
     assert made.copied == 1
     assert made.statuses == {"cleaned": 2, "error": 1}
+    assert made.failed == 1, "it may pass"
     assert made.examples == {"unreachable": "b.jpg: full"}

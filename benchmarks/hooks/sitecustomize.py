@@ -48,3 +48,5 @@ if os.environ.get("OCCPIPE_STAMPS"):
     from benchmarks.hooks import stamps
 
     stamps.install(os.environ["OCCPIPE_STAMPS"])
+if os.environ.get("OCCPIPE_MADE"):
+    from benchmarks.hooks import made  # noqa: F401 - it registers itself

@@ -39,7 +39,7 @@ from occpipe.storage.open import scheme_of
 if TYPE_CHECKING:
     from occpipe import config
 
-TASKS = 12
+TASKS = 8
 """Tasks at once. Each may hold `THREADS` times `SPAN_KEYS` rows of 130 bytes, and so may their results in the driver."""
 SPAN_KEYS = 16_000
 """Keys of a span that a task lists before the rest of the span is divided."""
@@ -188,8 +188,8 @@ def _side_by_side(corpus: Corpus, known: Known, shard_images: int, executor: Cal
     try:
         while pool and (spans or tasks):
             while spans and len(tasks) < TASKS:
-                fair = min(THREADS, -(-len(spans) // (TASKS - len(tasks))))
-                some = [spans.popleft() for _ in range(fair)]
+                # Few full tasks: Ray starts a process for each, which costs seconds of imports.
+                some = [spans.popleft() for _ in range(min(THREADS, len(spans)))]
                 tasks.append((some, pool.submit(list_spans, corpus, known, some, SPAN_KEYS)))
             for step in _result(corpus, *tasks.popleft()):
                 yield step

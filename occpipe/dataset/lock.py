@@ -1,4 +1,4 @@
-"""One writer per output, or one for each share of its shards: an object made by a conditional write, kept alive by a heartbeat.
+"""One writer for each share of an output's shards: an object made by a conditional write, kept alive by a heartbeat.
 
 A lock whose heartbeat is older than `EXPIRY_S` (seconds), or whose process on this machine is gone, is taken over. Its
 holder, if it only slept, sees that by `check` and `confirm`, which raise OutputBusyError.

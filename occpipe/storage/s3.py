@@ -186,10 +186,11 @@ class S3Store(Store):
         if objects and objects[0].key <= span.after:
             raise StorageError(f"{self.url(span.folder)}: the store ignores StartAfter")
         last = objects[-1].key if objects else span.after
-        inside = [found for found in objects if span.until is None or found.key <= span.until]
-        whole = not answer["IsTruncated"] or (span.until is not None and last >= span.until)
+        whole = not answer["IsTruncated"]
+        if span.until is not None and last >= span.until:
+            objects, whole = [found for found in objects if found.key <= span.until], True
         # Consoles mark an empty folder with a key that ends with a slash.
-        return [found for found in inside if not found.key.endswith("/")], last, whole
+        return [found for found in objects if not found.key.endswith("/")], last, whole
 
     def _objects(self, answer: dict[str, Any]) -> list[Entry]:
         return s3_keys.entries_of(answer, len(self.prefix))

@@ -221,7 +221,7 @@ def two_drivers(scene: Scene) -> Outcome:
 
 
 def reader(scene: Scene) -> Outcome:
-    """Somebody reads all that is published, all the time, through a run, a second one with changes, and its replacements."""
+    """Somebody reads all that is published, all the time, through a run and a second one that replaces files."""
     store, seen, twice, ended = open_store(scene.output), [0], [0], Event()
 
     def read() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
-from occpipe.journal import MAX_DEATHS, Ask, Guard, Journal, asking, start_journal
 from ray.data import ActorPoolStrategy
 
+from occpipe.pipeline.guard import MAX_DEATHS, MAX_RETURNS, Breaker, BrokenModelError, Guard, Journal, JournalHandle
 from occpipe.rows import Rows
 from occpipe.types import Status
 
@@ -19,12 +19,22 @@ class Death(BaseException):
     """Stands for the end of the process: nothing in it may catch this."""
 
 
-def local(journal: Journal) -> Ask:
-    return lambda method, *arguments: getattr(journal, method)(*arguments)
+class Here(JournalHandle):
+    """A journal in this process."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.actor = journal
+
+    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return getattr(self.actor, method)(*arguments, **options)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        self.ask(method, *arguments)
 
 
-def batch(*ids: int) -> pa.Table:
-    return pa.table({"image_id": pa.array(ids, pa.int64()), "data": [bytes([key]) for key in ids]})
+def batch(*rows: int) -> pa.Table:
+    shards = pa.array([0] * len(rows), pa.int32())
+    return pa.table({"shard": shards, "row": pa.array(rows, pa.int32())})
 
 
 class Stage:
@@ -36,7 +46,7 @@ class Stage:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = Rows(table, "stage")
-        ids = [rows.value("image_id", row) for row in rows.open()]
+        ids = [rows.value("row", row) for row in rows.open()]
         self.seen.append(ids)
         if self.poison.intersection(ids):
             raise Death
@@ -49,7 +59,7 @@ def until_done(journal: Journal, stage: Stage, table: pa.Table) -> tuple[pa.Tabl
     """Repeat a batch in new processes, as Ray does, until one lives; the result, and the number of deaths."""
     for deaths in range(100):
         try:
-            return Guard("stage", stage, local(journal))(table), deaths
+            return Guard("stage", stage, Here(journal))(table), deaths
         except Death:
             continue
     raise AssertionError("the batch is repeated for ever")
@@ -66,7 +76,7 @@ def test_a_batch_without_poison_is_done_at_once() -> None:
 def test_poison_ends_as_an_error_row_and_its_neighbours_live(poison: tuple[int, ...]) -> None:
     journal, stage = Journal(), Stage(*poison)
     done, deaths = until_done(journal, stage, batch(1, 2, 3, 4))
-    rows = {row["image_id"]: row for row in done.to_pylist()}
+    rows = {row["row"]: row for row in done.to_pylist()}
     assert sorted(rows) == [1, 2, 3, 4]
     for key, row in rows.items():
         assert row["status"] == ("error" if key in poison else "unchanged")
@@ -86,11 +96,11 @@ def test_the_innocent_survive_a_worker_that_is_killed_from_outside() -> None:
 def test_stages_do_not_share_their_deaths() -> None:
     journal = Journal()
     journal.begin("segment", [1])
-    assert journal.begin("inpaint", [1]) == [0]
+    assert journal.begin("inpaint", [1]).deaths == [0]
 
 
 def test_rows_that_are_closed_are_not_in_work() -> None:
-    rows = Rows(batch(1, 2), "fetch")
+    rows = Rows(batch(1, 2), "load")
     rows.fail(0, FileNotFoundError("gone"))
     stage = Stage(1)
     done, deaths = until_done(Journal(), stage, rows.table())
@@ -101,21 +111,71 @@ def test_rows_that_are_closed_are_not_in_work() -> None:
 def test_a_run_that_stops_begins_nothing() -> None:
     journal = Journal()
     journal.stop()
-    done = Guard("stage", Stage(), local(journal), skips=True)(batch(1, 2))
+    done = Guard("stage", Stage(), Here(journal), skippable=True)(batch(1, 2))
     assert len(done) == 0
     assert {"status", "reason", "error"} <= {*done.column_names}
-    assert len(Guard("stage", Stage(), local(journal))(batch(1, 2))) == 2, "what has begun is finished"
+    assert len(Guard("stage", Stage(), Here(journal))(batch(1, 2))) == 2, "what has begun is finished"
+
+
+class Model:
+    """Fails on some images, in a batch and alone."""
+
+    def __init__(self, *bad: int) -> None:
+        self.bad = set(bad)
+
+    def __call__(self, images: list[int]) -> list[int]:
+        if self.bad.intersection(images):
+            raise RuntimeError("CUDA error")
+        return images
+
+
+class ModelStage:
+    """Puts each row through a model, together or alone."""
+
+    def __init__(self, model: Breaker[int]) -> None:
+        self.model = model
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = Rows(table, "stage")
+        images = {row: rows.value("row", row) for row in rows.open()}
+        for row in rows.together_or_alone(images, lambda part: self.model([images[row] for row in part])):
+            rows.finish(row, Status.UNCHANGED)
+        return rows.table()
+
+
+def test_one_bad_image_is_an_error_row_and_a_broken_model_is_told_from_it() -> None:
+    stage = ModelStage(Breaker(Model(2, 3), 3))
+    assert stage(batch(*range(8))).column("reason").to_pylist().count("stage_failed") == 2
+    with pytest.raises(BrokenModelError):
+        ModelStage(Breaker(Model(*range(8)), 3))(batch(*range(8)))
+
+
+def test_a_block_is_given_back_by_broken_models_some_times_and_ends_as_errors_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(code: int) -> None:
+        raise Death(code)
+
+    monkeypatch.setattr("occpipe.pipeline.guard.os._exit", leave)
+    journal = Here(Journal())
+    for _ in range(MAX_RETURNS):
+        with pytest.raises(Death):
+            Guard("stage", ModelStage(Breaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
+    rows = Guard("stage", ModelStage(Breaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
+    assert rows.column("reason").to_pylist() == ["stage_failed"] * 8, "not crashed: it gave its images back"
+    fine = Guard("stage", ModelStage(Breaker(Model(), 3)), journal)(batch(*range(8)))
+    assert fine.column("status").to_pylist() == ["unchanged"] * 8
 
 
 class KilledBy(Guard):
     """On real Ray: the process kills itself at a poisonous image."""
 
-    def __init__(self, journal: Any, poison: int) -> None:
+    def __init__(self, journal: JournalHandle, poison: int) -> None:
         self._poison = poison
-        super().__init__("stage", self._work, asking(journal))
+        super().__init__("stage", self._work, journal)
 
     def _work(self, table: pa.Table) -> pa.Table:
-        ids = table.column("image_id").to_pylist()
+        ids = table.column("row").to_pylist()
         if self._poison in ids and "status" not in table.column_names:
             os.kill(os.getpid(), signal.SIGKILL)
         rows = Rows(table, "stage")
@@ -126,16 +186,16 @@ class KilledBy(Guard):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_real_ray_poisonous_images_cost_themselves_only() -> None:
-    made = ray.data.from_arrow(batch(*range(40))).map_batches(
+    made = ray.data.from_arrow([batch(*range(start, start + 8)) for start in range(0, 40, 8)]).map_batches(
         KilledBy,
-        fn_constructor_args=(start_journal(), 17),
-        batch_size=8,
+        fn_constructor_args=(JournalHandle(), 17),
+        batch_size=None,
         batch_format="pyarrow",
         num_cpus=0.5,
         compute=ActorPoolStrategy(size=1),
         max_task_retries=-1,
     )
     rows = made.take_all()
-    assert sorted(row["image_id"] for row in rows) == list(range(40))
+    assert sorted(row["row"] for row in rows) == list(range(40))
     assert Counter(row["status"] for row in rows) == {"unchanged": 39, "error": 1}
-    assert next(row["reason"] for row in rows if row["image_id"] == 17) == "crashed"
+    assert next(row["reason"] for row in rows if row["row"] == 17) == "crashed"
