@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import RayError
 
@@ -122,8 +123,11 @@ def _private() -> Iterator[None]:
 
     It listens on loopback: Ray turns an address of 127.0.0.1 into that of the host, and its switch for machines whose
     firewall would ask is the one way around that. And it asks for a token that is known to this process and those it
-    starts, and written on no disk.
+    starts, and written on no disk. Its autoscaler and its log monitor are left out: each is a process that takes seconds
+    of a core to start, for one node whose logs nobody reads.
     """
+    parameters = parameter.RayParams
+    parameter.RayParams = functools.partial(parameters, no_monitor=True, include_log_monitor=False)
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         AuthenticationTokenLoader.instance().reset_cache()  # Ray may remember another one from before
@@ -133,6 +137,7 @@ def _private() -> Iterator[None]:
     try:
         yield
     finally:
+        parameter.RayParams = parameters
         ray_constants.ENABLE_RAY_CLUSTER = here
         del os.environ[switch]
         if for_children is not None:

@@ -184,7 +184,7 @@ class TaskPlacement(_Placed):
     """Resources of a stage that runs as tasks: CPUs of one task, and tasks at once (none: no limit)."""
 
     num_cpus: float = Field(default=0.25, ge=0)
-    max_tasks: int | None = Field(default=4, ge=1)
+    max_tasks: int | None = Field(default=2, ge=1)
 
 
 class StoragePlacement(TaskPlacement):

@@ -11,6 +11,8 @@ from occpipe.config import Placement, PoolPlacement, StoragePlacement, TaskPlace
 from occpipe.figures import Pace
 from occpipe.pipeline.steps import POOLS, STAGES
 
+FOUR_TASKS = Placement(load=StoragePlacement(max_tasks=4), write=StoragePlacement(max_tasks=4))
+
 ROOM = {"CPU": 8.0, "GPU": 2.0}
 UNBOUNDED = Placement(
     load=StoragePlacement(max_tasks=None), relate=TaskPlacement(max_tasks=None), write=StoragePlacement(max_tasks=None)
@@ -33,7 +35,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         pytest.param({}, Placement(), ROOM, None, id="nothing is at its limit"),
         pytest.param(
             {"load": {"at_work": 3.9}, "segment": {"busy": 0.31}},
-            Placement(),
+            FOUR_TASKS,
             ROOM,
             "segment pool starved (at work 31% of its time): load is the limit (98% of its tasks at work), "
             "raise placement.load.max_tasks (now 4)",
@@ -41,7 +43,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.97}, "inpaint": {"busy": 0.02}},
-            Placement(),
+            FOUR_TASKS,
             ROOM,
             "inpaint pool starved (at work 2% of its time): segment is the limit (at work 97% of its time), "
             "raise placement.segment.max_size (now 1)",
@@ -57,7 +59,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.2}, "inpaint": {"busy": 0.1}, "write": {"at_work": 3.6}},
-            Placement(),
+            FOUR_TASKS,
             ROOM,
             "segment pool held up (at work 20% of its time) and inpaint pool held up (at work 10% of its time): "
             "write is the limit (90% of its tasks at work), raise placement.write.max_tasks (now 4)",
@@ -65,7 +67,7 @@ def line(**changes: dict[str, Any]) -> dict[str, Pace]:
         ),
         pytest.param(
             {"segment": {"busy": 0.99, "cpu": 0.96}},
-            Placement(),
+            FOUR_TASKS,
             ROOM,
             "segment is the limit (at work 99% of its time), "
             "and the cores are in use to 96%: add nodes, or cores to a node",

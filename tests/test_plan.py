@@ -59,7 +59,7 @@ def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
     made = make_plan(rates(), 640, LAPTOP, Placement())
     assert made.bound.name == "segment"
     assert made.images_per_s == pytest.approx(10)
-    assert {stage: made.workers(stage) for stage in STAGES} == dict(zip(STAGES, (4, 1, 4, 1, 4), strict=True))
+    assert {stage: made.workers(stage) for stage in STAGES} == dict(zip(STAGES, (2, 1, 2, 1, 2), strict=True))
     # One block of 40 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; 15 more pass the segmenter.
     assert made.fill_s == pytest.approx(40 * 0.16)
     assert made.wall_s == pytest.approx(10 + 2 + 40 * 0.16 + 15 * 4)
@@ -141,11 +141,11 @@ def test_a_plan_knows_what_lists_and_commits() -> None:
 
 
 def test_a_read_task_loads_its_images_alone() -> None:
-    """18 images are nine read tasks of two, whatever the blocks are: the busiest of four workers has three of them."""
+    """18 images are nine read tasks of two, whatever the blocks are: the busiest of two workers has five of them."""
     made = make_plan(rates(load=one(1.0, 0.0), overhead=NOTHING_MORE), 18, LAPTOP, Placement())
-    assert made.workers("load") == 4
+    assert made.workers("load") == 2
     load = next(bound for bound in made.bounds if bound.name == "load")
-    assert load.seconds_for(18) == 6
+    assert load.seconds_for(18) == 10
 
 
 def test_what_is_filled_passes_the_network_three_times() -> None:

@@ -32,21 +32,20 @@ class MadeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec
         """The folders of the root, or the images of a folder."""
         path = str(self._strip_protocol(path))
         root, _, below = path.rpartition("/") if path.count("/") > 2 else (path, "", "")
-        folders, names, more = (int(part) for part in root.split("/"))
+        folders, images, more = (int(part) for part in root.split("/"))
         if not below:
             inside = [f"d{number:05d}" for number in range(folders)] + (["e"] if more else [])
             return [{"name": f"{root}/{name}", "size": 0, "type": "directory"} for name in inside]
-        count = more if below == "e" else names
+        count = more if below == "e" else images
         size = len(self._data)
-        return [
-            {"name": f"{path}/{number:05d}.jpg", "size": size, "type": "file", "etag": "a"} for number in range(count)
-        ]
+        about: dict[str, Any] = {"size": size, "type": "file", "etag": "a"}
+        return [{"name": f"{path}/{number:05d}.jpg", **about} for number in range(count)]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Everything is there."""
-        path = self._strip_protocol(path)
-        kind = "file" if path.endswith(".jpg") else "directory"
-        return {"name": path, "size": len(self._data), "type": kind, "etag": "a"}
+        name = self._strip_protocol(path)
+        kind = "file" if name.endswith(".jpg") else "directory"
+        return {"name": name, "size": len(self._data), "type": kind, "etag": "a"}
 
     def exists(self, path: str, **_: Any) -> bool:  # noqa: ARG002
         """Whether a name is there."""

@@ -153,8 +153,11 @@ def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
 
 
 def in_pool(rows: Dataset, stage: type[Guard], arguments: tuple[Any, ...], at: PoolPlacement) -> Dataset:
-    """The rows after a stage that runs in a pool of actors, a block at a time in each."""
-    return rows.map_batches(
+    """The rows after a stage that runs in a pool of actors, a block at a time in each.
+
+    `map_batches` itself takes no whole blocks where GPUs are asked for: with a batch size it would mix shards.
+    """
+    return rows.map_batches_internal(
         stage,
         fn_constructor_args=arguments,
         batch_size=None,
