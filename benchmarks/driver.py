@@ -24,8 +24,9 @@ from occpipe.cluster import configure_data, ray_session
 from occpipe.config import Config
 from occpipe.config_file import load_config
 from occpipe.pipeline.execute import ReadUnit, chain
-from occpipe.pipeline.guard import Guard, JournalHandle
+from occpipe.pipeline.guard import Guard
 from occpipe.pipeline.job import Unit
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.steps import POOLS, STAGES
 from occpipe.plan import UNIT_ROWS
 from occpipe.rates import SHARD_IMAGES

@@ -16,7 +16,7 @@ from occpipe.config_file import load_config
 from occpipe.figures import BatchDone
 from occpipe.gauges import cpu_use, gpu_use
 from occpipe.metrics import Metrics
-from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.monitor import Watch
 from occpipe.pipeline.steps import STAGES
 from occpipe.summary import Made

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray._private import parameter, ray_constants
+from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import RayError
 
@@ -123,11 +124,12 @@ def _private() -> Iterator[None]:
 
     It listens on loopback: Ray turns an address of 127.0.0.1 into that of the host, and its switch for machines whose
     firewall would ask is the one way around that. And it asks for a token that is known to this process and those it
-    starts, and written on no disk. Its autoscaler and its log monitor are left out: each is a process that takes seconds
-    of a core to start, for one node whose logs nobody reads.
+    starts, and written on no disk. Its autoscaler, its log monitor and the head of the dashboard that it does not have are
+    left out: each is a process that takes seconds to start, for one node that does not grow and whose logs nobody reads.
     """
-    parameters = parameter.RayParams
+    parameters, start_api_server = parameter.RayParams, Node.start_api_server
     parameter.RayParams = functools.partial(parameters, no_monitor=True, include_log_monitor=False)
+    Node.start_api_server = lambda *_, **__: None
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         AuthenticationTokenLoader.instance().reset_cache()  # Ray may remember another one from before
@@ -137,7 +139,7 @@ def _private() -> Iterator[None]:
     try:
         yield
     finally:
-        parameter.RayParams = parameters
+        parameter.RayParams, Node.start_api_server = parameters, start_api_server
         ray_constants.ENABLE_RAY_CLUSTER = here
         del os.environ[switch]
         if for_children is not None:

@@ -24,7 +24,7 @@ from occpipe.rates import SHARD_IMAGES, Rates
 
 UNIT_ROWS = 1_024
 """Images of a read task at most: one task loads them, whatever `ray.block_mb` is."""
-UNITS_A_SHARD = 16
+UNITS_A_SHARD, MIN_ROWS = 16, 4
 """Read tasks of a shard at least."""
 PAGE_KEYS = 1_000
 """Keys of one page of a listing."""
@@ -119,7 +119,7 @@ class Plan:
 
 def unit_rows(images: int, shard_images: int = SHARD_IMAGES) -> int:
     """Images of a read task."""
-    return min(UNIT_ROWS, math.ceil(min(images, shard_images) / UNITS_A_SHARD))
+    return min(UNIT_ROWS, max(MIN_ROWS, math.ceil(min(images, shard_images) / UNITS_A_SHARD)))
 
 
 def block_rows(rates: Rates, images: int, block_mb: int, shard_images: int = SHARD_IMAGES) -> int:

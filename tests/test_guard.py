@@ -10,7 +10,8 @@ import pytest
 import ray
 from ray.data import ActorPoolStrategy
 
-from occpipe.pipeline.guard import MAX_DEATHS, MAX_RETURNS, Breaker, BrokenModelError, Guard, Journal, JournalHandle
+from occpipe.pipeline.guard import MAX_DEATHS, Breaker, BrokenModelError, Guard
+from occpipe.pipeline.journal import MAX_RETURNS, Journal, JournalHandle
 from occpipe.rows import Rows
 from occpipe.types import Status
 

@@ -16,7 +16,7 @@ from occpipe.errors import CapacityError
 from occpipe.pipeline import backlog
 from occpipe.pipeline.run import MOST_ROWS
 from occpipe.pipeline.steps import POOLS, STAGES
-from occpipe.plan import UNIT_ROWS, UNITS_A_SHARD, Cluster, block_rows, make_plan
+from occpipe.plan import MIN_ROWS, UNIT_ROWS, UNITS_A_SHARD, Cluster, block_rows, make_plan
 from occpipe.rates import SHARD_IMAGES, Rates
 
 LAPTOP = Cluster(nodes=1, cpus=4)
@@ -116,7 +116,7 @@ def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
         (10**6, 32, 3 * 64 * 48, SHARD_IMAGES, SHARD_IMAGES // UNITS_A_SHARD),
         (10**6, 32, 3 * 64 * 48, 65_536, UNIT_ROWS),
         (10**6, 32, 3 * 64 * 48, 160, 10),
-        (33, 32, 3 * 64 * 48, SHARD_IMAGES, 3),
+        (33, 32, 3 * 64 * 48, SHARD_IMAGES, 4),
     ],
 )
 def test_a_block_has_some_megabytes_of_pixels(images: int, block_mb: int, pixels: int, shard: int, rows: int) -> None:
@@ -124,7 +124,7 @@ def test_a_block_has_some_megabytes_of_pixels(images: int, block_mb: int, pixels
 
 
 def test_a_plan_cuts_shards_as_a_run_does() -> None:
-    assert (MOST_ROWS["clean"], backlog.UNITS_A_SHARD) == (UNIT_ROWS, UNITS_A_SHARD)
+    assert (MOST_ROWS["clean"], backlog.UNITS_A_SHARD, backlog.MIN_ROWS) == (UNIT_ROWS, UNITS_A_SHARD, MIN_ROWS)
     assert Config().shard.images == SHARD_IMAGES
 
 
@@ -141,11 +141,11 @@ def test_a_plan_knows_what_lists_and_commits() -> None:
 
 
 def test_a_read_task_loads_its_images_alone() -> None:
-    """18 images are nine read tasks of two, whatever the blocks are: the busiest of two workers has five of them."""
+    """18 images are five read tasks of four, whatever the blocks are: the busiest of two workers has three of them."""
     made = make_plan(rates(load=one(1.0, 0.0), overhead=NOTHING_MORE), 18, LAPTOP, Placement())
     assert made.workers("load") == 2
     load = next(bound for bound in made.bounds if bound.name == "load")
-    assert load.seconds_for(18) == 10
+    assert load.seconds_for(18) == 12
 
 
 def test_what_is_filled_passes_the_network_three_times() -> None:

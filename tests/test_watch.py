@@ -23,7 +23,7 @@ from occpipe.config_file import load_config
 from occpipe.errors import StorageError
 from occpipe.figures import Pace, StageFigures
 from occpipe.metrics import COUNTERS, GAUGES, values_of
-from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.monitor import RECENT_S, TELLING_S, Watch, watching
 from occpipe.pipeline.run import clean_corpus
 from occpipe.pipeline.steps import POOLS, STAGES

@@ -30,8 +30,8 @@ class MadeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ARG002 - always in detail
         """The folders of the root, or the images of a folder."""
-        path = str(self._strip_protocol(path))
-        root, _, below = path.rpartition("/") if path.count("/") > 2 else (path, "", "")
+        path = self._strip_protocol(path)
+        root, _slash, below = path.rpartition("/") if path.count("/") > 2 else (path, "", "")
         folders, images, more = (int(part) for part in root.split("/"))
         if not below:
             inside = [f"d{number:05d}" for number in range(folders)] + (["e"] if more else [])

@@ -23,6 +23,8 @@ MAX_UNITS = 8_192
 """Read tasks of one execution of Ray Data: its driver holds some kB for each block until the execution ends."""
 UNITS_A_SHARD = 16
 """So that the images of a small corpus spread over a machine, and the first of them are done early."""
+MIN_ROWS = 4
+"""Images of a unit at least, where there are as many: a segmenter on a CPU looks at one on each core."""
 LOOKED_AT_ONCE = 64
 _FEW = 32
 """Shards that are looked at in this process; more are looked at as tasks."""
@@ -162,7 +164,7 @@ class Backlog:
 
     def _cut(self, shard: int, pending: pa.Table) -> list[Unit]:
         self.pending += len(pending)
-        size = min(self._most_rows, max(1, -(-len(pending) // UNITS_A_SHARD)))
+        size = min(self._most_rows, max(MIN_ROWS, -(-len(pending) // UNITS_A_SHARD)))
         rows = pending.column("row").to_numpy().astype(np.int32)
         earlier = pending.column("earlier")
         has_earlier = earlier.null_count < len(pending)

@@ -20,8 +20,9 @@ from ray.data.block import BlockMetadata
 from occpipe.config import Config, PoolPlacement, TaskPlacement
 from occpipe.dataset.layout import Layout
 from occpipe.dataset.shards import write_part
-from occpipe.pipeline.guard import Guard, GuardedInpaint, GuardedSegment, JournalHandle, Timed
+from occpipe.pipeline.guard import Guard, GuardedInpaint, GuardedSegment, Timed
 from occpipe.pipeline.job import Job, Reader, Stage, Unit
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.steps import STEPS
 from occpipe.schemas import PUBLISHED
 from occpipe.stages.load import store_of

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from occpipe.bottleneck import find_limit
 from occpipe.config import Placement
 from occpipe.figures import Stages, paces
-from occpipe.pipeline.guard import JournalHandle
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.steps import POOLS, STAGES
 from occpipe.summary import Made, Tick
 

@@ -13,8 +13,8 @@ from occpipe.capacity import check_capacity
 from occpipe.cluster import configure_data, one_line_failures, ray_session
 from occpipe.config import Config
 from occpipe.dataset.layout import Layout
-from occpipe.pipeline.guard import JournalHandle
 from occpipe.pipeline.job import Job, Unit
+from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.monitor import Watch, watching
 from occpipe.pipeline.steps import STEPS, Kind
 from occpipe.summary import Made, Tick

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -51,6 +53,7 @@ class InpaintStage:
         self._config, self._root, self._inpainter = config, root, inpainter
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
         self._codecs = ThreadPoolExecutor(4)
+        self._loading: Thread | None = None
         self.fill: Callable[[list[Image], list[Mask], list[Mask]], list[Image]] = self._fill
         if config.placement.inpaint.num_gpus > 0:
             self._model()
@@ -59,6 +62,9 @@ class InpaintStage:
         rows = Rows(batch, "inpaint")
         columns = {name: rows.column(name) for name in ("data", "mask", "removed")}
         waiting, count = rows.open(), self._config.placement.inpaint.batch_size
+        if self._loading is None:  # seconds of one core, while the segmenter is at work
+            self._loading = Thread(target=import_module, args=("torch",), daemon=True)
+            self._loading.start()
         if waiting:
             self._model()  # not within an attempt: without its weights the stage ends, and not one row after the other
         for start in range(0, len(waiting), count):
