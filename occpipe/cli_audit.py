@@ -75,7 +75,7 @@ def audit(
 
 def export(
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="What `clean` has published: a folder or URI.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty local folder.")],
+    dest_uri: Annotated[str, typer.Argument(metavar="DEST", help="A new or empty folder, or a URI (s3://...).")],
     kind: Annotated[
         Format, typer.Option("--format", "-f", help="COCO JSON; a folder for Hugging Face datasets; a JSON an image.")
     ],
@@ -83,8 +83,8 @@ def export(
     """Write the published rows for other tools. Only `hf` copies images; `coco` and `sidecar` name them."""
     from occpipe.export import export as write
 
-    images = write(output_uri, folder, kind)
-    typer.echo(f"{folder}: {images:,} images")
+    images = write(output_uri, dest_uri, kind)
+    typer.echo(f"{dest_uri}: {images:,} images")
 
 
 def _last_line(path: Path) -> dict[str, Any]:

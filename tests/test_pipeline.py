@@ -26,7 +26,7 @@ from occpipe.dataset.layout import METADATA, SUMS
 from occpipe.dataset.reader import Published
 from occpipe.errors import CapacityError, ConfigError, RunError, StorageError
 from occpipe.pipeline.apply import apply_corpus
-from occpipe.pipeline.job import CorpusSource, Unit, corpus_job
+from occpipe.pipeline.job import Unit, corpus_job
 from occpipe.pipeline.run import clean_corpus, scan_corpus
 from occpipe.scan_settings import settings_for
 from occpipe.schemas import MANIFEST, PIPELINE, PUBLISHED
@@ -288,7 +288,7 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in" / "photo.heic").write_bytes(b"another format")
     with pytest.raises(StorageError, match="no image there"):
         clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
-    assert not (tmp_path / "out" / "metadata").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_older_version_stays_published_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -376,16 +376,15 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     output = open_store(str(tmp_path / "out"))
     job = corpus_job(BOLD, f"{demo}/cat_at_the_palace.jpg", output.uri)
-    assert isinstance(job.source, CorpusSource)
-    listed = job.source.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
+    listed = job.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
     assert [(shard.number, shard.rows) for step in listed for shard in step.added] == [(0, 1)]
-    batch = job.source.read(output, Unit(0, np.array([0], np.int32)))
+    batch = job.read(output, Unit(0, np.array([0], np.int32)))
     stages = (
         job.load,
         SegmentStage(BOLD),
         job.relate,
-        InpaintStage(BOLD, job.source.root),
-        Write(job.source.root, output.uri, "images", "copy", 2),
+        InpaintStage(BOLD, job.root),
+        Write(job.root, output.uri, "images", "copy", 2),
     )
     assert keep_to_declarations(stages, batch).to_pylist()[0]["status"] == "cleaned"
 

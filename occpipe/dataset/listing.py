@@ -43,15 +43,15 @@ TASKS = 8
 """Tasks at once. Each may hold `THREADS` times `SPAN_KEYS` rows of 130 bytes, and so may their results in the driver."""
 SPAN_KEYS = 16_000
 """Keys of a span that a task lists before the rest of the span is divided."""
+FEW_KEYS = 1_000
 MAX_CHANGED = 500_000
 """Changed images that are held before their shards are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What `uri` stands for: the images below `root` in `spans`, by extension and glob pattern, or explicit `entries`."""
+    """The images below `root` in `spans`, by extension and glob pattern, or explicit `entries`."""
 
-    uri: str
     root: str
     extensions: tuple[str, ...]
     spans: tuple[Span, ...] = (Span(),)
@@ -80,13 +80,13 @@ def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
 
     `uri` is a folder or prefix, a glob, one image, or a list of URIs (`.txt` with one a line, `.parquet` with a column
     `uri`). A local path that exists is taken as it stands, whatever characters it has. Raises StorageError where it is
-    missing or closed to us.
+    missing or closed to us, and where no image is found.
     """
     extensions = settings.extensions
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix in SUFFIXES:
         root, entries = read_list(uri, suffix)
-        return Corpus(uri, root, extensions, entries=entries)
+        return Corpus(root, extensions, entries=entries)
     local = Path(uri).expanduser()
     stands = scheme_of(uri) is None and local.exists()
     if suffix in extensions and not (stands and local.is_dir()):
@@ -94,14 +94,21 @@ def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
         store = open_store(folder or ".")
         entry = store.find(name)
         if entry is not None:
-            return Corpus(uri, store.uri, extensions, entries=(entry,))
+            return Corpus(store.uri, extensions, entries=(entry,))
     if stands and local.is_file():
         kinds = " ".join(extensions)
         raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(SUFFIXES)})")
     root, pattern = (uri, None) if stands else split_pattern(uri)
     store = open_store(root)
     store.check_readable()
-    return Corpus(uri, store.uri, extensions, pattern=pattern)
+    corpus = Corpus(store.uri, extensions, pattern=pattern)
+    spans = list(corpus.spans)
+    while spans:  # until the first image
+        some, left = store.list_keys(spans.pop(0), FEW_KEYS)
+        if corpus.images(some):
+            return corpus
+        spans[:0] = left
+    raise StorageError(f"{uri}: no image there ({' '.join(extensions)})")
 
 
 def check_apart(input_uri: str, root: str, output: str) -> None:
@@ -131,7 +138,6 @@ def check_not_over(root: str, output: str) -> None:
 def list_corpus(
     corpus: Corpus,
     output: Store,
-    *,
     shard_images: int,
     limit: int | None,
     executor: Callable[[], Executor],
@@ -154,7 +160,7 @@ def list_corpus(
         What was seen and written, step by step.
 
     Raises:
-        StorageError: A part of the corpus cannot be listed (the message names it), or no image was ever there.
+        StorageError: A part of the corpus cannot be listed; the message names it.
     """
     shards = load_index(output)
     known = Known(output.uri, secrets.token_hex(8), shards[-1].number + 1 if shards else 0)
@@ -173,8 +179,6 @@ def list_corpus(
         added = manifest.add(step.new)
         changes.add(step.changed)
         yield Listed(seen, added, changes.write() if changes.rows > MAX_CHANGED else ())
-    if not seen and not shards:
-        raise StorageError(f"{corpus.uri}: no image there ({' '.join(corpus.extensions)})")
     yield Listed(seen, manifest.finish(), changes.write())
 
 

@@ -60,6 +60,9 @@ class Lock:
         try:
             self._acquire()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                if self._is_own(read_holder(self._store, self._key) or {}):
+                    self._store.delete(self._key)
             raise StorageError(f"{self._store.uri} cannot be written: {error}") from error
         self._thread.start()
         return self

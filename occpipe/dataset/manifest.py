@@ -95,8 +95,7 @@ def load_index(output: Store) -> list[ShardInfo]:
     known = {shard.number: shard for shard in read_index(output) if shard.number in numbers}
 
     def read(number: int) -> ShardInfo:
-        footer = with_retries(lambda: read_footer(output, manifest_key(number)))
-        return ShardInfo(number, **json.loads(footer.metadata[_SHARD]))
+        return ShardInfo(number, **json.loads(read_footer(output, manifest_key(number)).metadata[_SHARD]))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         known.update((shard.number, shard) for shard in pool.map(read, sorted(numbers - known.keys())))
@@ -185,12 +184,14 @@ class ChangedShards:
             with_retries(functools.partial(self._mark_changed, shard))
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(self._write_one, shards))
+        for shard in shards:  # again: a commit that had read the shard before may have taken the marker away
+            with_retries(functools.partial(self._mark_changed, shard))
         self._tables.clear()
         self.rows = 0
         return shards
 
     def _write_one(self, shard: int) -> None:
-        rows = with_retries(lambda: read_parquet(self._output, manifest_key(shard)))
+        rows = read_parquet(self._output, manifest_key(shard))
         now = pa.concat_tables(self._tables[shard]).combine_chunks()
         place = pc.index_in(rows.column("uri"), now.column("uri").combine_chunks())
         for name in ("size", "etag"):

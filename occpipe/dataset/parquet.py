@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from occpipe.storage import Store
+from occpipe.storage import Store, with_retries
 
+T = TypeVar("T")
+
+PATIENCE_S = 300.0
+"""How long a read or a write of rows is repeated while storage fails in a way that may pass."""
 ROW_GROUP = 1_000
 """Rows of a row group of published rows: what a reader that wants one row has to decode."""
 
@@ -22,11 +27,22 @@ def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
 
 
 def read_parquet(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet object of a store, or some of its columns."""
-    return pq.read_table(pa.BufferReader(store.read(key)), columns=None if columns is None else list(columns))
+    """A Parquet object of a store, or some of its columns, of which only the bytes are read."""
+    if columns is None:
+        return with_retries(lambda: pq.read_table(pa.BufferReader(store.read(key))), patience_s=PATIENCE_S)
+    return with_file(store, key, lambda file: file.read(list(columns)))
 
 
 def read_footer(store: Store, key: str) -> pq.FileMetaData:
     """What the footer of a Parquet object says, without reading its rows."""
-    with store.open(key) as file:
-        return pq.ParquetFile(file).metadata
+    return with_file(store, key, lambda file: file.metadata)
+
+
+def with_file(store: Store, key: str, read: Callable[[pq.ParquetFile], T]) -> T:
+    """What `read` gives of a Parquet object. A file that is replaced meanwhile, or a store that is away, is tried again."""
+
+    def attempt() -> T:
+        with store.open(key) as opened:
+            return read(pq.ParquetFile(opened, pre_buffer=True))
+
+    return with_retries(attempt, patience_s=PATIENCE_S)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from occpipe.dataset.layout import Layout, manifest_key, run_of, shard_of
-from occpipe.dataset.parquet import ROW_GROUP, read_footer, read_parquet, to_parquet
+from occpipe.dataset.parquet import PATIENCE_S, ROW_GROUP, read_footer, read_parquet, to_parquet
 from occpipe.images import ImageReason
 from occpipe.schemas import PUBLISHED
 from occpipe.storage import Store, with_retries
@@ -28,8 +28,6 @@ from occpipe.types import Status, Verdict
 
 RETRYABLE = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
 """Reasons that may pass: rows with them count as not done."""
-PATIENCE_S = 300.0
-"""How long a write of rows is repeated while storage fails in a way that may pass."""
 PENDING = pa.schema([pa.field("row", pa.int32()), pa.field("earlier", pa.string())])
 """Places in the manifest shard, and the key of the image that an earlier run wrote for each."""
 _SUMS = b"occpipe.sums"
@@ -47,8 +45,8 @@ class Commit(NamedTuple):
 
 def write_part(store: Store, layout: Layout, run: int, shard: int, first_row: int, rows: pa.Table) -> str:
     """Write rows of a shard as one part; the same rows of the same run overwrite the same part. Returns its key."""
-    key, data = layout.part(shard, run, first_row), to_parquet(rows)
-    with_retries(lambda: store.write(key, data), patience_s=PATIENCE_S)
+    key = layout.part(shard, run, first_row)
+    _patiently(store.write, key, to_parquet(rows))
     return key
 
 
@@ -94,27 +92,31 @@ def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
     before the file: the next run looks at the shard again.
     """
     parts = sorted(entry.key for entry in store.walk(layout.parts(shard)) if entry.key.endswith(".parquet"))
+    before = store.find(manifest_key(shard))
     images = read_parquet(store, manifest_key(shard), ("uri", "etag"))
-    rows, place = _newest(store, layout, shard, parts, images, PUBLISHED.names)
+    rows, place = _newest(store, layout, shard, parts, images, PUBLISHED.names if parts else _STATE)
     present = _is_present(images, rows, place)
     failed = _failed(rows) & present
     commit = Commit(shard, len(images) - int(present.sum()), int(failed.sum()))
     if commit.missing or commit.failed:
-        with_retries(lambda: store.write(layout.open_marker(shard), b""), patience_s=PATIENCE_S)
+        _patiently(store.write, layout.open_marker(shard), b"")
     if parts:
-        data = _file_of(rows)
-        with_retries(lambda: store.write(layout.rows(shard), data), patience_s=PATIENCE_S)
+        _patiently(store.write, layout.rows(shard), _file_of(rows))
         with ThreadPoolExecutor(_THREADS) as pool:
-            for run in sorted(
-                {run_of(part) for part in parts}
-            ):  # what is left after a crash may not be of an older run
-                list(pool.map(store.delete, [part for part in parts if run_of(part) == run]))
+            for run in sorted({run_of(part) for part in parts}):  # a crash must not leave parts of older runs alone
+                list(pool.map(lambda part: _patiently(store.delete, part), [p for p in parts if run_of(p) == run]))
     if not (commit.missing or commit.failed):
-        store.delete(layout.open_marker(shard))
+        _patiently(store.delete, layout.open_marker(shard))
+        if store.find(manifest_key(shard)) != before:  # the listing has found changed images meanwhile
+            _patiently(store.write, layout.open_marker(shard), b"")
     return commit
 
 
-def read_sums(store: Store, folder: str, shards: Iterable[int] | None = None) -> dict[int, dict[str, Any]]:
+def _patiently(call: Callable[..., None], *arguments: str | bytes) -> None:
+    with_retries(lambda: call(*arguments), patience_s=PATIENCE_S)
+
+
+def read_sums(store: Store, folder: str) -> dict[int, dict[str, Any]]:
     """What the footers of the published shards in a folder say: rows, counts and a digest of each."""
 
     def read(shard: int) -> tuple[int, dict[str, Any]]:
@@ -122,7 +124,7 @@ def read_sums(store: Store, folder: str, shards: Iterable[int] | None = None) ->
         return shard, json.loads(footer.metadata[_SUMS])
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(pool.map(read, sorted(list_shards(store, folder) if shards is None else shards)))
+        return dict(pool.map(read, sorted(list_shards(store, folder))))
 
 
 def total(sums: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -1,30 +1,40 @@
-"""Published rows in the formats of other tools, into a new local folder; rows are streamed, some hundred at a time."""
+"""Published rows in the formats of other tools, in an empty folder of any store; a few shards are in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from occpipe.dataset.reader import Published
 from occpipe.errors import StorageError
 from occpipe.export.coco import write_coco
 from occpipe.export.huggingface import write_huggingface
 from occpipe.export.sidecar import write_sidecars
+from occpipe.storage import Store, open_store
+from occpipe.storage.local import LocalStore
 
-FORMATS: dict[str, Callable[[Published, Path], int]] = {
+FORMATS: dict[str, Callable[[Published, Store], int]] = {
     "coco": write_coco,
     "hf": write_huggingface,
     "sidecar": write_sidecars,
 }
 
 
-def export(output_uri: str, folder: Path, kind: str) -> int:
-    """Write what is published at `output_uri` into `folder` in one of `FORMATS`; returns how many images it has.
+def export(output_uri: str, dest_uri: str, kind: str) -> int:
+    """Write what is published at `output_uri` below `dest_uri`.
 
-    Raises StorageError where nothing is published there, and where the folder is not empty: nothing is overwritten.
+    Args:
+        output_uri: The output of a run: a folder or URI.
+        dest_uri: A new or empty folder, or a URI below which there is nothing.
+        kind: One of `FORMATS`.
+
+    Returns:
+        How many images it has.
+
+    Raises:
+        StorageError: Nothing is published there, or `dest_uri` is not empty: nothing is overwritten.
     """
-    published = Published(output_uri)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"{folder}: not an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return FORMATS[kind](published, folder)
+    published, store = Published(output_uri), open_store(dest_uri)
+    is_file = isinstance(store, LocalStore) and store.root.is_file()
+    if is_file or next(store.walk(), None) is not None:
+        raise StorageError(f"{dest_uri}: not an empty folder")
+    return FORMATS[kind](published, store)

@@ -1,7 +1,8 @@
-"""A folder that Hugging Face `datasets` loads: the written images, `metadata.parquet` beside them, and a data card.
+"""A folder that Hugging Face `datasets` loads: images and `metadata.parquet` in a folder for each shard, and a data card.
 
-The format: https://huggingface.co/docs/datasets/image_dataset#imagefolder. Images are copied as they are; a row of
-`metadata.parquet` is the published row but for what only a run needs.
+The format: https://huggingface.co/docs/datasets/image_dataset#imagefolder. Images are copied as they are. Their names are
+numbers: `datasets` would take folders called train, val and test for its splits, and pass over names that begin with a dot.
+A row of `metadata.parquet` is the published row but for what only a run needs.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
+from occpipe.dataset.layout import shard_name
+from occpipe.dataset.parquet import ROW_GROUP, to_parquet
 from occpipe.dataset.reader import Published
 from occpipe.errors import StorageError
-from occpipe.schemas import PUBLISHED
-from occpipe.storage import is_safe_key, with_retries
+from occpipe.storage import Store, is_safe_key, with_retries
 
 COLUMNS = [
     *("image_id", "uri", "status", "width", "height", "mask_width", "mask_height"),
@@ -30,23 +32,25 @@ _THREADS = 16
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_huggingface(published: Published, folder: Path) -> int:
-    """Copy the written images, with `metadata.parquet` and a README.md; returns their number.
+def write_huggingface(published: Published, store: Store) -> int:
+    """Copy the written images, with their rows and a README.md; returns their number.
 
     Raises OSError for an image that is no longer there.
     """
-    schema = pa.schema([pa.field("file_name", pa.string()), *(PUBLISHED.field(name) for name in COLUMNS)])
     images = 0
-    with (
-        pq.ParquetWriter(folder / "metadata.parquet", schema, compression="zstd") as writer,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
-        for rows in published.batches(["output", *COLUMNS]):
-            rows = rows.filter(pc.is_valid(rows.column("output"))).select(["output", *COLUMNS])
-            for _ in pool.map(lambda key: _copy(published, folder, key), rows.column("output").to_pylist()):
+    tables = published.tables(["output", *COLUMNS])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for file, table in zip(published.files, tables, strict=True):
+            rows = table.filter(pc.is_valid(table.column("output")))
+            if not len(rows):  # `datasets` takes the columns from the first file that it finds
+                continue
+            folder, keys = shard_name(file.shard), rows.column("output").to_pylist()
+            names = [f"{number:06d}{PurePosixPath(key).suffix}" for number, key in enumerate(keys)]
+            for _ in pool.map(partial(_copy, published, store, folder), keys, names):
                 images += 1
-            writer.write_table(rows.rename_columns(["file_name", *COLUMNS]).cast(schema))
-    (folder / "README.md").write_text("".join(card(published.manifest, images)), encoding="utf-8")
+            rows = rows.select(COLUMNS).add_column(0, "file_name", pa.array(names)).replace_schema_metadata()
+            with_retries(partial(store.write, f"{folder}/metadata.parquet", to_parquet(rows, ROW_GROUP)))
+    with_retries(partial(store.write, "README.md", "".join(card(published.manifest, images)).encode()))
     return images
 
 
@@ -57,8 +61,6 @@ def card(manifest: dict[str, Any], images: int) -> Iterator[str]:
         "pretty_name": "Photos cleaned by occpipe",
         "tags": ["image", "occpipe"],
         "size_categories": [size],
-        # or `datasets` takes the folders train, val and test in the names of the photos for its splits, and drops the rest
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "**"}]}],
     }
     yield f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Photos cleaned by occpipe\n\n"
     yield f"{images} images, of which things were removed that do not relate to the scene. A row has the things of the\n"
@@ -87,9 +89,7 @@ def _cell(value: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 
 
-def _copy(published: Published, folder: Path, key: str) -> None:
+def _copy(published: Published, store: Store, folder: str, key: str, name: str) -> None:
     if not is_safe_key(key):
         raise StorageError(f"{published.uri}: {key!r} is no name of an image")
-    target = folder / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(with_retries(lambda: published.store.read(key)))
+    with_retries(partial(store.copy, published.store, key, f"{folder}/{name}", ""))

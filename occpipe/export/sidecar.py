@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from occpipe.dataset.reader import Published
-from occpipe.storage import is_safe_key
+from occpipe.storage import Store, is_safe_key, with_retries
+
+_THREADS = 16
 
 
-def write_sidecars(published: Published, folder: Path) -> int:
+def write_sidecars(published: Published, store: Store) -> int:
     """Write a file for each row whose uri is a safe path; returns how many."""
-    written = 0
-    for row in published.rows():
-        key = name_of(row["uri"])
-        if is_safe_key(key):
-            path = folder / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(sidecar(row), indent=1) + "\n", encoding="utf-8")
-            written += 1
-    return written
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sum(sum(pool.map(partial(_write, store), rows.to_pylist())) for rows in published.batches())
+
+
+def _write(store: Store, row: dict[str, Any]) -> bool:
+    key = name_of(row["uri"])
+    if is_safe_key(key):
+        with_retries(partial(store.write, key, (json.dumps(sidecar(row), indent=1) + "\n").encode()))
+    return is_safe_key(key)
 
 
 def name_of(uri: str) -> str:

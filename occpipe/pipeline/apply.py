@@ -15,21 +15,23 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from occpipe.config import Config
 from occpipe.dataset.layout import manifest_key, rows_key
 from occpipe.dataset.listing import Listed, check_not_inside, check_not_over
-from occpipe.dataset.manifest import load_index, write_shard
+from occpipe.dataset.manifest import load_index, save_index, write_shard
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published
 from occpipe.dataset.versions import Origin
 from occpipe.errors import StorageError
 from occpipe.models import identities, needed
-from occpipe.pipeline.job import Job, Options, Reader, Stage, Unit, read_rows
+from occpipe.pipeline.job import Job, Options, Stage, Unit, read_manifest, read_rows
 from occpipe.pipeline.run import run
 from occpipe.schemas import MANIFEST
 from occpipe.stages.load import store_of
@@ -43,48 +45,47 @@ from occpipe.verdicts import Review
 _LOADED = ("inpainter", "relations")
 
 
-@dataclass(frozen=True)
-class ScanSource:
-    """The published rows of a scan or a clean at `uri`, shard by shard; `root` is where their images lie."""
-
-    uri: str
-    root: str
-
-    def list(
-        self,
-        output: Store,
-        shard_images: int,  # noqa: ARG002 - shards are those of the scan
-        limit: int | None,
-        executor: Callable[[], Executor],  # noqa: ARG002 - there is nothing to wait for
-        mark_changed: Callable[[int], None],
-    ) -> Iterator[Listed]:
-        """As `Source.list`: a manifest shard for each published shard, with its rows in their order."""
-        scan, known, seen = Published(self.uri), {info.number for info in load_index(output)}, 0
-        for file in scan.files:
-            rows = read_parquet(scan.store, rows_key(file.shard), MANIFEST.names).cast(MANIFEST)
-            seen += len(rows)
-            if file.shard not in known:
-                yield Listed(seen, (write_shard(output, file.shard, rows),), ())
-            elif not read_parquet(output, manifest_key(file.shard)).cast(MANIFEST).equals(rows):
-                mark_changed(file.shard)
-                yield Listed(seen, (write_shard(output, file.shard, rows),), (file.shard,))
-            if limit is not None and seen >= limit:
-                return
-
-    @property
-    def read(self) -> Reader:
-        """As `Source.read`."""
-        return ReadPublished(self.uri)
+def list_scan(
+    uri: str,
+    output: Store,
+    shard_images: int,  # noqa: ARG001 - shards are those of the scan
+    limit: int | None,
+    executor: Callable[[], Executor],  # noqa: ARG001 - there is nothing to wait for
+    mark_changed: Callable[[int], None],
+) -> Iterator[Listed]:
+    """A manifest shard for each shard that a scan has published, with its rows in their order; see `list_corpus`."""
+    scan, known, seen = Published(uri), {info.number for info in load_index(output)}, 0
+    for file in scan.files:
+        rows = read_parquet(scan.store, rows_key(file.shard), MANIFEST.names).cast(MANIFEST)
+        seen += len(rows)
+        if file.shard not in known:
+            yield Listed(seen, (write_shard(output, file.shard, rows),), ())
+        elif not read_parquet(output, manifest_key(file.shard)).cast(MANIFEST).equals(rows):
+            mark_changed(file.shard)
+            yield Listed(seen, (write_shard(output, file.shard, rows),), (file.shard,))
+        if limit is not None and seen >= limit:
+            break
+    save_index(output, load_index(output))
 
 
 @dataclass(frozen=True)
 class ReadPublished:
-    """Gives the rows of a unit from what a scan has published."""
+    """Gives the rows of a unit from what a scan has published, by their names."""
 
     uri: str
 
-    def __call__(self, output: Store, unit: Unit) -> pa.Table:  # noqa: ARG002 - the rows are those of the scan
-        return read_rows(store_of(self.uri), rows_key(unit.shard), unit)
+    def __call__(self, output: Store, unit: Unit) -> pa.Table:
+        images, key = read_manifest(output, unit), rows_key(unit.shard)
+        with contextlib.suppress(IndexError, pa.ArrowInvalid):
+            rows = read_rows(store_of(self.uri), key, unit)
+            if rows.column("uri").equals(images.column("uri")):
+                return rows
+        rows = read_parquet(store_of(self.uri), key)  # it was made anew meanwhile, and its rows have other places
+        place = pc.index_in(images.column("uri"), rows.column("uri").combine_chunks())
+        rows = rows.take(place.drop_null())
+        for name in ("shard", "row", "earlier"):
+            rows = rows.append_column(name, images.column(name).filter(pc.is_valid(place)))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def apply_corpus(
         "apply",
         Origin("apply", scan.digest, review.sha256 if review else None),
         models,
-        ScanSource(scan.store.uri, root),
+        root,
+        partial(list_scan, scan.store.uri),
+        ReadPublished(scan.store.uri),
         LoadDetections(config.corpus.max_pixels),
         Both(decide, reuse),
     )

@@ -19,7 +19,7 @@ from occpipe.dataset.shards import Commit, commit_shard, list_parts, list_shards
 from occpipe.pipeline.job import Unit
 from occpipe.storage import Store, open_store
 
-MAX_UNITS = 8_192
+MAX_UNITS = 4_096
 """Read tasks of one execution of Ray Data: its driver holds some kB for each block until the execution ends."""
 UNITS_A_SHARD = 16
 """So that the images of a small corpus spread over a machine, and the first of them are done early."""
@@ -46,6 +46,7 @@ class Backlog:
         self._fresh: dict[int, None] = {}
         self._unsure: dict[int, str] = {}  # with what counts as done
         self._left: dict[int, int] = {}
+        self._written: set[int] = set()
         self._commits: dict[int, int] = {}
         self.pending = 0
         self.lost = 0
@@ -95,7 +96,7 @@ class Backlog:
             self._left[shard] = len(pending)
             if len(pending):
                 units += self._cut(shard, pending)
-            else:
+            elif shard in self._parts or shard in self._open or shard not in self._published:
                 commit(shard)
             if len(units) >= MAX_UNITS:
                 return units
@@ -112,11 +113,12 @@ class Backlog:
     def done(self, shard: int, rows: int) -> bool:
         """Count written rows of a shard; whether they were its last ones."""
         self._left[shard] -= rows
+        self._written.add(shard)
         return self._left[shard] <= 0
 
     def unfinished(self) -> list[int]:
-        """The shards that were begun and have rows left: those of a run that was stopped."""
-        return [shard for shard, left in self._left.items() if left > 0]
+        """The shards of which some rows are written and some are left: those of a run that was stopped."""
+        return [shard for shard in sorted(self._written) if self._left[shard] > 0]
 
     def commit(self, shard: int) -> Commit:
         """Publish what a shard has, in this process."""
@@ -126,6 +128,7 @@ class Backlog:
         """Take in what a commit left: a shard in which images are missing is looked at again, once."""
         shard = commit.shard
         self._parts.pop(shard, None)
+        self._open.discard(shard)
         self._published.add(shard)
         missing = commit.missing - (self._rows.get(shard, 0) - self._scope(shard))
         if missing <= 0 or stopped:

@@ -32,7 +32,7 @@ from occpipe.summary import BLOCK, block_summary
 T = TypeVar("T")
 
 SLICE_ROWS = 32
-"""Rows that a load task has in work at once; between two slices it looks whether the run is to stop."""
+"""Rows that a load task has in work at once; before each slice it asks whether the run is to stop."""
 
 
 class RayExecutor(Executor):
@@ -57,12 +57,8 @@ class ReadUnit:
 
     def __call__(self) -> Iterator[pa.Table]:
         rows = self.read(store_of(self.output), self.unit)
-        load = Timed("load", self.load, self.journal)
+        load = Guard("load", self.load, self.journal, skippable=True)
         for start in range(0, len(rows), SLICE_ROWS):
-            if self.journal.ask("is_stopping"):
-                if start == 0:  # Ray Data wants the columns, if no rows
-                    yield self.load(rows.slice(0, 0))
-                return
             yield load(rows.slice(start, SLICE_ROWS))
 
 
@@ -115,7 +111,8 @@ def chain(
         override_num_blocks=len(reads),
         num_cpus=options.pop("num_cpus"),
         compute=TaskPoolStrategy(at.load.max_tasks),
-        ray_remote_args={name: value for name, value in options.items() if value},
+        # the journal ends what would repeat for ever
+        ray_remote_args={"max_retries": -1, **{name: value for name, value in options.items() if value}},
     )
     for name, stage in stages:
         placed = getattr(at, name)
@@ -130,7 +127,7 @@ def stages_of(
     job: Job, config: Config, output: str, layout: Layout, run: int, journal: JournalHandle
 ) -> list[tuple[str, Any]]:
     """The stages of a job after `load`, as `chain` takes them."""
-    root, unchanged = job.source.root, config.output.unchanged
+    root, unchanged = job.root, config.output.unchanged
     images = None if job.kind == "scan" else layout.images
     write = Write(root, output, images, unchanged, config.placement.write.threads)
     stages: dict[str, Any] = {

@@ -76,7 +76,7 @@ class Breaker(Generic[T]):
 
 
 class Guard:
-    """A stage of a pool that notes in the journal what it works on, and how long.
+    """A stage that notes in the journal what it works on, and how long.
 
     `skippable`: a block that is not begun when the run stops is passed over.
     """
@@ -90,7 +90,8 @@ class Guard:
         started = time.monotonic()
         images = _open_images(batch)
         if not images:
-            result = self._stage(batch)
+            stopping = self._skippable and self._journal.ask("is_stopping")
+            result = self._stage(batch.slice(0, 0) if stopping else batch)
         else:
             begun = self._journal.ask("begin", self._name, images, skippable=self._skippable)
             if begun.stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Protocol, TypedDict
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from occpipe.config import Config
 from occpipe.dataset.layout import manifest_key
-from occpipe.dataset.listing import Corpus, Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.listing import Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.parquet import with_file
 from occpipe.dataset.versions import CLEAN, SCAN, Origin
 from occpipe.models import PARTS, identities
 from occpipe.pipeline.steps import Kind
@@ -54,80 +56,39 @@ class Unit:
 
 
 Reader = Callable[[Store, Unit], pa.Table]
+"""From an output and a unit to its rows, as the first stage takes them; it goes to the workers."""
 
 
-class Source(Protocol):
-    """Where the images of a job come from."""
+class Listing(Protocol):
+    """Brings the manifest of an output up to date, and tells of new and changed shards as they are written."""
 
-    @property
-    def root(self) -> str:
-        """The URI that the names of the images are relative to."""
-        ...
-
-    def list(
+    def __call__(
         self,
         output: Store,
         shard_images: int,
         limit: int | None,
         executor: Callable[[], Executor],
         mark_changed: Callable[[int], None],
+        /,
     ) -> Iterator[Listed]:
-        """Bring the manifest of an output up to date, and tell of new and changed shards as they are written."""
+        """See `occpipe.dataset.listing.list_corpus`."""
         ...
-
-    @property
-    def read(self) -> Reader:
-        """Gives the rows of a unit as the first stage takes them; goes to the workers, the source does not."""
-        ...
-
-
-@dataclass(frozen=True)
-class CorpusSource:
-    """The images of a corpus, read from its own storage."""
-
-    corpus: Corpus
-
-    @property
-    def root(self) -> str:
-        """The URI that the names of the images are relative to."""
-        return self.corpus.root
-
-    def list(
-        self,
-        output: Store,
-        shard_images: int,
-        limit: int | None,
-        executor: Callable[[], Executor],
-        mark_changed: Callable[[int], None],
-    ) -> Iterator[Listed]:
-        """As `Source.list`."""
-        return list_corpus(
-            self.corpus,
-            output,
-            shard_images=shard_images,
-            limit=limit,
-            executor=executor,
-            mark_changed=mark_changed,
-        )
-
-    @property
-    def read(self) -> Reader:
-        """As `Source.read`."""
-        return read_manifest
 
 
 @dataclass(frozen=True)
 class Job:
     """A command with what it works on.
 
-    `load` makes the rows of the source into rows for the next stage, and `relate` decides about what was seen: in these two
-    `apply` differs from `clean`.
+    Its images lie below `root`. `list` finds them, `read` gives the rows of a unit, `load` makes them into rows for the
+    next stage, and `relate` decides about what was seen: in these `apply` differs from `clean`.
     """
 
     kind: Kind
     origin: Origin
     models: list[dict[str, str | None]]
-    source: Source
+    root: str
+    list: Listing
+    read: Reader
     load: Stage
     relate: Stage
 
@@ -139,7 +100,16 @@ def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = 
     check_apart(input_uri, corpus.root, open_store(output_uri).uri)
     load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
     kind: Kind = "scan" if scan else "clean"
-    return Job(kind, SCAN if scan else CLEAN, models, CorpusSource(corpus), load, Relate(config))
+    return Job(
+        kind,
+        SCAN if scan else CLEAN,
+        models,
+        corpus.root,
+        partial(list_corpus, corpus),
+        read_manifest,
+        load,
+        Relate(config),
+    )
 
 
 def read_manifest(output: Store, unit: Unit) -> pa.Table:
@@ -149,15 +119,17 @@ def read_manifest(output: Store, unit: Unit) -> pa.Table:
 
 def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:
     """Rows of a Parquet file by their places, with `shard`, `row` and `earlier`; other row groups stay unread."""
-    with store.open(key) as opened:
-        file = pq.ParquetFile(opened)
+
+    def read(file: pq.ParquetFile) -> pa.Table:
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         groups = np.unique(np.searchsorted(starts, unit.rows, side="right") - 1)
         offsets = np.concatenate([[0], np.cumsum([counts[group] for group in groups])])[:-1]
         which = np.searchsorted(groups, np.searchsorted(starts, unit.rows, side="right") - 1)
         places = unit.rows - starts[groups][which] + offsets[which]
-        table = file.read_row_groups(groups.tolist()).take(pa.array(places))
+        return file.read_row_groups(groups.tolist()).take(pa.array(places))
+
+    table = with_file(store, key, read)
     earlier = [None] * len(table) if unit.earlier is None else list(unit.earlier)
     table = table.replace_schema_metadata(None).append_column("shard", pa.array([unit.shard] * len(table), pa.int32()))
     table = table.append_column("row", pa.array(unit.rows, pa.int32()))

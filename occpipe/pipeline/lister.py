@@ -13,40 +13,25 @@ from concurrent.futures import Executor
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from occpipe.dataset.layout import LOCKS, STATE, Layout
 from occpipe.dataset.listing import Listed
 from occpipe.dataset.lock import Lock, is_alive, read_holder
-from occpipe.dataset.manifest import ShardInfo, load_index
+from occpipe.dataset.manifest import load_index
+from occpipe.dataset.shards import list_shards
 from occpipe.errors import OutputBusyError
-from occpipe.pipeline.job import Source
+from occpipe.pipeline.job import Job
 from occpipe.storage import Store
+
+if TYPE_CHECKING:
+    from occpipe.pipeline.backlog import Backlog
 
 _LOCK = f"{LOCKS}/listing.json"
 _LISTED = f"{STATE}/listed.json"
 _POLL_S = 2.0
-
-
-class Shards(Protocol):
-    """What takes in the shards that a listing finds."""
-
-    def add(self, shards: tuple[ShardInfo, ...]) -> None:
-        """New shards."""
-        ...
-
-    def look_again(self, shards: tuple[int, ...]) -> None:
-        """Shards with images that have changed."""
-        ...
-
-
-class HasExecutor(Protocol):
-    """What runs tasks."""
-
-    @property
-    def executor(self) -> Executor:
-        """Where they run."""
-        ...
+_LOOK_S = 1.0
+_END_S = 60.0
 
 
 class _End:
@@ -57,16 +42,27 @@ class _End:
 
 
 class _NeedsTasks:
-    """The listing waits for an executor: there is more than one step of it."""
+    """The listing waits for an executor: it has more than one step."""
 
 
 class Lister:
-    """Lists in a thread, inside a `with`; `follow` lets another driver of the same output do it."""
+    """Lists in a thread, inside a `with`; `follow` lets another driver of the same output do it.
+
+    `check` raises where this run no longer holds the output.
+    """
 
     def __init__(
-        self, source: Source, store: Store, layout: Layout, shard_images: int, limit: int | None, *, follow: bool
+        self,
+        job: Job,
+        store: Store,
+        layout: Layout,
+        shard_images: int,
+        limit: int | None,
+        check: Callable[[], None],
+        *,
+        follow: bool,
     ) -> None:
-        self._source, self._store, self._layout = source, store, layout
+        self._job, self._store, self._layout, self._check = job, store, layout, check
         self._shard_images, self._limit, self._follow = shard_images, limit, follow
         self._events: SimpleQueue[Listed | _End | _NeedsTasks] = SimpleQueue()
         self._executor: Executor | None = None
@@ -83,25 +79,33 @@ class Lister:
     ) -> None:
         self._abandoned.set()
         self._has_executor.set()
+        self._thread.join(_END_S)  # it holds a lock, and its tasks need the Ray that ends next
 
-    def take(self, shards: Shards, session: Callable[[], HasExecutor], *, wait: bool) -> bool:
-        """Pass on what was listed so far, and with `wait` at least something; whether the listing is at its end.
+    def give(self, executor: Executor) -> None:
+        """From now on the listing may run tasks."""
+        self._executor = executor
+        self._has_executor.set()
 
-        Raises what the listing raised.
+    def take(self, backlog: Backlog, need_tasks: Callable[[], object], stop: Event, *, wait: bool) -> bool:
+        """Pass on what was listed so far, and with `wait` at least something, unless the run is to stop.
+
+        Returns whether the listing is at its end. Raises what the listing raised.
         """
         while not self._ended:
             try:
-                event = self._events.get(block=wait)
+                event = self._events.get(block=wait, timeout=_LOOK_S)
             except Empty:
+                self._check()
+                if wait and not stop.is_set():
+                    continue
                 break
             match event:
                 case Listed():
-                    shards.add(event.added)
-                    shards.look_again(event.changed)
+                    backlog.add(event.added)
+                    backlog.look_again(event.changed)
                     wait = wait and not (event.added or event.changed)
                 case _NeedsTasks():
-                    self._executor = session().executor
-                    self._has_executor.set()
+                    need_tasks()
                 case _End():
                     self._ended = True
                     if event.error is not None:
@@ -118,7 +122,7 @@ class Lister:
 
     def _list_or_follow(self) -> None:
         if not self._follow:
-            self._list()
+            self._list(self._check)
             return
         while not self._abandoned.is_set():
             held = read_holder(self._store, _LOCK)
@@ -127,20 +131,22 @@ class Lister:
                     return
                 continue
             with contextlib.suppress(OutputBusyError), Lock(self._store, _LOCK) as lock:
-                self._list()
-                self._store.write(_LISTED, json.dumps({"lock_id": lock.id}).encode())
+                self._list(lock.check)
+                if not self._abandoned.is_set():
+                    self._store.write(_LISTED, json.dumps({"lock_id": lock.id}).encode())
                 return
 
     def _followed(self, lock_id: str) -> bool:
         """Take over what another driver lists, while it is alive; whether it came to the end of its listing."""
-        known: dict[int, int] = {}
+        known: set[int] = set()
         while not self._abandoned.is_set():
-            held = read_holder(self._store, _LOCK)
-            alive = bool(held) and is_alive(held or {}) and (held or {}).get("lock_id") == lock_id
+            held = read_holder(self._store, _LOCK) or {}
+            alive = is_alive(held) and held.get("lock_id") == lock_id
             added = tuple(info for info in load_index(self._store) if info.number not in known)
-            known.update((info.number, info.rows) for info in added)
-            if added:
-                self._events.put(Listed(sum(known.values()), added, ()))
+            known.update(info.number for info in added)
+            changed = () if alive else tuple(sorted(list_shards(self._store, self._layout.all_open)))
+            if added or changed:
+                self._events.put(Listed(len(known), added, changed))
             if not alive:
                 with contextlib.suppress(FileNotFoundError):
                     return bool(json.loads(self._store.read(_LISTED))["lock_id"] == lock_id)
@@ -148,18 +154,19 @@ class Lister:
             time.sleep(_POLL_S)
         return True
 
-    def _list(self) -> None:
+    def _list(self, check: Callable[[], None]) -> None:
         def executor() -> Executor:
             self._events.put(_NeedsTasks())
             self._has_executor.wait()
-            if self._abandoned.is_set() or self._executor is None:
+            if self._executor is None:
                 raise RuntimeError("the run has ended")
             return self._executor
 
         def mark_changed(shard: int) -> None:
             self._store.write(self._layout.open_marker(shard), b"")
 
-        for listed in self._source.list(self._store, self._shard_images, self._limit, executor, mark_changed):
+        for listed in self._job.list(self._store, self._shard_images, self._limit, executor, mark_changed):
+            check()
             self._events.put(listed)
             if self._abandoned.is_set():
                 return

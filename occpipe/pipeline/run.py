@@ -6,7 +6,7 @@
     commit           a Ray task for each shard whose last rows are written
     sums             once, at the end
 
-An execution works on what is known when it begins, up to 8,192 units; the next one on what was listed meanwhile. So work
+An execution works on what is known when it begins, up to 4,096 units; the next one on what was listed meanwhile. So work
 begins with the first shard, and Ray Data's driver holds no more than one execution's blocks. Where nothing is to do, Ray is
 not started, and not imported.
 """
@@ -87,16 +87,16 @@ def run(
     store = open_store(output_uri)
     load_relations(config.relations)
     with OutputLock(store, Share(*share)) as lock:
-        layout = open_version(store, config, job.models, job.source.root, job.origin, new=new_version)
+        layout = open_version(store, config, job.models, job.root, job.origin, new=new_version)
         backlog = Backlog(store, layout, Share(*share), config.output.retry, limit, most_rows=MOST_ROWS[job.kind])
         backlog.add(load_index(store))
         work = _Run(job, config, store, layout, backlog, lock, stop or Event(), on_progress, started)
-        lister = Lister(job.source, store, layout, config.shard.images, limit, follow=share[1] > 1) if listing else None
+        images = config.shard.images
+        lister = Lister(job, store, layout, images, limit, lock.check, follow=share[1] > 1) if listing else None
         with contextlib.ExitStack() as stack:
             work.go(lister, stack)
         lock.confirm()
-        about = (store, config, job.models, job.source.root, layout, job.origin)
-        sums = write_sums(*about, listed=backlog.images, whole=limit is None)
+        sums = work.write_sums(whole=limit is None and share[1] == 1)
     return work.summary(sums)
 
 
@@ -135,27 +135,37 @@ class _Run:
                 from occpipe.pipeline.session import Session
 
                 self._session = stack.enter_context(Session(self._config, self._job.kind))
+                if lister is not None:
+                    lister.give(self._session.executor)
             return self._session
 
-        if lister is not None:
-            stack.enter_context(lister)
+        def listed(*, wait: bool) -> bool:
+            return lister is None or lister.take(self._backlog, session, self._stop, wait=wait)
+
         ended = False
-        while not self._stop.is_set() and not self._too_many:
-            ended = lister is None or lister.take(self._backlog, session, wait=not self._backlog.has_work)
-            if self._session is None and self._backlog.has_fresh:
-                session()  # it takes seconds, in which the listing goes on
-                ended = lister is None or lister.take(self._backlog, session, wait=False)
-            if self._backlog.has_work:
-                units = self._backlog.take(lambda: session().executor, self._commit)
-                if units:
-                    self._execute(session(), units)
-                self._finish_commits()
-            elif ended:
-                break
+        with lister or contextlib.nullcontext():
+            while not self._stop.is_set() and not self._too_many:
+                ended = listed(wait=not self._backlog.has_work)
+                if self._session is None and self._backlog.has_fresh:
+                    session()  # it takes seconds, in which the listing goes on
+                    ended = listed(wait=False)
+                if self._backlog.has_work:
+                    units = self._backlog.take(lambda: session().executor, self._commit)
+                    if units:
+                        self._execute(session(), units)
+                    self._finish_commits()
+                elif ended:
+                    break
         for shard in self._backlog.unfinished():
             self._commit(shard)
         self._finish_commits()
         self._left = self._backlog.has_work or not ended
+
+    def write_sums(self, *, whole: bool) -> dict[str, Any]:
+        """Write the sums of what is published; a new version that is `whole` takes the place of the old one."""
+        job, images = self._job, self._backlog.images
+        about = (self._store, self._config, job.models, job.root, self._layout, job.origin)
+        return write_sums(*about, listed=images, whole=whole)
 
     def summary(self, sums: dict[str, Any]) -> Summary:
         """What the run did. Raises RunError where too many rows failed or one is missing, and what `on_progress` raised."""
@@ -176,9 +186,7 @@ class _Run:
     def _execute(self, session: Session, units: list[Unit]) -> None:
         """One execution of Ray Data over some units."""
         if self._store.find(SUMS) is None:  # so that readers find the first shards
-            write_sums(
-                self._store, self._config, self._job.models, self._job.source.root, self._layout, self._job.origin
-            )
+            self.write_sums(whole=False)
         session.watch(self._made, self._started, self._store.uri, self._stop, self._on_progress, self._backlog.pending)
         with contextlib.closing(self._blocks(session, units)) as blocks:
             for shard, rows, summary in blocks:

@@ -74,7 +74,7 @@ class Session:
         """Shard, rows and summary of each block, as its part is written."""
         from occpipe.pipeline.execute import ReadUnit, chain, stages_of
 
-        reads = [ReadUnit(output, job.source.read, unit, job.load, self.journal) for unit in units]
+        reads = [ReadUnit(output, job.read, unit, job.load, self.journal) for unit in units]
         rows = chain(reads, stages_of(job, self._config, output, layout, run, self.journal), self._config, self.journal)
         for batch in rows.iter_batches(batch_format="pyarrow", batch_size=None):
             for block in batch.to_pylist():

@@ -184,7 +184,7 @@ def node_lost(*, replaced: bool) -> Fault:
 
 def poison(scene: Scene) -> Outcome:
     """An image kills every process that decodes it: it alone becomes an error row."""
-    code, last = scene.run(die_in="segment", poison=POISON.hex()).finish()
+    code, last = scene.run(die_in="load", poison=POISON.hex()).finish()
     if code:
         raise RuntimeError(f"exit code {code}: {last}")
     return count(scene.output, scene.images, injected=scene.times_struck(), note="1 error row", errors=1)
