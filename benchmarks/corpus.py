@@ -82,7 +82,7 @@ def observe(command: list[str], first: Sequence[Path] = (), env: dict[str, str] 
     """Run a command and watch it; `first` are folders below which the first Parquet file is waited for."""
     started = time.monotonic()
     run = subprocess.Popen(command, cwd=ROOT, env=env)
-    processes, looked, measured, first_s = Processes(run.pid), 0.0, 0.0, None
+    processes, looked, measured, first_s = Processes(run.pid), -LOOK_S, -SAMPLE_S, None
     while run.poll() is None:
         now = time.monotonic() - started
         if first_s is None and any(is_written(path) for folder in first for path in folder.rglob("*.parquet")):

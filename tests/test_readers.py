@@ -15,8 +15,8 @@ import pytest
 from occpipe.schemas import PUBLISHED
 from tests.published import publish_rows, removed_row, scene_row
 
-SPARK = {pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string()}
-"""Of the types that Spark reads from Parquet, those that occpipe may need: no unsigned, no large ones, no null."""
+SPARK = {pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.large_string()}
+"""Of the types that Spark reads from Parquet, those that occpipe may need. A large string is one for Arrow only."""
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,12 @@ class JournalHandle:
 
         return ray.get(getattr(self.actor, method).remote(*arguments, **options))
 
+    def end(self) -> None:
+        """End the actor."""
+        import ray
+
+        ray.kill(self.actor)
+
     def tell(self, method: str, *arguments: Any) -> None:
         """Make a call without waiting for it; calls of one process arrive in their order."""
         getattr(self.actor, method).remote(*arguments)

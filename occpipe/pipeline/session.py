@@ -40,6 +40,7 @@ class Session:
             from occpipe.pipeline.execute import RayExecutor
 
             self.executor, self.journal = RayExecutor(), JournalHandle()
+            stack.callback(self.journal.end)  # Ray Data keeps what it was given, and with it the actor
             self._stack = stack.pop_all()
         return self
 

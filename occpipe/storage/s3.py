@@ -57,7 +57,10 @@ class S3Store(Store):
         from botocore.handlers import add_expect_header
 
         config = Config(
-            retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64, connect_timeout=_CONNECT_S
+            retries={"mode": "standard", "max_attempts": 5},
+            max_pool_connections=64,
+            connect_timeout=_CONNECT_S,
+            response_checksum_validation="when_required",  # some servers send that of the whole object with a part of it
         )
         client = boto3.Session().client("s3", config=config)
         # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
