@@ -306,7 +306,7 @@ def test_pages_of_outputs_without_rows_and_with_nothing_but_errors(browser: Brow
             "error",
             objects=None,
             reason="truncated",
-            uri=HOSTILE,
+            uri=f"{HOSTILE}{n}",
             error={"stage": "x", "type": "y", "message": HOSTILE},
         )
         for n in range(3)
