@@ -23,8 +23,12 @@ from occpipe.gauges import cores
 from occpipe.rates import Seconds
 from tests.test_plan import MACHINE, one, rates
 
+TRIES = 3
+LEAST = 0.6
 PHOTOS = 13
-"""Of the demo."""
+"""Of the demo. The bound is measured on each of them once: where two are inpainted, a third one shifts it by a quarter."""
+IMAGES = 16 * PHOTOS
+"""So many that start and end, which count, are a third of the run at most."""
 CORES = cores()
 
 
@@ -36,17 +40,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_benchmark_holds_a_run_against_its_bound(demo: Path, tmp_path: Path) -> None:
-    """It runs and adds up; how near the bound a run comes is for the benchmark itself, on a machine of its own."""
+def test_a_run_comes_near_its_bound(demo: Path, tmp_path: Path) -> None:
+    """The benchmark in small, start and end of the process included: a ratio within one run, and three tries."""
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), "--photos", str(demo)]
-    command += ["--limit", str(PHOTOS), "--sample", "4", "--ways", "occpipe", "--json", str(tmp_path / "made.json")]
+    command += ["--limit", str(IMAGES), "--sample", str(PHOTOS)]
+    command += ["--ways", "occpipe", "--json", str(tmp_path / "made.json")]
     assert len(list(demo.iterdir())) == PHOTOS
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    made = json.loads((tmp_path / "made.json").read_text())
-    assert made["efficiency"] == pytest.approx(made["images_per_s"] / made["bound_images_per_s"], rel=0.01)
-    assert made["first_row_s"] > 0
+    found = []
+    for _ in range(TRIES):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        found.append(json.loads((tmp_path / "made.json").read_text())["efficiency"])
+        if found[-1] >= LEAST:
+            break
+    assert max(found) >= LEAST, found
 
 
 def test_other_ways_remove_what_occpipe_removes(demo: Path, tmp_path: Path) -> None:

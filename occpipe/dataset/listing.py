@@ -44,6 +44,7 @@ TASKS = 8
 SPAN_KEYS = 16_000
 """Keys of a span that a task lists before the rest of the span is divided."""
 FEW_KEYS = 1_000
+"""Keys that are looked at, at a time, until there is an image among them."""
 MAX_CHANGED = 500_000
 """Changed images that are held before their shards are written."""
 

@@ -18,7 +18,7 @@ from occpipe.dataset.layout import manifest_key
 from occpipe.dataset.manifest import ShardInfo, entry_table, read_index, with_ids
 from occpipe.dataset.parquet import read_parquet
 from occpipe.errors import first_line
-from occpipe.storage import Span, Store, open_store, with_retries
+from occpipe.storage import Span, Store, open_store
 
 if TYPE_CHECKING:
     from occpipe.dataset.listing import Corpus
@@ -132,10 +132,10 @@ def _store(uri: str, listing: str) -> Store:  # noqa: ARG001
 @functools.lru_cache(2)
 def _index(known: Known) -> list[ShardInfo]:
     output = _store(known.output, known.listing)
-    return [shard for shard in with_retries(lambda: read_index(output)) if shard.number < known.shards]
+    return [shard for shard in read_index(output) if shard.number < known.shards]
 
 
 @functools.lru_cache(32)
 def _rows(known: Known, shard: int) -> pa.Table:
     store = _store(known.output, known.listing)
-    return with_retries(lambda: read_parquet(store, manifest_key(shard), _STATE))
+    return read_parquet(store, manifest_key(shard), _STATE)

@@ -41,8 +41,7 @@ def write_sums(
     shards = read_sums(store, layout.metadata)
     if layout.metadata != METADATA:
         if not whole or sum(sums["rows"] for sums in shards.values()) < listed:
-            published: dict[str, Any] = json.loads(store.read(SUMS))
-            return published
+            return _published(store)
         _move(store, layout, shards)
     digest = "\n".join(f"{shard} {sums['digest']}" for shard, sums in shards.items())
     made = {
@@ -67,6 +66,14 @@ def write_sums(
     if layout.metadata != METADATA:
         _delete(store, layout.metadata)
     return made
+
+
+def _published(store: Store) -> dict[str, Any]:
+    try:
+        sums: dict[str, Any] = json.loads(store.read(SUMS))
+    except FileNotFoundError:  # the first version was stopped before its sums were written
+        return total(())
+    return sums
 
 
 def _move(store: Store, layout: Layout, shards: Iterable[int]) -> None:

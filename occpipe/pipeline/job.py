@@ -59,20 +59,8 @@ Reader = Callable[[Store, Unit], pa.Table]
 """From an output and a unit to its rows, as the first stage takes them; it goes to the workers."""
 
 
-class Listing(Protocol):
-    """Brings the manifest of an output up to date, and tells of new and changed shards as they are written."""
-
-    def __call__(
-        self,
-        output: Store,
-        shard_images: int,
-        limit: int | None,
-        executor: Callable[[], Executor],
-        mark_changed: Callable[[int], None],
-        /,
-    ) -> Iterator[Listed]:
-        """See `occpipe.dataset.listing.list_corpus`."""
-        ...
+Listing = Callable[[Store, int, int | None, Callable[[], Executor], Callable[[int], None]], Iterator[Listed]]
+"""Brings the manifest of an output up to date, and tells of new and changed shards as they are written: `list_corpus`."""
 
 
 @dataclass(frozen=True)

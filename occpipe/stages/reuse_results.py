@@ -117,7 +117,7 @@ def _rows(base: Base, shard: int, uris: list[str]) -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=2)
 def _file(uri: str, key: str) -> pa.Table:
     """The rows of a shard, up to 100 MB; a batch of the same shard follows. No picture is taken from it unchecked."""
-    return with_retries(lambda: read_parquet(store_of(uri), key, _OLD))
+    return read_parquet(store_of(uri), key, _OLD)
 
 
 def _picture(uri: str, row: Mapping[str, Any]) -> bytes | None:

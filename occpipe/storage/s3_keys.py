@@ -1,6 +1,6 @@
 """Listing of S3: pages of keys parsed quickly, and intervals of keys divided by looking at single keys.
 
-botocore needs 140 ms of CPU for a page of 1,000 keys (it parses each twice), a regular expression and what follows 2 ms.
+botocore parses a page twice and key by key, which is most of the CPU of a listing; a regular expression takes it at once.
 """
 
 from __future__ import annotations

@@ -111,9 +111,7 @@ class TreeStore(Store):
 
     def _read(self, folder: str) -> list[Item]:
         items = sorted(with_retries(lambda: self._items(folder)), key=_order)
-        if (
-            len(items) > _MANY
-        ):  # kept for the next step: a large folder is not read again for each thousand of its files
+        if len(items) > _MANY:  # kept, so that a large folder is not read again for each thousand of its files
             self._recent = (folder, items)
         return items
 
