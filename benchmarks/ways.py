@@ -43,7 +43,7 @@ class Models:
         self.config, self.limits = config, Limits(config.corpus.max_pixels, config.corpus.min_side)
         self.segmenter = load_segmenter(config, workers=workers)
         self.relations = load_relations(config.relations)
-        self.inpainter = load_inpainter(config)
+        self.inpainter = load_inpainter(config, workers=workers)
         self.mark = source_type(config)
 
     def decided(self, scene: Segmentation) -> tuple[tuple[SceneObject, ...], Mask | None]:

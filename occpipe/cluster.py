@@ -24,6 +24,8 @@ from occpipe.config import RayRuntime
 from occpipe.errors import RunError
 
 _MB = 1 << 20
+_KEEP_WORKERS_MS = 600_000
+"""Ray ends an idle worker after a second, and the next task starts one, which imports for two."""
 _RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 
@@ -113,6 +115,7 @@ def _connect(settings: RayRuntime) -> None:
             "num_cpus": 2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
             "object_store_memory": settings.object_store_mb * _MB,
             "include_dashboard": False,
+            "_system_config": {"idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS},
         }
     with _quiet_core(), _private() if address == "local" else contextlib.nullcontext():
         ray.init(address=address, **options)

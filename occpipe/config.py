@@ -197,8 +197,7 @@ class PoolPlacement(_Placed):
     """Resources of a stage that runs in an actor pool.
 
     `batch_size` are the images that a model sees at once. `threads` are torch's in one actor; 0 is all cores of the
-    machine to segment, which every photo passes, and half of them to inpaint: a core is idle in no pool while the other
-    one has work.
+    machine, in both pools, so that no core is idle while one of them has work.
     """
 
     num_cpus: float = Field(default=0.5, ge=0)
@@ -217,9 +216,9 @@ class PoolPlacement(_Placed):
         return self
 
 
-def threads_on(cores: int, threads: int, share: float = 1.0) -> int:
-    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says and 0 a share."""
-    return threads or max(1, int(share * cores))
+def threads_on(cores: int, threads: int) -> int:
+    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says and 0 all of them."""
+    return threads or max(1, cores)
 
 
 class Placement(_Section):

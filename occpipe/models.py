@@ -33,11 +33,11 @@ def pick_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def set_threads(threads: int, share: float) -> int:
-    """Set torch's threads in this process and say how many; 0 gives a share of the cores that it may run on."""
+def set_threads(threads: int) -> int:
+    """Set torch's threads in this process and say how many; 0 gives the cores that it may run on."""
     import torch
 
-    threads = threads_on(cores(), threads, share)
+    threads = threads_on(cores(), threads)
     torch.set_num_threads(threads)
     return threads
 
@@ -71,10 +71,13 @@ def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
             return _starter_segmenter(config, device, workers)
 
 
-def load_inpainter(config: Config) -> Inpainter:
-    """The crop engine around the inpainter of a config. Raises WeightsError."""
+def load_inpainter(config: Config, *, workers: int = 1) -> Inpainter:
+    """The crop engine around the inpainter of a config, with so many `workers` on a CPU. Raises WeightsError."""
     settings = config.inpainter
-    return Inpainter(_crop_inpainter(config), context=settings.context, batch_size=settings.crop_batch)
+    if pick_device(settings.device) != "cpu":
+        workers = 1
+    model = _crop_inpainter(config)
+    return Inpainter(model, context=settings.context, batch_size=settings.crop_batch, workers=workers)
 
 
 def load_relations(settings: Relations) -> RelationScorer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +26,11 @@ class PyPatchMatchInpainter:
             from patchmatch import patch_match
         except ImportError as error:
             raise WeightsError(f"pypatchmatch cannot be used: {error}: pip install 'occpipe[peers]'") from error
-        self._library = patch_match
+        self._library, self._lock = patch_match, Lock()  # its state is global
         self.patch_size = patch_size
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill crops, B x H x W x 3, where masks, B x H x W, are 1; one by one."""
         pairs = zip(images, masks, strict=True)
-        return np.stack([self._library.inpaint(i, m * np.uint8(255), patch_size=self.patch_size) for i, m in pairs])
+        with self._lock:
+            return np.stack([self._library.inpaint(i, m * np.uint8(255), patch_size=self.patch_size) for i, m in pairs])

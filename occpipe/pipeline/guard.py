@@ -157,7 +157,7 @@ class GuardedSegment(Guard):
         from occpipe.stages.segment import SegmentStage
 
         at = config.placement.segment
-        threads = set_threads(at.threads, share=1.0)
+        threads = set_threads(at.threads)
         limit = config.errors.max_failed_batches * at.batch_size
         model = Breaker(load_segmenter(config, workers=threads), limit)
         super().__init__("segment", SegmentStage(config, model), journal, skippable=True)

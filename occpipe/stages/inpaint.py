@@ -107,8 +107,8 @@ class InpaintStage:
 
     def _model(self) -> Inpainter:
         if self._inpainter is None:
-            set_threads(self._config.placement.inpaint.threads, share=0.5)
-            self._inpainter = load_inpainter(self._config)
+            threads = set_threads(self._config.placement.inpaint.threads)
+            self._inpainter = load_inpainter(self._config, workers=threads)
         return self._inpainter
 
     def _masks(self, rows: Rows, index: int) -> tuple[Mask, Mask]:

@@ -38,7 +38,7 @@ class SegmentStage:
     DROPS = ("pixels",)
 
     def __init__(self, config: Config, segmenter: Segmenter | None = None) -> None:
-        threads = set_threads(config.placement.segment.threads, share=1.0)
+        threads = set_threads(config.placement.segment.threads)
         self._segmenter = segmenter or load_segmenter(config, workers=threads)
         self._batch_size = config.placement.segment.batch_size
 
