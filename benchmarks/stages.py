@@ -91,7 +91,9 @@ def manifest_of(photos: list[Path]) -> pa.Table:
     return table.append_column("earlier", pa.nulls(count, pa.string()))
 
 
-def measure_stages(config: Config, photos: list[Path], output: Path) -> tuple[dict[str, Any], pa.Table]:
+def measure_stages(
+    config: Config, photos: list[Path], output: Path, least_masks: int = MASKS
+) -> tuple[dict[str, Any], pa.Table]:
     """What `Rates` says of the stages, and the bytes of an image in the tables between them; the rows at their end."""
     at = config.placement
     table, root = manifest_of(photos), str(photos[0].parent)
@@ -112,7 +114,7 @@ def measure_stages(config: Config, photos: list[Path], output: Path) -> tuple[di
     masked = related.filter(_masked(related))
     sample, sure = masked, config
     for cut in CUTS:  # only to measure: the share is the config's
-        if len(sample) < MASKS:
+        if len(sample) < least_masks:
             sure = config.model_copy(update={"policy": config.policy.model_copy(update={"cut": cut})})
             sample = Relate(sure)(seen)
             sample = sample.filter(_masked(sample))

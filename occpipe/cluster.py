@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 import os
 import re
-import secrets
-import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants
-from ray._private.node import Node
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import RayError
 
 from occpipe.config import RayRuntime
 from occpipe.errors import RunError
+from occpipe.pipeline.own_ray import QUIET, own_ray, quiet_core
 
 _MB = 1 << 20
-_KEEP_WORKERS_MS = 600_000
-"""Ray ends an idle worker after a second, and the next task starts one, which imports for two."""
 _RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 
@@ -42,14 +34,12 @@ def ray_session(settings: RayRuntime) -> Iterator[None]:
 
     A Ray that runs in this process already is used and left running.
     """
-    started = not ray.is_initialized()
-    if started:
-        _connect(settings)
-    try:
+    if ray.is_initialized():
         yield
-    finally:
-        if started:
-            ray.shutdown()
+        return
+    address = settings.address or os.environ.get("RAY_ADDRESS", "local")
+    with own_ray(settings.object_store_mb * _MB) if address == "local" else _cluster(address):
+        yield
 
 
 def configure_data(settings: RayRuntime) -> None:
@@ -91,59 +81,10 @@ def one_line_failures() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_core() -> Iterator[None]:
-    """Ray's C++ core writes to standard error past Python, also to say how much it will say; its failures are raised."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _cluster(address: str) -> Iterator[None]:
+    with quiet_core():
+        ray.init(address=address, **QUIET)
     try:
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def _connect(settings: RayRuntime) -> None:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, and no warning about it
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core warns on this terminal whatever Python asks for
-    address = settings.address or os.environ.get("RAY_ADDRESS", "local")
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address == "local":
-        options |= {
-            "num_cpus": 2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
-            "object_store_memory": settings.object_store_mb * _MB,
-            "include_dashboard": False,
-            "_system_config": {"idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS},
-        }
-    with _quiet_core(), _private() if address == "local" else contextlib.nullcontext():
-        ray.init(address=address, **options)
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """A Ray of our own answers nobody else, for it takes what it is told for an order.
-
-    It listens on loopback: Ray turns an address of 127.0.0.1 into that of the host, and its switch for machines whose
-    firewall would ask is the one way around that. And it asks for a token that is known to this process and those it
-    starts, and written on no disk. Its autoscaler, its log monitor and the head of the dashboard that it does not have are
-    left out: each is a process that takes seconds to start, for one node that does not grow and whose logs nobody reads.
-    """
-    parameters, start_api_server = parameter.RayParams, Node.start_api_server
-    parameter.RayParams = functools.partial(parameters, no_monitor=True, include_log_monitor=False)
-    Node.start_api_server = lambda *_, **__: None
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        AuthenticationTokenLoader.instance().reset_cache()  # Ray may remember another one from before
-    switch, here = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    for_children = os.environ.get(switch)
-    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        parameter.RayParams, Node.start_api_server = parameters, start_api_server
-        ray_constants.ENABLE_RAY_CLUSTER = here
-        del os.environ[switch]
-        if for_children is not None:
-            os.environ[switch] = for_children
+        ray.shutdown()
