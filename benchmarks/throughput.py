@@ -42,7 +42,7 @@ from occpipe.dataset.layout import METADATA, Layout
 from occpipe.gauges import cores
 from occpipe.models import pick_device
 from occpipe.pipeline.steps import POOLS, STAGES
-from occpipe.rates import Machine, Overhead, Rates
+from occpipe.rates import Machine, Overhead, Rates, Seconds
 
 WAYS = ("occpipe", "sequential", "loop")
 BATCHES = (8, 32)
@@ -129,13 +129,16 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
 def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates, float]:
     """Each stage alone with all cores, in the way in which it costs least; and the bytes between the stages.
 
-    Ways are batch sizes and, on a CPU, one process with a thread for each core or a process of one thread on each.
+    Ways are batch sizes on a GPU; on a CPU, where they cost the same, one process with a thread for each core or a process
+    of one thread on each.
     """
-    ways = [(_placed(config, size, cores()), scratch / f"stages{size}") for size in BATCHES]
-    tried = [stage_costs(placed, photos, folder) for placed, folder in ways]
     on_gpu = {pick_device(part.device) for part in (config.segmenter, config.inpainter)} != {"cpu"}
+    ways = [
+        (_placed(config, size, cores()), scratch / f"stages{size}") for size in (BATCHES if on_gpu else BATCHES[:1])
+    ]
+    tried = [stage_costs(placed, photos, folder) for placed, folder in ways]
     if not on_gpu:
-        tried += side_by_side([_placed(config, size, 1) for size in BATCHES], photos, scratch)
+        tried.append(mean_of(side_by_side(_placed(config, BATCHES[0], 1), photos, scratch)))
     cost, best = "worker_s" if on_gpu else "cpu_s", dict(tried[0])
     for name in STAGES:
         best[name] = min((one[name] for one in tried), key=lambda seconds: float(getattr(seconds, cost)))
@@ -145,14 +148,20 @@ def best_rates(config: Config, photos: list[Path], scratch: Path) -> tuple[Rates
     return Rates(config=config.digest, machine=machine, overhead=NOTHING, **best), between
 
 
-def side_by_side(configs: Sequence[Config], photos: list[Path], scratch: Path) -> list[dict[str, Any]]:
-    """What `stage_costs` says of each config in as many processes at once as there are cores."""
-    found: list[dict[str, Any]] = []
+def side_by_side(config: Config, photos: list[Path], scratch: Path) -> list[dict[str, Any]]:
+    """What `stage_costs` says in as many processes at once as there are cores."""
+    folders = [scratch / f"beside-{process}" for process in range(cores())]
     with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
-        for number, config in enumerate(configs):
-            folders = [scratch / f"beside{number}-{process}" for process in range(cores())]
-            found += pool.map(partial(stage_costs, config, photos), folders)
-    return found
+        return list(pool.map(partial(stage_costs, config, photos), folders))
+
+
+def mean_of(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of what was measured several times of the stages; all else as it was first."""
+    mean = dict(measured[0])
+    for name in STAGES:
+        values = [one[name].model_dump() for one in measured]
+        mean[name] = Seconds(**{key: statistics.mean(value[key] for value in values) for key in values[0]})
+    return mean
 
 
 def stage_costs(config: Config, photos: list[Path], output: Path) -> dict[str, Any]:
@@ -198,11 +207,16 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         settings = scratch / "config.yaml"
         settings.write_text(config.model_dump_json())
         timed, free = {}, [free_share(0)]
+        # A machine that others use is faster at some times than at others, so the bound is measured before and after.
+        before, between = best_rates(config, photos[:sample], scratch / "before")
         for way in ways:
             timed[way] = run_way(way, scratch / "photos", scratch / way, settings, limit)
             print(f"  {way:10} {timed[way].images_per_s:6.2f} images/s  {timed[way]}", flush=True)
-        rates, between = best_rates(config, photos[:: max(1, limit // sample)], scratch)
+        after, _ = best_rates(config, photos[:sample], scratch / "after")
         free.append(free_share(0))
+    rates = before.model_copy(
+        update=mean_of([{name: getattr(one, name) for name in STAGES} for one in (before, after)])
+    )
     bound = bound_of(rates)
     print(f"  bound      {bound:6.2f} images/s, {limit * rates.stages_cpu_s:.1f} CPU s in all stages", flush=True)
     done, first = timed["occpipe"], timed.get("sequential")

@@ -1,4 +1,4 @@
-"""A Ray of our own: what is left out of it stays out, and Ray is as it was afterwards. `test_isolation.py` has its ports."""
+"""A Ray of our own: what is left out of it stays out, and Ray is itself again afterwards. `test_isolation.py` has the ports."""
 
 from __future__ import annotations
 

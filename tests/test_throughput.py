@@ -27,7 +27,7 @@ TRIES = 3
 LEAST = 0.6
 PHOTOS = 13
 """Of the demo. The bound is measured on each of them once: where two are inpainted, a third one shifts it by a quarter."""
-IMAGES = 16 * PHOTOS
+IMAGES = 26 * PHOTOS
 """So many that start and end, which count, are a third of the run at most."""
 CORES = cores()
 
