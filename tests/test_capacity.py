@@ -150,6 +150,7 @@ def test_ray_is_told() -> None:
     assert placed(*PINNED).relate.ray_options() == {"num_cpus": 0.25, "resources": None, "label_selector": None}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces are not allowed here")
 def test_two_runs_share_a_cluster_and_their_stages_stay_where_they_are_pinned() -> None:
     done = subprocess.run(

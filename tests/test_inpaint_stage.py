@@ -199,7 +199,7 @@ def test_the_model_is_loaded_for_the_first_photo_that_needs_it(
 ) -> None:
     loads: list[str] = []
 
-    def load(config: Any) -> Inpainter:
+    def load(config: Any, *, workers: int) -> Inpainter:
         loads.append(config.inpainter.model)
         return Inpainter(OpenCvInpainter())
 

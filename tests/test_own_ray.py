@@ -1,4 +1,4 @@
-"""A Ray of our own: what is left out of it stays out, and Ray is itself again afterwards. `test_isolation.py` has the ports."""
+"""A Ray of our own: what is left out stays out, and Ray is itself again afterwards. `test_isolation.py` has the ports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 SCRIPT = """
 import psutil, ray
-from ray._private import parameter, ray_constants, utils
+from ray._private import parameter, ray_constants
 from ray._private.node import Node
 from occpipe.pipeline.own_ray import own_ray
 
@@ -16,7 +16,7 @@ def patched():
     from ray.data._internal import stats
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as autoscaler
     return (
-        parameter.RayParams, ray_constants.ENABLE_RAY_CLUSTER, utils.get_dashboard_dependency_error, Node.start_api_server,
+        parameter.RayParams, ray_constants.ENABLE_RAY_CLUSTER, Node.start_api_server,
         stats.get_or_create_stats_actor, autoscaler.DefaultAutoscalingCoordinator,
     )
 

@@ -1,10 +1,10 @@
 """A Ray of our own on this machine: it answers nobody else, and starts no process that one node does not need.
 
 Ray is made for clusters that many people use. Here one driver uses one node, so what watches, grows and shares a cluster is
-left out: the autoscaler, the log monitor, the dashboard and the web server of its agent, and two actors of Ray Data, one
-that keeps figures for the dashboard and one that deals the nodes out to several data sets. Each is a process that imports
-for seconds on the cores that the first images wait for. None of this has a switch in Ray, hence the pinned version and the
-private names below; `tests/test_own_ray.py` says which of them still do what they should.
+left out: the autoscaler, the log monitor, the dashboard, and two actors of Ray Data, one that keeps figures for the
+dashboard and one that deals the nodes out to several data sets. Each is a process that imports for seconds on the cores
+that the first images wait for. None of this has a switch in Ray, hence the pinned version and the private names below;
+`tests/test_own_ray.py` checks that they still do what they should.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants, utils
+from ray._private import parameter, ray_constants
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
@@ -88,12 +88,11 @@ def _private() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bare() -> Iterator[None]:
-    """What is started meanwhile has no autoscaler, log monitor or dashboard, and its agent no web server."""
+    """What is started meanwhile has no autoscaler, log monitor or dashboard. Its agent stays: Prometheus asks it."""
     bare = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
     with (
         _replaced(parameter, "RayParams", bare),
         _replaced(Node, "start_api_server", lambda *_, **__: None),
-        _replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
     ):
         yield
 
