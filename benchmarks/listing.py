@@ -100,16 +100,15 @@ def executor_of(kind: str) -> Iterator[Executor]:
             list(pool.map(quote, [""] * 4))
             yield pool
         return
-    import ray
-
+    from occpipe.cluster import ray_session
+    from occpipe.config import RayRuntime
     from occpipe.pipeline.execute import RayExecutor
 
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR")
-    executor = RayExecutor()
-    for task in [executor.submit(quote, "") for _ in range(4)]:
-        task.result()
-    yield executor
-    ray.shutdown()
+    with ray_session(RayRuntime()):
+        executor = RayExecutor()
+        for task in [executor.submit(quote, "") for _ in range(4)]:
+            task.result()
+        yield executor
 
 
 def cpu() -> float:
