@@ -70,7 +70,7 @@ def make_shard(store: Store, shard: int, rows: int, pattern: pa.Table) -> None:
     """The manifest and the parts of a shard."""
     names = [f"{shard:06d}/{number:05d}.jpg" for number in range(rows)]
     ids = pa.array([image_id(name) for name in names])
-    columns = [ids, pa.array(names), pa.array([3_000_000] * rows), pa.array(["a"] * rows)]
+    columns = [pa.array(names), pa.array([3_000_000] * rows), pa.array(["a"] * rows)]
     write_shard(store, shard, pa.table(columns, schema=MANIFEST))
     for start in range(0, rows, BLOCK):
         part = pattern.slice(0, min(BLOCK, rows - start))

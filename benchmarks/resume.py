@@ -46,10 +46,10 @@ def make_output(store: Store, rows: int, size: int) -> None:
         uris = [next(names) for _ in range(min(SHARD, rows - start))]
         ids = [image_id(uri) for uri in uris]
         count = len(uris)
-        columns = [pa.array(ids), pa.array(uris), pa.array([size] * count), pa.array(["a"] * count)]
+        columns = [pa.array(uris), pa.array([size] * count), pa.array(["a"] * count)]
         images = pa.table(columns, schema=MANIFEST)
         write_shard(store, shard, images)
-        given = {"status": ["unchanged"] * count, "config": ["0" * 16] * count}
+        given = {"status": ["unchanged"] * count, "config": ["0" * 16] * count, "image_id": ids}
         given |= {name: images.column(name) for name in MANIFEST.names}
         arrays = [
             pa.chunked_array([pa.array(value, field.type)]) if isinstance(value, list) else value
@@ -87,8 +87,8 @@ def measure(corpus: str, output: Path, *options: str) -> dict[str, float]:
             threading.Thread(target=watch, args=(run, peak), daemon=True).start()
             run.wait()
         said = [json.loads(line) for file in Path(stamps).iterdir() for line in file.read_text().splitlines()]
-        loads = [one["begun"] for one in said if "Load.__call__" in one["what"]]
-        ray = [one["ended"] for one in said if one["what"].endswith("init")]
+        loads = [one["begun"] for one in said if one["what"] == "first Load"]
+        ray = [one["ended"] for one in said if one["what"] == "ray.init"]
         if run.returncode or not loads:
             raise SystemExit(f"exit code {run.returncode}, {len(loads)} loads")
         now = listing.stat().st_mtime

@@ -30,7 +30,7 @@ from benchmarks.machine import NICENESS, cpu_model, free_share, gpu_name
 from benchmarks.overheads import commit_seconds, driver_seconds, overhead, watch
 from occpipe.config import Config
 from occpipe.config_file import load_config
-from occpipe.dataset.manifest import manifest_table
+from occpipe.dataset.manifest import manifest_table, with_ids
 from occpipe.gauges import cores
 from occpipe.images import Limits, decode_with_header
 from occpipe.models import load_inpainter, load_segmenter, pick_device, set_threads
@@ -84,7 +84,8 @@ def measured(stage: Stage, table: pa.Table, rows: int, clock: Clock | None = Non
 def manifest_of(photos: list[Path]) -> pa.Table:
     """Rows as `load` takes them, of photos in one folder."""
     names = {photo.name for photo in photos}
-    table = manifest_table([entry for entry in open_store(str(photos[0].parent)).walk() if entry.key in names])
+    entries = [entry for entry in open_store(str(photos[0].parent)).walk() if entry.key in names]
+    table = with_ids(manifest_table(entries))
     count = len(table)
     for name, values in (("shard", [0] * count), ("row", range(count))):
         table = table.append_column(name, pa.array(values, pa.int32()))

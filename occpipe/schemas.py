@@ -39,7 +39,6 @@ OBJECT = pa.struct(
 
 MANIFEST = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),  # relative to the input root, and the key of the output
         pa.field("size", pa.int64()),  # bytes
         pa.field("etag", pa.string()),
@@ -48,6 +47,7 @@ MANIFEST = pa.schema(
 
 PIPELINE: dict[str, pa.DataType] = {
     **{field.name: field.type for field in MANIFEST},
+    "image_id": pa.int64(),
     "shard": pa.int32(),  # the shard of the manifest that the image is in, and its place there
     "row": pa.int32(),
     "earlier": pa.string(),  # key of an image that an earlier run wrote for it; null: none

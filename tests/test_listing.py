@@ -59,7 +59,7 @@ def photos(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a few keys, so that a corpus of a hundred is divided again and again."""
     monkeypatch.setattr("occpipe.dataset.listing.SPAN_KEYS", 9)
-    monkeypatch.setattr("occpipe.dataset.listing.TASKS", 3)
+    monkeypatch.setattr("occpipe.dataset.listing.MAX_TASKS", 3)
     monkeypatch.setattr("occpipe.storage.tree._FOLDER_WEIGHT", 3)
     monkeypatch.setattr("occpipe.storage.tree._MANY", 3)
     monkeypatch.setattr("occpipe.storage.s3_keys.PAGE", 9)
@@ -174,7 +174,6 @@ def test_shards_are_sorted_and_described_in_their_footers(photos: Store, output:
         assert rows == sorted(rows)
         assert (shard.rows, shard.first, shard.last) == (len(rows), rows[0], rows[-1])
         assert table.schema.equals(MANIFEST)
-        assert table.column("image_id").to_pylist() == [image_id(uri) for uri in rows]
         footer = read_footer(output, manifest_key(shard.number)).metadata[b"occpipe.shard"]
         assert json.loads(footer) == {"rows": shard.rows, "first": shard.first, "last": shard.last}
 

@@ -90,7 +90,7 @@ def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: N
     return output, clean_corpus(BOLD, str(demo), str(output))
 
 
-PLACE = {"shard", "row", "earlier"}
+PLACE = {"image_id", "shard", "row", "earlier"}
 CHAINS = (
     ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, InpaintStage, Write)),
     ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, Write)),

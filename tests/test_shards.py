@@ -28,7 +28,7 @@ NAMES = [f"{number}.jpg" for number in range(6)]
 
 
 def list_images(store: Store, shard: int, names: Sequence[str], etag: Callable[[str], str] = lambda _: "a") -> None:
-    images = [{"image_id": image_id(name), "uri": name, "size": 1, "etag": etag(name)} for name in names]
+    images = [{"uri": name, "size": 1, "etag": etag(name)} for name in names]
     write_shard(store, shard, pa.Table.from_pylist(images, MANIFEST))
 
 

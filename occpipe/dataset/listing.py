@@ -1,8 +1,8 @@
 """The listing: a corpus becomes shards of the manifest, and a later listing finds what is new and what has changed.
 
 A listing is bound by its store: a page of 1,000 keys in 50 ms is 1.4 hours for 100 million images in one thread. So parts
-of the corpus are listed side by side, as tasks, up to `TASKS` times `merge.THREADS`. Shards are written as soon as they are
-full. Neither names nor ids of the corpus are held in memory, but for an explicit list, which is read whole.
+of the corpus are listed side by side, as up to `MAX_TASKS` tasks of `merge.THREADS` threads. Shards are written as soon as
+they are full. Neither names nor ids of the corpus are held in memory, but for an explicit list, which is read whole.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from occpipe.dataset.manifest import (
     ChangedShards,
     NewShards,
     ShardInfo,
-    entry_table,
     load_index,
+    manifest_table,
     save_index,
-    with_ids,
 )
 from occpipe.dataset.merge import THREADS, Known, Reply, Step, divide, has_changed, known_rows, list_span, list_spans
 from occpipe.dataset.uri_list import SUFFIXES, read_list
 from occpipe.errors import StorageError, first_line
+from occpipe.gauges import cores
 from occpipe.storage import Entry, Span, Store, open_store, split_pattern
 from occpipe.storage.open import scheme_of
 
 if TYPE_CHECKING:
     from occpipe import config
 
-TASKS = 8
-"""Tasks at once. Each may hold `THREADS` times `SPAN_KEYS` rows of 130 bytes, and so may their results in the driver."""
+MAX_TASKS = 8
+"""Tasks at once, where the driver has as many cores: more processes would only share them. Each may hold `THREADS` times
+`SPAN_KEYS` rows of 120 bytes, and so may their results in the driver."""
 SPAN_KEYS = 16_000
 """Keys of a span that a task lists before the rest of the span is divided."""
 FEW_KEYS = 1_000
@@ -189,10 +190,10 @@ def _side_by_side(corpus: Corpus, known: Known, shard_images: int, executor: Cal
     yield first
     spans = deque(divide(corpus, known, [*first.left, *corpus.spans[1:]]))
     tasks: deque[tuple[list[Span], Future[Reply]]] = deque()
-    pool = executor() if spans else None
+    pool, at_once = executor() if spans else None, max(2, min(MAX_TASKS, cores()))
     try:
         while pool and (spans or tasks):
-            while spans and len(tasks) < TASKS:
+            while spans and len(tasks) < at_once:
                 # Few full tasks: Ray starts a process for each, which costs seconds of imports.
                 some = [spans.popleft() for _ in range(min(THREADS, len(spans)))]
                 tasks.append((some, pool.submit(list_spans, corpus, known, some, SPAN_KEYS)))
@@ -227,7 +228,7 @@ def _first(corpus: Corpus, known: Known, limit: int) -> Iterator[Step]:
 
 def _of_entries(entries: Sequence[Entry], known: Known, shard_images: int) -> Iterator[Step]:
     """The images of an explicit list: all shards in its range are looked through once."""
-    table, changed = entry_table(entries), dict[int, pa.Table]()
+    table, changed = manifest_table(entries), dict[int, pa.Table]()
     uris = table.column("uri").to_pylist()
     places = {uri: place for place, uri in enumerate(uris)}
     new = np.zeros(len(uris), bool)
@@ -239,11 +240,9 @@ def _of_entries(entries: Sequence[Entry], known: Known, shard_images: int) -> It
         new[there.to_numpy()] = False
         changed[shard] = now.filter(has_changed(now.column("size"), now.column("etag"), was))
     rows = table.filter(pa.array(new))
-    yield Step(
-        len(uris), with_ids(rows.slice(0, shard_images)), {n: some for n, some in changed.items() if len(some)}, []
-    )
+    yield Step(len(uris), rows.slice(0, shard_images), {n: some for n, some in changed.items() if len(some)}, [])
     for start in range(shard_images, len(rows), shard_images):
-        yield Step(0, with_ids(rows.slice(start, shard_images)), {}, [])
+        yield Step(0, rows.slice(start, shard_images), {}, [])
 
 
 @functools.lru_cache(1)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.dataset.layout import manifest_key
-from occpipe.dataset.manifest import ShardInfo, entry_table, read_index, with_ids
+from occpipe.dataset.manifest import ShardInfo, manifest_table, read_index
 from occpipe.dataset.parquet import read_parquet
 from occpipe.errors import first_line
 from occpipe.storage import Span, Store, open_store
@@ -23,7 +23,7 @@ from occpipe.storage import Span, Store, open_store
 if TYPE_CHECKING:
     from occpipe.dataset.listing import Corpus
 
-THREADS = 8
+THREADS = 16
 """Spans that a task lists side by side."""
 _STATE = ("uri", "size", "etag")
 
@@ -73,8 +73,8 @@ def list_span(corpus: Corpus, known: Known, span: Span, limit: int, images: int 
     """List up to about `limit` keys of a span, and of them only the first `images` images."""
     entries, left = _store(corpus.root, known.listing).list_keys(span, limit)
     found = corpus.images(entries)[:images]
-    new, changed = _compare(known, entry_table(found))
-    return Step(len(found), with_ids(new), changed, left)
+    new, changed = _compare(known, manifest_table(found))
+    return Step(len(found), new, changed, left)
 
 
 def divide(corpus: Corpus, known: Known, spans: Iterable[Span]) -> list[Span]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from occpipe.config import Config
 from occpipe.dataset.layout import manifest_key
 from occpipe.dataset.listing import Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.manifest import with_ids
 from occpipe.dataset.parquet import with_file
 from occpipe.dataset.versions import CLEAN, SCAN, Origin
 from occpipe.models import PARTS, identities
@@ -102,7 +103,7 @@ def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = 
 
 def read_manifest(output: Store, unit: Unit) -> pa.Table:
     """The rows of a unit from the manifest of an output."""
-    return read_rows(output, manifest_key(unit.shard), unit)
+    return with_ids(read_rows(output, manifest_key(unit.shard), unit))
 
 
 def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:

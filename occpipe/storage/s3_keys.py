@@ -24,7 +24,8 @@ _STARTS = "!-048:AGP[adhpx{"
 _MAX_SEEN = 16
 _THREADS = 6
 _OBJECT = re.compile(
-    r"<Contents>\s*<Key>([^<]*)</Key>\s*<LastModified>[^<]*</LastModified>\s*<ETag>([^<]*)</ETag>.*?<Size>(\d+)</Size>",
+    r"<Contents>\s*<Key>([^<]*)</Key>\s*<LastModified>[^<]*</LastModified>\s*"
+    r"<ETag>(?:&quot;|\")?([^<&\"]*)(?:&quot;|\")?</ETag>.*?<Size>(\d+)</Size>",
     re.DOTALL,
 )
 _CODED = re.compile("[%+&]")
@@ -50,11 +51,11 @@ def entries_of(answer: dict[str, Any], cut: int) -> list[Entry]:
     """The objects of a page; their keys lose the first `cut` characters."""
     if _KEYS not in answer:
         return [Entry(item["Key"][cut:], item["Size"], item["ETag"].strip('"')) for item in answer.get("Contents", ())]
-    decode = unquote_plus if answer.get("EncodingType") == "url" else html.unescape
-    return [
-        Entry((decode(key) if _CODED.search(key) else key)[cut:], int(size), tag.replace("&quot;", "").strip('"'))
-        for key, tag, size in answer[_KEYS]
-    ]
+    objects = answer[_KEYS]
+    if any(_CODED.search(key) for key, _, _ in objects):
+        decode = unquote_plus if answer.get("EncodingType") == "url" else html.unescape
+        objects = [(decode(key), tag, size) for key, tag, size in objects]
+    return [Entry(key[cut:], int(size), tag) for key, tag, size in objects]
 
 
 def divide(span: Span, first: str, first_after: Callable[[str], str | None]) -> list[Span]:
