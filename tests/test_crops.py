@@ -285,3 +285,14 @@ def test_a_hole_of_which_every_pixel_has_the_same_share_is_filled() -> None:
     filled = Inpainter(model, feather=0, match_seam=False)(image, mask)
     assert model.masks[0].any()
     assert (filled[mask == 0] == image[mask == 0]).all()
+
+
+def test_batches_that_are_filled_side_by_side_give_the_same_pixels() -> None:
+    """Each in a thread with its share of the cores; what is copied of a photo does not depend on its neighbours."""
+    images = [noise(120 + 10 * n, 160, seed=n) for n in range(5)]
+    masks = [box(*image.shape[:2], 40, 50, 30 + n, 40) for n, image in enumerate(images)]
+    alone = Inpainter(OpenCvInpainter()).fill_many(images, masks)
+    together = Inpainter(OpenCvInpainter(), workers=3).fill_many(images, masks)
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    with pytest.raises(ValueError, match="covers the whole image"):
+        Inpainter(OpenCvInpainter(), workers=3).fill_many(images, [*masks[:-1], np.ones_like(masks[-1])])
