@@ -26,8 +26,9 @@ from transformers import (
 from occpipe.config_file import load_config
 from occpipe.errors import WeightsError
 from occpipe.models import load_segmenter
-from occpipe.segmenters.huggingface import HuggingFaceSegmenter
+from occpipe.segmenters.huggingface import Batch, HuggingFaceSegmenter
 from occpipe.segmenters.maskrcnn import MaskRcnnSegmenter
+from occpipe.segmenters.panoptic import Merged
 from occpipe.types import Image, Segmentation
 from tests.scenes import photo
 
@@ -131,6 +132,52 @@ def test_eomt_undoes_its_padding(eomt: Path) -> None:
     assert sum(segment.area for segment in scene.segments) <= wide.shape[0] * wide.shape[1]
     bottom = max((segment.bbox.y + segment.bbox.height for segment in scene.segments), default=0)
     assert bottom == wide.shape[0]
+
+
+def test_the_input_of_eomt_is_that_of_its_processor(eomt: Path, images: list[Image]) -> None:
+    """Photos that are larger and smaller than its square, and one that fits and is taken as it is."""
+    mixed = [*images, photo("coffee", 48), photo("chelsea", 64)]
+    made = HuggingFaceSegmenter(eomt).prepare(mixed)
+    processor = EomtImageProcessor.from_pretrained(eomt)
+    expected = processor(images=mixed, return_tensors="pt")["pixel_values"]
+    assert made.tensors["pixel_values"].shape == expected.shape
+    assert torch.allclose(made.tensors["pixel_values"], expected, atol=1e-5)
+    assert made.contents[-1] == mixed[-1].shape[:2]
+
+
+def test_photos_of_all_sizes_share_a_batch_of_eomt(
+    eomt: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = HuggingFaceSegmenter(eomt)
+    calls, forward = [], segmenter.forward
+
+    def counted(batch: Batch) -> list[Merged]:
+        calls.append(len(batch.sizes))
+        return forward(batch)
+
+    monkeypatch.setattr(segmenter, "forward", counted)
+    segmenter(images)
+    assert calls == [len(images)]
+
+
+def test_a_batch_that_fitted_is_remembered(eomt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for 20 photos: of 32 one batch is repeated, in halves, and none after it."""
+    segmenter = HuggingFaceSegmenter(eomt)
+    calls, forward = [], segmenter.forward
+
+    def small_card(batch: Batch) -> list[Merged]:
+        calls.append(len(batch.sizes))
+        if calls[-1] > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(segmenter, "forward", small_card)
+    photos = [photo("chelsea", 64)] * 32
+    assert len(segmenter(photos)) == len(segmenter(photos)) == 32
+    assert calls == [32, 16, 16, 16, 16]
+    monkeypatch.setattr(segmenter, "forward", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("no memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        segmenter(photos[:1])
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:

@@ -1,33 +1,54 @@
 """Universal segmentation models of transformers: EoMT, Mask2Former, OneFormer and their kin.
 
-Only safetensors are read and no code of the model's repository is run. The processor that lies beside the weights makes
-the input and undoes its padding. Which labels are things comes from the COCO-Stuff names.
+Only safetensors are read and no code of the model's repository is run. The processor that lies beside the weights says how
+the input is made. Which labels are things comes from the COCO-Stuff names.
+
+An EoMT is bound by its forward pass. So its photos are padded as bytes, normalised on the device, and share a batch
+whatever their sizes; its segments are merged on the device, and their run lengths are found by threads.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from occpipe.classes import is_thing
 from occpipe.errors import WeightsError, first_line
 from occpipe.segmenters import Segmenter
+from occpipe.segmenters.panoptic import Merged, MergeRule, merge
 from occpipe.types import Image, Segment, Segmentation
+
+THREADS = 4
+"""Threads that find run lengths; pycocotools lets go of Python's lock meanwhile."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input of a model: its tensors, height and width of the input, and of each photo within it and by itself."""
+
+    tensors: dict[str, Any]
+    padded: tuple[int, int]
+    contents: list[tuple[int, int]]
+    sizes: list[tuple[int, int]]
 
 
 class HuggingFaceSegmenter:
     """A panoptic model from a local folder or a hub id; where it knows no stuff, `stuff` is that of `tagger`.
 
     `threshold` is the least class probability of a segment, `mask_threshold` the least mask probability of a pixel, and
-    `overlap` the least share of its own mask that a segment keeps when surer ones have taken theirs.
-    Raises WeightsError where transformers is missing or the folder holds no such model.
+    `overlap` the least share of its own mask that a segment keeps when surer ones have taken theirs. On a GPU the model
+    computes in bfloat16 where `half` says so. Raises WeightsError where transformers is missing or the folder holds no
+    such model.
     """
 
     def __init__(
@@ -39,6 +60,7 @@ class HuggingFaceSegmenter:
         threshold: float = 0.5,
         mask_threshold: float = 0.5,
         overlap: float = 0.8,
+        half: bool = True,
     ) -> None:
         try:
             from transformers import (
@@ -50,70 +72,130 @@ class HuggingFaceSegmenter:
             raise WeightsError("transformers is not installed: pip install 'occpipe[hf]'") from error
         try:
             model = AutoModelForUniversalSegmentation.from_pretrained(source, use_safetensors=True)
-            self._tasks = model.config.model_type == "oneformer"
-            processors = AutoProcessor if self._tasks else AutoImageProcessor
+            kind = model.config.model_type
+            processors = AutoProcessor if kind == "oneformer" else AutoImageProcessor
             self._processor: Any = processors.from_pretrained(source)
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise WeightsError(f"hf:{source}: {first_line(error)}") from error
         self.device = torch.device(device)
         self._model = model.to(self.device).eval()
         self._labels: dict[int, str] = {int(key): name for key, name in model.config.id2label.items()}
-        self._stuff = {key for key, name in self._labels.items() if not is_thing(name)}
+        self._stuff = frozenset(key for key, name in self._labels.items() if not is_thing(name))
         self._tagger = None if self._stuff else tagger
-        self._thresholds = {
-            "threshold": threshold,
-            "mask_threshold": mask_threshold,
-            "overlap_mask_area_threshold": overlap,
-        }
+        self._rule = MergeRule(_family(kind), self._stuff, threshold, mask_threshold, overlap)
+        self._text = {"task_inputs": ["panoptic"]} if kind == "oneformer" else {}
+        self._pads_singly = (
+            self._rule.family == "eomt" and self._processor.do_pad and not self._processor.do_split_image
+        )
+        self._half = half and self.device.type == "cuda"
+        self._batch_that_fits: int | None = None
+        self._threads = ThreadPoolExecutor(THREADS)
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
-        # Padding in a batch of mixed sizes is not undone by every processor, so only images of one size share a batch.
-        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        # Padding in a batch of mixed sizes is not undone by every processor, so else only equal sizes share a batch.
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
-            by_size[image.shape].append(index)
+            groups[() if self._pads_singly else image.shape].append(index)
         scenes: dict[int, Segmentation] = {}
-        for indices in by_size.values():
-            scenes.update(zip(indices, self._batch([images[i] for i in indices]), strict=True))
+        for indices in groups.values():
+            scenes.update(zip(indices, self._segment([images[i] for i in indices]), strict=True))
         found = [scenes[index] for index in range(len(images))]
         if not found or self._tagger is None:
             return found
         tags = self._tagger(images)
         return [replace(scene, stuff=tag.stuff) for scene, tag in zip(found, tags, strict=True)]
 
-    def _batch(self, images: list[Image]) -> list[Segmentation]:
-        extra = {"task_inputs": ["panoptic"] * len(images)} if self._tasks else {}
-        inputs = self._processor(images=images, return_tensors="pt", **extra)
-        tensors = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
-        with torch.inference_mode():
-            outputs = self._model(**tensors)
+    def prepare(self, images: Sequence[Image]) -> Batch:
+        """The input for some photos, on the device."""
         sizes = [image.shape[:2] for image in images]
-        found = self._post_process(outputs, sizes)
-        return [self._scene(result, *size) for result, size in zip(found, sizes, strict=True)]
+        if self._pads_singly:
+            return self._padded(images, sizes)
+        text = {name: value * len(images) for name, value in self._text.items()}
+        inputs = self._processor(images=list(images), return_tensors="pt", **text)
+        tensors = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, Tensor)}
+        height, width = tensors["pixel_values"].shape[-2:]
+        return Batch(tensors, (height, width), [(height, width)] * len(images), sizes)
 
-    def _post_process(self, outputs: Any, sizes: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        processor = getattr(self._processor, "image_processor", self._processor)
-        # The families name the same argument in two ways; without it, stuff would fall apart into instances.
-        fuse: dict[str, Any] = (
-            {"stuff_classes": sorted(self._stuff)}
-            if self._model.config.model_type.startswith("eomt")
-            else {"label_ids_to_fuse": self._stuff}
-        )
-        results: list[dict[str, Any]] = processor.post_process_panoptic_segmentation(
-            outputs, target_sizes=sizes, **fuse, **self._thresholds
-        )
-        return results
+    def forward(self, batch: Batch) -> list[Merged]:
+        """The segments of a batch, as label maps."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            outputs = self._model(**batch.tensors)
+        with torch.inference_mode():
+            return merge(
+                outputs.class_queries_logits,
+                outputs.masks_queries_logits,
+                self._rule,
+                batch.padded,
+                batch.contents,
+                batch.sizes,
+            )
 
-    def _scene(self, result: dict[str, Any], height: int, width: int) -> Segmentation:
-        ids = result["segmentation"].cpu().numpy()
+    def _segment(self, images: list[Image]) -> list[Segmentation]:
+        merged: list[Merged] = []
+        while len(merged) < len(images):
+            part = images[len(merged) :][: self._batch_that_fits]
+            try:
+                merged += self.forward(self.prepare(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self._batch_that_fits = len(part) // 2
+            if self._batch_that_fits and self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return list(self._threads.map(self._scene, merged))
+
+    def _padded(self, images: Sequence[Image], sizes: list[tuple[int, int]]) -> Batch:
+        """Photos in the upper left corner of equal squares, as bytes, and normalised on the device."""
+        processor = self._processor
+        height, width = (
+            processor.size["shortest_edge"],
+            processor.size["longest_edge"] or processor.size["shortest_edge"],
+        )
+        contents = [_fitted(size, (height, width)) for size in sizes]
+        shape, on_gpu = (len(images), height, width, 3), self.device.type == "cuda"
+        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        for place, image, size in zip(pixels.numpy(), images, contents, strict=True):
+            place[: size[0], : size[1]] = image if image.shape[:2] == size else _resized(image, size)
+        on_device = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        mean, deviation = (
+            torch.tensor(value, device=self.device)[:, None, None]
+            for value in (processor.image_mean, processor.image_std)
+        )
+        values = (on_device * processor.rescale_factor - mean) / deviation
+        return Batch({"pixel_values": values}, (height, width), contents, sizes)
+
+    def _scene(self, merged: Merged) -> Segmentation:
         segments = []
         stuff: dict[str, float] = {}
-        for info in result["segments_info"]:
-            mask = (ids == info["id"]).astype(np.uint8)
+        for info in merged.segments:
+            mask = (merged.label_map == info.number).astype(np.uint8)
             if not mask.any():
                 continue
-            label = self._labels[info["label_id"]]
-            segment = Segment.from_mask(label, info["label_id"] not in self._stuff, info["score"], mask)
-            segments.append(segment)
-            if not segment.is_thing:
-                stuff[label] = max(stuff.get(label, 0.0), segment.score)
+            label = self._labels[info.label]
+            segments.append(Segment.from_mask(label, info.label not in self._stuff, info.score, mask))
+            if info.label in self._stuff:
+                stuff[label] = max(stuff.get(label, 0.0), info.score)
+        height, width = merged.label_map.shape
         return Segmentation(height, width, tuple(segments), stuff)
+
+
+def _family(kind: str) -> Literal["eomt", "mask2former", "oneformer"]:
+    if kind.startswith("eomt"):
+        return "eomt"
+    return "mask2former" if kind == "mask2former" else "oneformer"  # as which MaskFormer scales its masks
+
+
+def _fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """The size of a photo within a box, with its ratio of sides; a photo that touches the box stays as it is."""
+    if (size[0] == box[0] and size[1] <= box[1]) or (size[1] == box[1] and size[0] <= box[0]):
+        return size
+    from transformers.image_transforms import get_size_with_aspect_ratio
+
+    height, width = get_size_with_aspect_ratio(size, *box)
+    return int(height), int(width)
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    """A photo at another size, scaled as the processor does it."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return np.asarray(transforms.resize(pixels, [*size], antialias=True).permute(1, 2, 0).numpy())
