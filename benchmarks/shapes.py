@@ -7,6 +7,7 @@ is the generator of Suvorov et al., "Resolution-robust Large Mask Inpainting wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,11 @@ SMALL = EOMT_L | {
 }
 
 
-def save_eomt(folder: Path, shape: dict[str, Any]) -> None:
-    """A model folder of transformers, with random weights and the classes of the starter."""
+def save_eomt(folder: Path, shape: dict[str, Any], names: Sequence[str] | None = None) -> None:
+    """A model folder of transformers, with random weights and these classes, by default those of the starter."""
     from transformers import EomtConfig, EomtForUniversalSegmentation, EomtImageProcessor
 
-    names = load_weights()[1].classes
+    names = names or load_weights()[1].classes
     torch.manual_seed(0)
     config = EomtConfig(**shape, id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)})
     EomtForUniversalSegmentation(config).eval().save_pretrained(folder)

@@ -137,11 +137,13 @@ def test_eomt_undoes_its_padding(eomt: Path) -> None:
 def test_the_input_of_eomt_is_that_of_its_processor(eomt: Path, images: list[Image]) -> None:
     """Photos that are larger and smaller than its square, and one that fits and is taken as it is."""
     mixed = [*images, photo("coffee", 48), photo("chelsea", 64)]
-    made = HuggingFaceSegmenter(eomt).prepare(mixed)
+    segmenter = HuggingFaceSegmenter(eomt)
+    made = segmenter.prepare(mixed)
+    values = segmenter.normalised(made.tensors["bytes"])
     processor = EomtImageProcessor.from_pretrained(eomt)
     expected = processor(images=mixed, return_tensors="pt")["pixel_values"]
-    assert made.tensors["pixel_values"].shape == expected.shape
-    assert torch.allclose(made.tensors["pixel_values"], expected, atol=1e-5)
+    assert values.shape == expected.shape
+    assert torch.allclose(values, expected, atol=1e-5)
     assert made.contents[-1] == mixed[-1].shape[:2]
 
 

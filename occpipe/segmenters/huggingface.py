@@ -30,13 +30,14 @@ from occpipe.types import Image, Segment, Segmentation
 
 THREADS = 4
 """Threads that find run lengths; pycocotools lets go of Python's lock meanwhile."""
+_BYTES = "bytes"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of a model: its tensors, height and width of the input, and of each photo within it and by itself."""
+    """Input of a model: its tensors, or its bytes, B x H x W x 3; height and width of it, and of each photo in it and alone."""
 
-    tensors: dict[str, Any]
+    tensors: dict[str, Tensor]
     padded: tuple[int, int]
     contents: list[tuple[int, int]]
     sizes: list[tuple[int, int]]
@@ -106,29 +107,35 @@ class HuggingFaceSegmenter:
         return [replace(scene, stuff=tag.stuff) for scene, tag in zip(found, tags, strict=True)]
 
     def prepare(self, images: Sequence[Image]) -> Batch:
-        """The input for some photos, on the device."""
+        """The input for some photos, on the host."""
         sizes = [image.shape[:2] for image in images]
         if self._pads_singly:
             return self._padded(images, sizes)
         text = {name: value * len(images) for name, value in self._text.items()}
         inputs = self._processor(images=list(images), return_tensors="pt", **text)
-        tensors = {key: value.to(self.device) for key, value in inputs.items() if isinstance(value, Tensor)}
+        tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
         height, width = tensors["pixel_values"].shape[-2:]
         return Batch(tensors, (height, width), [(height, width)] * len(images), sizes)
 
+    @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Merged]:
-        """The segments of a batch, as label maps."""
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            outputs = self._model(**batch.tensors)
-        with torch.inference_mode():
-            return merge(
-                outputs.class_queries_logits,
-                outputs.masks_queries_logits,
-                self._rule,
-                batch.padded,
-                batch.contents,
-                batch.sizes,
-            )
+        """The segments of a batch as label maps, found on the device."""
+        inputs = {name: value.to(self.device, non_blocking=True) for name, value in batch.tensors.items()}
+        if _BYTES in inputs:
+            inputs = {"pixel_values": self.normalised(inputs[_BYTES])}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            outputs = self._model(**inputs)
+        logits = outputs.class_queries_logits, outputs.masks_queries_logits
+        return merge(*logits, self._rule, batch.padded, batch.contents, batch.sizes)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Bytes, B x H x W x 3, as the model takes them, B x 3 x H x W."""
+        mean, deviation = (
+            torch.tensor(value, device=pixels.device)[:, None, None]
+            for value in (self._processor.image_mean, self._processor.image_std)
+        )
+        values: Tensor = (pixels.permute(0, 3, 1, 2).float() * self._processor.rescale_factor - mean) / deviation
+        return values
 
     def _segment(self, images: list[Image]) -> list[Segmentation]:
         merged: list[Merged] = []
@@ -145,7 +152,7 @@ class HuggingFaceSegmenter:
         return list(self._threads.map(self._scene, merged))
 
     def _padded(self, images: Sequence[Image], sizes: list[tuple[int, int]]) -> Batch:
-        """Photos in the upper left corner of equal squares, as bytes, and normalised on the device."""
+        """Photos in the upper left corners of equal squares, as bytes; the device normalises them."""
         processor = self._processor
         height, width = (
             processor.size["shortest_edge"],
@@ -156,13 +163,7 @@ class HuggingFaceSegmenter:
         pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
         for place, image, size in zip(pixels.numpy(), images, contents, strict=True):
             place[: size[0], : size[1]] = image if image.shape[:2] == size else _resized(image, size)
-        on_device = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        mean, deviation = (
-            torch.tensor(value, device=self.device)[:, None, None]
-            for value in (processor.image_mean, processor.image_std)
-        )
-        values = (on_device * processor.rescale_factor - mean) / deviation
-        return Batch({"pixel_values": values}, (height, width), contents, sizes)
+        return Batch({_BYTES: pixels}, (height, width), contents, sizes)
 
     def _scene(self, merged: Merged) -> Segmentation:
         segments = []
