@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pytest
 import ray
 from ray.data import ActorPoolStrategy
 
-from occpipe.pipeline.guard import MAX_DEATHS, Breaker, BrokenModelError, Guard
+from occpipe.pipeline.guard import MAX_DEATHS, Breaker, BrokenModelError, Guard, Turns, WorkTime
 from occpipe.pipeline.journal import MAX_RETURNS, Journal, JournalHandle
 from occpipe.rows import Rows
 from occpipe.types import Status
@@ -200,3 +202,46 @@ def test_on_real_ray_poisonous_images_cost_themselves_only() -> None:
     assert sorted(row["row"] for row in rows) == list(range(40))
     assert Counter(row["status"] for row in rows) == {"unchanged": 39, "error": 1}
     assert next(row["reason"] for row in rows if row["row"] == 17) == "crashed"
+
+
+def test_a_suspect_is_alone_and_others_work_side_by_side() -> None:
+    turns, seen = Turns(), []
+    inside, go_on = Barrier(2), Event()
+
+    def work() -> None:
+        with turns.together():
+            inside.wait(5)  # both are in here at once
+            go_on.wait(5)
+            seen.append("together")
+
+    def suspect() -> None:
+        with turns.alone():
+            seen.append("alone")
+
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(work) for _ in range(2)]
+        lonely = pool.submit(suspect)
+        go_on.set()
+        for one in (*others, lonely):
+            one.result(5)
+    assert seen == ["together", "together", "alone"]
+
+
+def test_work_that_overlaps_counts_once() -> None:
+    """Two blocks, one within the other; then nothing for two seconds, and one more."""
+    clock = WorkTime()
+    clock.begin(10)
+    clock.begin(11)
+    assert clock.end(11, 13) == (3, 0)
+    assert clock.end(10, 14) == (1, 0)
+    clock.begin(16)
+    assert clock.end(16, 17) == (1, 2)
+
+
+def test_blocks_that_are_worked_on_at_once_are_all_counted() -> None:
+    journal, stage = Journal(), Stage()
+    guard = Guard("stage", stage, Here(journal))
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda n: guard(batch(2 * n, 2 * n + 1)), range(40)))
+    assert [table.column("row").to_pylist() for table in done] == [[2 * n, 2 * n + 1] for n in range(40)]
+    assert journal.figures()["stage"].rows == 80

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Semaphore
 
 import cv2
 import numpy as np
@@ -130,6 +131,7 @@ class Inpainter:
         self.match_seam = match_seam
         self.batch_size = batch_size
         self.workers = workers
+        self._model_is_free = Semaphore(workers)
         self._step = model.multiple if model.multiple == 1 else _round_up(bucket, model.multiple)
 
     def __call__(self, image: Image, mask: Mask, things: Mask | None = None) -> Image:
@@ -184,10 +186,11 @@ class Inpainter:
         """The windows of crops of one size, filled, at the size of the photo."""
         inputs = [_cut(images[c.index], masks[c.index], things[c.index], c) for c in batch]
         pixels, holes, barred = (np.stack(part) for part in zip(*inputs, strict=True))
-        if isinstance(self.model, ThingAware):
-            made = self.model.fill_beside(pixels, holes, barred)
-        else:
-            made = self.model.fill(pixels, holes)
+        with self._model_is_free:
+            if isinstance(self.model, ThingAware):
+                made = self.model.fill_beside(pixels, holes, barred)
+            else:
+                made = self.model.fill(pixels, holes)
         # Known pixels are put back before a crop is scaled up, or what the model made of them would bleed in.
         filled = np.where(holes[..., None] == 1, made, pixels)
         return [

@@ -35,6 +35,10 @@ SLICE_ROWS = 32
 """Rows that a load task has in work at once; before each slice it asks whether the run is to stop."""
 
 
+CALLS_ON_GPU = 2
+"""Blocks that an actor with a GPU has in work: while one computes, the other is unpacked, padded, encoded and sent on."""
+
+
 class RayExecutor(Executor):
     """Functions as Ray tasks that take no CPU of their own: they wait for storage."""
 
@@ -161,6 +165,12 @@ def in_pool(rows: Dataset, stage: type[Guard], arguments: tuple[Any, ...], at: P
         batch_size=None,
         batch_format="pyarrow",
         **at.ray_options(),
-        compute=ActorPoolStrategy(min_size=at.min_size, max_size=at.max_size, initial_size=at.initial_size),
+        compute=ActorPoolStrategy(
+            min_size=at.min_size,
+            max_size=at.max_size,
+            initial_size=at.initial_size,
+            max_concurrent_calls_per_actor=CALLS_ON_GPU if at.num_gpus else None,
+            enable_true_multi_threading=at.num_gpus > 0,
+        ),
         max_task_retries=-1,  # the journal ends what would repeat for ever
     )

@@ -12,10 +12,12 @@ the block meets another model: see `Breaker`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Condition, Lock
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -75,41 +77,96 @@ class Breaker(Generic[T]):
         return results
 
 
+class Turns:
+    """Threads of a process work side by side, or one of them alone."""
+
+    def __init__(self) -> None:
+        self._changed, self._together, self._is_alone = Condition(), 0, False
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """With others, but with none that must be alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._together -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """With nobody else, so that it is known who ended the process."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone and not self._together)
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
+
+
+class WorkTime:
+    """When an actor had work, where blocks overlap: seconds with work and without, since the last block that ended."""
+
+    def __init__(self) -> None:
+        self._lock, self._open, self._counted = Lock(), list[float](), float("nan")
+
+    def begin(self, now: float) -> None:
+        """A block is begun."""
+        with self._lock:
+            self._open.append(now)
+
+    def end(self, begun: float, now: float) -> tuple[float, float]:
+        """The block that was begun then has ended: seconds with work, and without."""
+        with self._lock:
+            first = min(self._open)
+            counted = first if math.isnan(self._counted) else self._counted
+            self._open.remove(begun)
+            self._counted = now
+            return now - max(counted, first), max(0.0, first - counted)
+
+
 class Guard:
-    """A stage that notes in the journal what it works on, and how long.
+    """A stage that notes in the journal what it works on, and how long. Threads may call it at the same time.
 
     `skippable`: a block that is not begun when the run stops is passed over.
     """
 
     def __init__(self, name: str, stage: Stage, journal: JournalHandle, *, skippable: bool = False) -> None:
         self._name, self._stage, self._journal, self._skippable = name, stage, journal, skippable
-        self._ended: float | None = None
+        self._turns, self._time = Turns(), WorkTime()
         cpu_use()  # from here on
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        started = time.monotonic()
+        begun = time.monotonic()
+        self._time.begin(begun)
+        result = self._guarded(batch)
+        busy, waited = self._time.end(begun, time.monotonic())
+        if len(result):
+            done = BatchDone(self._name, key_of(batch, 0), len(batch), busy, waited, cpu_use(), gpu_use())
+            self._journal.tell("report", done)
+        return result
+
+    def _guarded(self, batch: pa.Table) -> pa.Table:
         images = _open_images(batch)
         if not images:
             stopping = self._skippable and self._journal.ask("is_stopping")
-            result = self._stage(batch.slice(0, 0) if stopping else batch)
-        else:
+            return self._stage(batch.slice(0, 0) if stopping else batch)
+        with self._turns.together():
             begun = self._journal.ask("begin", self._name, images, skippable=self._skippable)
             if begun.stopping:
                 return self._stage(batch.slice(0, 0))
-            if any(begun.deaths):
-                self._journal.ask("finish", self._name, images)
-                result = pa.concat_tables([self._alone(batch.slice(row, 1)) for row in range(len(batch))])
-            else:
+            if not any(begun.deaths):
                 result = self._run(batch, images)
                 self._journal.tell("finish", self._name, images)
-        ended = time.monotonic()
-        if len(batch):
-            waited = started - (started if self._ended is None else self._ended)
-            first = int(key_of(batch, 0))
-            done = BatchDone(self._name, first, len(batch), ended - started, waited, cpu_use(), gpu_use())
-            self._journal.tell("report", done)
-        self._ended = ended
-        return result
+                return result
+            self._journal.ask("finish", self._name, images)
+        return pa.concat_tables([self._alone(batch.slice(row, 1)) for row in range(len(batch))])
 
     def _run(self, batch: pa.Table, images: list[int]) -> pa.Table:
         try:
@@ -122,13 +179,14 @@ class Guard:
 
     def _alone(self, row: pa.Table) -> pa.Table:
         images = _open_images(row)
-        deaths = sum(self._journal.ask("begin", self._name, images).deaths)
-        if deaths >= MAX_DEATHS:
-            rows = Rows(row, self._name)
-            rows.fail(0, ImageError(ImageReason.CRASHED, f"its process died {deaths} times while it was in work"))
-            row = rows.table()
-        result = self._run(row, images)
-        self._journal.ask("finish", self._name, images)
+        with self._turns.alone():
+            deaths = sum(self._journal.ask("begin", self._name, images).deaths)
+            if deaths >= MAX_DEATHS:
+                rows = Rows(row, self._name)
+                rows.fail(0, ImageError(ImageReason.CRASHED, f"its process died {deaths} times while it was in work"))
+                row = rows.table()
+            result = self._run(row, images)
+            self._journal.ask("finish", self._name, images)
         return result
 
 

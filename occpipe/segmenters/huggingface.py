@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ _BYTES = "bytes"
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of a model: its tensors, or its bytes, B x H x W x 3; height and width of it, and of each photo in it and alone."""
+    """Input of a model: tensors, or bytes, B x H x W x 3; its height and width, and those of each photo in it and alone."""
 
     tensors: dict[str, Tensor]
     padded: tuple[int, int]
@@ -90,7 +91,7 @@ class HuggingFaceSegmenter:
         )
         self._half = half and self.device.type == "cuda"
         self._batch_that_fits: int | None = None
-        self._threads = ThreadPoolExecutor(THREADS)
+        self._threads, self._device_is_free = ThreadPoolExecutor(THREADS), Lock()
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
         # Padding in a batch of mixed sizes is not undone by every processor, so else only equal sizes share a batch.
@@ -142,7 +143,9 @@ class HuggingFaceSegmenter:
         while len(merged) < len(images):
             part = images[len(merged) :][: self._batch_that_fits]
             try:
-                merged += self.forward(self.prepare(part))
+                batch = self.prepare(part)
+                with self._device_is_free:
+                    merged += self.forward(batch)
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
