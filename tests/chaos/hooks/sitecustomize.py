@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -148,13 +149,15 @@ def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def sleeping(call: Callable[..., Any]) -> Callable[..., Any]:
     """The segmenter, which sleeps for each image as long as a GPU works, and finds a cat in each large one."""
+    gpu = Lock()  # it works on one batch at a time
 
     def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
         import numpy as np
 
         from occpipe.types import Segment, Segmentation
 
-        time.sleep(CHAOS["work"] * len(images))
+        with gpu:
+            time.sleep(CHAOS["work"] * len(images))
         found = []
         for image in images:
             mask = np.zeros(image.shape[:2], np.uint8)
