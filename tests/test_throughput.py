@@ -26,8 +26,8 @@ from tests.test_plan import MACHINE, one, rates
 TRIES = 3
 LEAST = 0.6
 PHOTOS = 13
-"""Of the demo. The bound is measured on each of them once: where two are inpainted, a third one shifts it by a quarter."""
-IMAGES = 26 * PHOTOS
+"""Of the demo; the bound is measured on each of them."""
+IMAGES = 46 * PHOTOS
 """So many that start and end, which count, are a third of the run at most."""
 CORES = cores()
 
@@ -40,11 +40,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)
 def test_a_run_comes_near_its_bound(demo: Path, tmp_path: Path) -> None:
     """The benchmark in small, start and end of the process included: a ratio within one run, and three tries."""
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py"), "--photos", str(demo)]
     command += ["--limit", str(IMAGES), "--sample", str(PHOTOS)]
-    command += ["--ways", "occpipe", "--json", str(tmp_path / "made.json")]
+    # A fill of the starter takes two seconds on one core: a few of them would say more of the ratio than the pipeline does.
+    command += ["--set", "inpainter.model=telea", "--ways", "occpipe", "--json", str(tmp_path / "made.json")]
     assert len(list(demo.iterdir())) == PHOTOS
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
