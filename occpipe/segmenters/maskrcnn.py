@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from threading import Lock
 
 import numpy as np
 import torch
@@ -50,14 +51,14 @@ class MaskRcnnSegmenter:
                 f"{weights} is no state dict of maskrcnn_resnet50_fpn_v2: {first_line(error)}"
             ) from error
         self._network.to(self.device).eval()
-        self._tagger = tagger
+        self._tagger, self._device_is_free = tagger, Lock()
         self._threshold = threshold
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
         if not images:
             return []
         tensors = [torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255 for image in images]
-        with torch.inference_mode():
+        with self._device_is_free, torch.inference_mode():
             found = self._network(tensors)
         tags = [scene.stuff for scene in self._tagger(images)] if self._tagger else [{} for _ in images]
         return [self._scene(image, result, stuff) for image, result, stuff in zip(images, found, tags, strict=True)]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import cv2
@@ -128,7 +129,7 @@ class StarterSegmenter:
         self.min_area_fraction, self.min_score = min_area_fraction, min_score
         self.tag_cut = self.meta.tag_cut if tag_cut is None else tag_cut
         index = {name: number for number, name in enumerate(self.meta.classes)}
-        self._workers = _pool(workers) if workers > 1 and device == "cpu" else None
+        self._workers, self._device_is_free = _pool(workers) if workers > 1 and device == "cpu" else None, Lock()
         self._families = [[index[name] for name in family if name in index] for family in FAMILIES]
 
     @property
@@ -142,7 +143,8 @@ class StarterSegmenter:
         Images of one input shape go through the net together, but with workers each alone.
         """
         if self._workers is None:
-            return self._together(images)
+            with self._device_is_free:
+                return self._together(images)
         return [found for (found,) in self._workers.map(lambda image: self._together([image]), images)]
 
     def _together(self, images: Sequence[Image]) -> list[Segmentation]:
