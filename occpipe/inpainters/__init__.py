@@ -4,6 +4,7 @@ The models are not imported here: the decision about a mask needs its growth, an
 """
 
 from occpipe.inpainters.base import CropInpainter
-from occpipe.inpainters.crops import Crop, Inpainter, MaskGrowth, check_fill, grow_mask
+from occpipe.inpainters.crops import Crop, Inpainter, check_fill
+from occpipe.inpainters.growth import MaskGrowth, grow_mask
 
 __all__ = ["Crop", "CropInpainter", "Inpainter", "MaskGrowth", "check_fill", "grow_mask"]

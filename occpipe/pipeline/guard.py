@@ -128,7 +128,7 @@ class WorkTime:
             counted = first if math.isnan(self._counted) else self._counted
             self._open.remove(begun)
             self._counted = now
-            return now - max(counted, first), max(0.0, first - counted)
+            return max(0.0, now - max(counted, first)), max(0.0, first - counted)
 
 
 class Guard:

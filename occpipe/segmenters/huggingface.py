@@ -146,11 +146,12 @@ class HuggingFaceSegmenter:
                 batch = self.prepare(part)
                 with self._device_is_free:
                     merged += self.forward(batch)
+                continue
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
                 self._batch_that_fits = len(part) // 2
-            if self._batch_that_fits and self.device.type == "cuda":
+            if self.device.type == "cuda":  # after the block above, which lets go of what the failed attempt held
                 torch.cuda.empty_cache()
         return list(self._threads.map(self._scene, merged))
 
