@@ -6,10 +6,12 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +44,9 @@ def plan(
     config: ConfigOption = "local",
     overrides: SetOption = None,
     nodes: Annotated[int, typer.Option(min=1, help="Equal nodes of the cluster; one, by default this machine.")] = 1,
+    node: Annotated[
+        str | None, typer.Option(help="A node by its card: l4, a10g, a100 or h100; --cpus and --gpus go before it.")
+    ] = None,
     cpus: Annotated[float | None, typer.Option(min=1, help="Cores of a node; by default, of this machine.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of a node; by default, what the rates had.")] = None,
     price: Annotated[float, typer.Option(min=0, help="Price of a node for an hour.")] = 0.0,
@@ -62,8 +67,8 @@ def plan(
     from occpipe.gauges import cores
 
     measured, settings = read_rates(rates), load_config(config, overrides or ())
-    had = 0 if measured.machine.gpu is None else 1
-    cluster = Cluster(nodes, cpus or cores(), had if gpus is None else gpus, price, gbps, writes)
+    known = {"cpus": cores(), "gpus": 0 if measured.machine.gpu is None else 1} if node is None else _known_node(node)
+    cluster = Cluster(nodes, cpus or known["cpus"], known["gpus"] if gpus is None else gpus, price, gbps, writes)
     if simulate:
         _simulate(measured, settings, cluster, images or SIMULATED_IMAGES, as_json=as_json)
         return
@@ -78,6 +83,13 @@ def plan(
     console.print(_stages_table(made))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _known_node(name: str) -> dict[str, float]:
+    nodes: dict[str, dict[str, float]] = yaml.safe_load(files("occpipe").joinpath("data/nodes.yaml").read_text())
+    if name not in nodes:
+        raise ConfigError(f"--node {name} is not known: {', '.join(nodes)}")
+    return nodes[name]
 
 
 def advice(rates: Rates, made: Plan, settings: Config) -> str:
@@ -108,10 +120,24 @@ def sentences(rates: Rates, made: Plan, settings: Config) -> Iterator[str]:
     parts = (
         f"{made.fixed_s:.0f} s to start and end, {made.fill_s:.0f} s for a block of {made.block_rows} from end to end"
     )
+    if made.cluster.gpus:
+        yield _feeding(rates, made.cluster)
     yield f"Expected: {duration(made.wall_s)} ({parts}), {made.images / made.wall_s:,.1f} images/s over all."
     yield f"Removals: in {rates.removal_share:.1%} of the images, as in a sample of {rates.images}."
     if made.cluster.price:
         yield f"Cost: {made.cost:,.2f}, or {made.cost_per_million:,.2f} for a million images."
+
+
+def _feeding(rates: Rates, cluster: Cluster) -> str:
+    """How many cores keep one GPU at work, by stage, and whether a node has them."""
+    gpu_s = sum(rates.alone(stage).gpu_s for stage in POOLS)
+    if not gpu_s:
+        return "The rates have no GPU in them, so they do not say how many cores feed one."
+    cores = {stage: rates.alone(stage).cpu_s / gpu_s for stage in STAGES}
+    parts = ", ".join(f"{stage} {count:.1f}" for stage, count in cores.items())
+    has = cluster.cpus * rates.machine.free / cluster.gpus
+    verdict = "enough" if has >= sum(cores.values()) else "cores are short"
+    return f"To keep a GPU at work takes {sum(cores.values()):.1f} cores ({parts}); it has {has:.1f}: {verdict}."
 
 
 def notes(rates: Rates, settings: Config, node: Cluster) -> Iterator[str]:

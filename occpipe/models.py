@@ -72,12 +72,11 @@ def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
 
 
 def load_inpainter(config: Config, *, workers: int = 1) -> Inpainter:
-    """The crop engine around the inpainter of a config, with so many `workers` on a CPU. Raises WeightsError."""
+    """The crop engine around the inpainter of a config, which fills so many batches at a time. Raises WeightsError."""
     settings = config.inpainter
-    if pick_device(settings.device) != "cpu":
-        workers = 1
+    calls = workers if pick_device(settings.device) == "cpu" else 1
     model = _crop_inpainter(config)
-    return Inpainter(model, context=settings.context, batch_size=settings.crop_batch, workers=workers)
+    return Inpainter(model, context=settings.context, batch_size=settings.crop_batch, workers=workers, calls=calls)
 
 
 def load_relations(settings: Relations) -> RelationScorer:

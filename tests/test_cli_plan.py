@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from occpipe.cli import app
 from occpipe.errors import ConfigError
 from occpipe.rates import read_rates
-from tests.test_plan import MACHINE, rates
+from tests.test_plan import MACHINE, one, rates
 
 
 @pytest.fixture
@@ -41,6 +41,21 @@ def test_the_command_prints_json(file: Path) -> None:
     assert (made["block_rows"], made["shards"]) == (7, 7)
     assert made["images_per_s"] == pytest.approx(20)
     assert "Infinity" not in json.dumps(made)
+
+
+def test_a_node_by_its_card_and_the_cores_that_feed_it(tmp_path: Path) -> None:
+    """A GPU that takes 10 ms a photo, and 70 ms of cores beside it, wants seven cores."""
+    path = tmp_path / "rates.json"
+    costs = {"load": one(0.04), "segment": one(0.02, gpu=0.01), "relate": one(0), "inpaint": one(0), "write": one(0.01)}
+    path.write_text(rates(machine=MACHINE | {"gpu": "a GPU"}, **costs).model_dump_json())
+    plan = ("--rates", path, "--images", 100, "--config", "gpu", "--node")
+    assert "takes 7.0 cores (load 4.0, segment 2.0, relate 0.0, inpaint 0.0, write 1.0); it has 8.0: enough" in run(
+        *plan, "l4"
+    )
+    assert "100 images on 1 node of 24 cores and 1 GPU" in run(*plan, "h100")
+    assert "it has 6.0: cores are short" in run(*plan, "l4", "--cpus", 6)
+    with pytest.raises(ConfigError, match="--node t4 is not known: l4, a10g, a100, h100"):
+        run(*plan, "t4")
 
 
 def test_a_simulation_says_that_it_is_one_and_shows_the_bound_move(file: Path) -> None:

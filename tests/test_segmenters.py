@@ -13,15 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from transformers import (
-    EomtConfig,
-    EomtForUniversalSegmentation,
-    EomtImageProcessor,
-    Mask2FormerConfig,
-    Mask2FormerForUniversalSegmentation,
-    Mask2FormerImageProcessor,
-    SwinConfig,
-)
+from transformers import EomtImageProcessor
 
 from occpipe.config_file import load_config
 from occpipe.errors import WeightsError
@@ -31,8 +23,7 @@ from occpipe.segmenters.maskrcnn import MaskRcnnSegmenter
 from occpipe.segmenters.panoptic import Merged
 from occpipe.types import Image, Segmentation
 from tests.scenes import photo
-
-LABELS = {0: "person", 1: "cat", 2: "sky-other-merged", 3: "tree-merged"}
+from tests.tiny_models import LABELS, save_tiny_eomt, save_tiny_mask2former
 
 
 def check_scenes(scenes: list[Segmentation], images: list[Image], labels: set[str]) -> None:
@@ -54,58 +45,12 @@ def images() -> list[Image]:
 
 @pytest.fixture(scope="module")
 def eomt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("eomt")
-    config = EomtConfig(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=16,
-        num_queries=6,
-        num_blocks=1,
-        num_upscale_blocks=1,
-        id2label=LABELS,
-        label2id={name: key for key, name in LABELS.items()},
-    )
-    model = EomtForUniversalSegmentation(config)
-    with torch.no_grad():  # queries of a random net say "nothing" or all the same; these differ and see something
-        model.class_predictor.bias.copy_(torch.tensor([0.3, 0.2, 0.1, 0.1, -3.0]))
-        model.query.weight.mul_(30)
-    model.save_pretrained(folder)
-    size = {"shortest_edge": 64, "longest_edge": 64}
-    EomtImageProcessor(size=size, do_split_image=False, do_pad=True).save_pretrained(folder)
-    return folder
+    return save_tiny_eomt(tmp_path_factory.mktemp("eomt"))
 
 
 @pytest.fixture(scope="module")
 def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("mask2former")
-    backbone = SwinConfig(
-        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4]
-    )
-    config = Mask2FormerConfig(
-        backbone_config=backbone,
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        dim_feedforward=16,
-        num_queries=6,
-        id2label=LABELS,
-        label2id={name: key for key, name in LABELS.items()},
-    )
-    model = Mask2FormerForUniversalSegmentation(config)
-    with torch.no_grad():  # as above
-        model.class_predictor.bias.copy_(torch.tensor([0.3, 0.2, 0.1, 0.1, -3.0]))
-        model.model.transformer_module.queries_features.weight.mul_(30)
-    model.save_pretrained(folder)
-    Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
-    return folder
+    return save_tiny_mask2former(tmp_path_factory.mktemp("mask2former"))
 
 
 @pytest.mark.parametrize("family", ["eomt", "mask2former"])

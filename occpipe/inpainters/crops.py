@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Semaphore
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ from occpipe.inpainters.base import CropInpainter, ThingAware
 from occpipe.inpainters.compose import paste
 from occpipe.masks import beside
 from occpipe.types import Box, Image, Mask
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Crops of this many pixels count as one in a batch; larger ones count as more, so that memory stays bounded.
 _UNIT_PIXELS = 512 * 512
@@ -67,8 +71,9 @@ class Inpainter:
     is the width of the blend at the mask's edge as a share of sqrt(height * width), inside the mask only; it belongs to
     a grown mask, since it lets the original shine through: keep it below the growth. `match_seam` shifts the tone of a
     fill to meet the photo's. `batch_size` counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels,
-    so that more of them share a batch (only for models with a `multiple` above 1). On a CPU, `workers` batches are filled
-    at the same time and share so many cores: on two cores two fills take 0.56 of the time of one after the other.
+    so that more of them share a batch (only for models with a `multiple` above 1). `workers` batches are filled at the
+    same time and share so many cores: on two cores two fills take 0.56 of the time of one after the other. The model
+    itself takes `calls` of them at the same time, by default all; on a GPU 1, beside which others are cut and pasted.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Inpainter:
         batch_size: int = 8,
         bucket: int = 32,
         workers: int = 1,
+        calls: int | None = None,
     ) -> None:
         self.model = model
         self.context = getattr(model, "context", _CONTEXT) if context is None else context
@@ -88,7 +94,7 @@ class Inpainter:
         self.match_seam = match_seam
         self.batch_size = batch_size
         self.workers = workers
-        self._model_is_free = Semaphore(workers)
+        self._model_is_free = Semaphore(calls or workers)
         self._step = model.multiple if model.multiple == 1 else _round_up(bucket, model.multiple)
 
     def __call__(self, image: Image, mask: Mask, things: Mask | None = None) -> Image:
@@ -113,29 +119,34 @@ class Inpainter:
         def fill(batch: list[Crop]) -> list[Image]:
             return self._fill(batch, images, masks, kept)
 
-        results = [image.copy() for image in images]
-        for batch, windows in zip(batches, self._side_by_side(fill, batches), strict=True):
-            for crop, window in zip(batch, windows, strict=True):
-                self._paste(results[crop.index], masks[crop.index], crop, window)
-        return results
+        windows: dict[int, list[tuple[Crop, Image]]] = defaultdict(list)
+        for batch, filled in zip(batches, self._side_by_side(fill, batches), strict=True):
+            for crop, window in zip(batch, filled, strict=True):
+                windows[crop.index].append((crop, window))
+
+        def paste_all(index: int) -> Image:
+            result = images[index].copy()
+            for crop, window in windows[index]:
+                self._paste(result, masks[index], crop, window)
+            return result
+
+        return list(self._side_by_side(paste_all, range(len(images))))
 
     def _batches(self, buckets: dict[tuple[int, int], list[Crop]]) -> Iterator[list[Crop]]:
         for (height, width), crops in sorted(buckets.items()):
             count = max(1, self.batch_size * _UNIT_PIXELS // max(height * width, _UNIT_PIXELS))
             yield from (crops[start : start + count] for start in range(0, len(crops), count))
 
-    def _side_by_side(
-        self, fill: Callable[[list[Crop]], list[Image]], batches: list[list[Crop]]
-    ) -> Iterator[list[Image]]:
-        """The windows of each batch, filled by `workers` threads; each takes its share of the cores."""
-        at_once = min(self.workers, len(batches))
+    def _side_by_side(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """What a function gives for each item, by `workers` threads, each of which takes its share of the cores."""
+        at_once = min(self.workers, len(items))
         if at_once <= 1:
-            yield from map(fill, batches)
+            yield from map(function, items)
             return
         from torch import set_num_threads  # for a thread that is new to torch
 
         with ThreadPoolExecutor(at_once, initializer=set_num_threads, initargs=(self.workers // at_once,)) as pool:
-            yield from pool.map(fill, batches)
+            yield from pool.map(function, items)
 
     def _fill(
         self, batch: list[Crop], images: Sequence[Image], masks: Sequence[Mask], things: Sequence[Mask | None]
@@ -221,13 +232,19 @@ def _span(start: int, stop: int, margin: int, length: int, step: int, least: int
 def _group_holes(mask: Mask, context: float) -> list[Box]:
     """Boxes of the mask's components, merged until no box enlarged by half its margin meets another so enlarged.
 
-    Two holes as near as that would each lie in the middle of the other's context. The boxes are drawn on a small canvas
-    and its components taken, so that a mask of thousands of specks costs no more than one of two.
+    Two holes as near as that would each lie in the middle of the other's context. Components are those of a small copy of
+    the mask, and so are those of the boxes, so that a mask of thousands of specks costs no more than one of two.
     """
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    holes = [Box(int(x), int(y), int(w), int(h)) for x, y, w, h, _ in stats[1:]]
     height, width = mask.shape
     cell = max(1, max(height, width) // 512)
+    size = -(-width // cell), -(-height // cell)
+    padded = cv2.copyMakeBorder(mask, 0, size[1] * cell - height, 0, size[0] * cell - width, cv2.BORDER_CONSTANT)
+    small = cv2.resize(padded.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    _, _, stats, _ = cv2.connectedComponentsWithStats(small.astype(np.uint8), connectivity=8)
+    holes = []
+    for x, y, w, h, _ in (stats[1:] * cell).tolist():
+        inner = cv2.boundingRect(mask[y : y + h, x : x + w])
+        holes.append(Box(x + inner[0], y + inner[1], inner[2], inner[3]))
     while len(holes) > 1:
         canvas = np.zeros((height // cell + 1, width // cell + 1), np.uint8)
         for hole in holes:

@@ -11,6 +11,7 @@ that fit alike, after which the whole fill differs. So patches are compared as i
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +34,8 @@ class PatchLevel:
     `image` is float32, h x w x 5: RGB in [0, 255] and two texture channels in the same range; its hole is filled in
     place. `hole` is bool, h x w; no source touches `barred`, likewise. `place` = (vertical, horizontal) weighs how far a
     source lies from its target: across the whole image it costs as much as these many levels of difference in one channel
-    of one pixel.
+    of one pixel. Targets are the pixels in the middle of squares of `stride`
+    pixels.
     """
 
     def __init__(
@@ -43,13 +45,18 @@ class PatchLevel:
         place: tuple[float, float],
         generator: torch.Generator,
         barred: Tensor | None = None,
+        stride: int = 1,
     ) -> None:
         self.image, self.hole, self.generator = image, hole, generator
         self.height, self.width = hole.shape
+        self._stride = stride
         self._place = torch.tensor(place, device=image.device) / max(hole.shape)
         steps = torch.arange(-RADIUS, RADIUS + 1, device=image.device)
         self._dy, self._dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
-        self.targets = near_hole(hole).flatten().nonzero()[:, 0]
+        wanted = torch.zeros_like(hole)
+        middles = np.s_[stride // 2 :: stride, stride // 2 :: stride]
+        wanted[middles] = near_hole(hole)[middles]
+        self.targets = wanted.flatten().nonzero()[:, 0]
         self.sources = source_map(near_hole(hole if barred is None else hole | barred)).flatten().nonzero()[:, 0]
         self.hole_index = hole.flatten().nonzero()[:, 0]
         self.row_of_target = row_map(self.targets, hole.numel())
@@ -73,7 +80,7 @@ class PatchLevel:
 
     def _context(self, index: Tensor) -> Tensor:
         """Texture at five points and place, N x 12, the part of a patch beside its colours."""
-        texture = self.image.reshape(-1, 5)[:, 3:][self._around(index, _TEXTURE_AT)].reshape(len(index), -1)
+        texture = self.image.reshape(-1, 5)[:, 3:][self._around(index, _TEXTURE_AT)].flatten(1)
         place = torch.stack([index // self.width, index % self.width], 1) * self._place
         return torch.cat([texture, place], 1)
 
@@ -128,7 +135,7 @@ class PatchLevel:
         best = torch.where(best >= 0, best, (draw * (len(self.sources) - 1)).long())
         dist = self._distance(patches, best)
         y, x = self.targets // self.width, self.targets % self.width
-        for dy, dx in ((0, -1), (-1, 0), (0, 1), (1, 0)):
+        for dy, dx in ((0, -self._stride), (-self._stride, 0), (0, self._stride), (self._stride, 0)):
             neighbour = self._row_at(self.row_of_target, y + dy, x + dx)
             source = self.sources[best[neighbour.clamp(min=0)]]
             moved = self._row_at(self.row_of_source, source // self.width - dy, source % self.width - dx)

@@ -147,25 +147,47 @@ def short_of_memory(call: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+_gpu = Lock()  # it works on one batch at a time
+
+
+def sleep_as_gpu(pool: str, seconds: float) -> None:
+    """Sleep as long as a GPU works; with `asleep`, note the pool, the begin and the end."""
+    with _gpu:
+        begun = time.time()
+        time.sleep(seconds)
+        ended = time.time()
+    if "asleep" in CHAOS:
+        with Path(CHAOS["asleep"]).open("ab", buffering=0) as file:
+            file.write(f"{pool} {begun} {ended}\n".encode())
+
+
 def sleeping(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The segmenter, which sleeps for each image as long as a GPU works, and finds a cat in each large one."""
-    gpu = Lock()  # it works on one batch at a time
+    """The segmenter, which sleeps for each image, and finds a cat in each wide one."""
 
     def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
         import numpy as np
 
         from occpipe.types import Segment, Segmentation
 
-        with gpu:
-            time.sleep(CHAOS["work"] * len(images))
+        sleep_as_gpu("segment", CHAOS["work"] * len(images))
         found = []
         for image in images:
-            mask = np.zeros(image.shape[:2], np.uint8)
-            mask[20:40, 20:40] = 1
-            cat = (Segment.from_mask("cat", True, 0.9, mask),) if image.shape[1] > 96 else ()
             height, width = image.shape[:2]
+            mask = np.zeros((height, width), np.uint8)
+            mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+            cat = (Segment.from_mask("cat", True, 0.9, mask),) if width > CHAOS.get("wide", 96) else ()
             found.append(Segmentation(height, width, cat, {"grass": 0.9, "tree": 0.9}))
         return found
+
+    return wrapped
+
+
+def sleeping_to_fill(fill: Callable[..., Any]) -> Callable[..., Any]:
+    """An inpainter's `fill`, which sleeps for each crop and paints nothing."""
+
+    def wrapped(model: Any, images: Any, *masks: Any) -> Any:
+        sleep_as_gpu("inpaint", CHAOS["fill_work"] * len(images))
+        return images
 
     return wrapped
 
@@ -176,6 +198,8 @@ def spoil(module: ModuleType) -> None:
         module.StarterSegmenter.__call__ = short_of_memory(module.StarterSegmenter.__call__)
     if "work" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
         module.StarterSegmenter.__call__ = sleeping(module.StarterSegmenter.__call__)
+    if "fill_work" in CHAOS and module.__name__ == "occpipe.inpainters.opencv":
+        module.OpenCvInpainter.fill = sleeping_to_fill(module.OpenCvInpainter.fill)
     if CHAOS.get("broken") and module.__name__ == "occpipe.segmenters.starter":
         module.StarterSegmenter.__call__ = broken(module.StarterSegmenter.__call__)
     if "count" in CHAOS and module.__name__ == "occpipe.stages.load":
