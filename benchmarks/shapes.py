@@ -45,7 +45,9 @@ def save_eomt(folder: Path, shape: dict[str, Any], names: Sequence[str] | None =
     names = names or load_weights()[1].classes
     torch.manual_seed(0)
     config = EomtConfig(**shape, id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)})
-    EomtForUniversalSegmentation(config).eval().save_pretrained(folder)
+    model = EomtForUniversalSegmentation(config).eval()
+    model.attn_mask_probs.zero_()  # as in released weights: masked attention is for training, and takes 7 GB for 32 photos
+    model.save_pretrained(folder)
     side = shape["image_size"]
     EomtImageProcessor(size={"shortest_edge": side, "longest_edge": side}, do_pad=True).save_pretrained(folder)
 
