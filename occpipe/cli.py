@@ -17,13 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from occpipe import __version__, cli_audit, cli_learning, cli_look
-from occpipe.cli_common import ConfigOption, SetOption
+from occpipe.cli_common import ConfigOption, LimitOption, SetOption
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
 from occpipe.cli_run import (
     InputArgument,
-    LimitOption,
     ListOption,
     LogOption,
     NewVersionOption,

@@ -26,6 +26,19 @@ SetOption = Annotated[
 ]
 MovedInput = Annotated[str | None, typer.Argument(metavar="[INPUT]", help="Where its corpus is now, if it has moved.")]
 
+MAX_LIMIT = 10**12
+
+
+def _checked_limit(limit: int | None) -> int | None:
+    if limit is not None and not 1 <= limit <= MAX_LIMIT:
+        raise ConfigError(f"--limit takes a number of images from 1 to {MAX_LIMIT:,}")
+    return limit
+
+
+LimitOption = Annotated[
+    int | None, typer.Option(callback=_checked_limit, metavar="N", help="Only the first N images of the corpus.")
+]
+
 MOST_SHOWN = 80
 """Images in a page, if nothing else is asked for: each then has 30 to 60 kB for a picture."""
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli_common import ConfigOption, SetOption, say
+from occpipe.cli_common import ConfigOption, LimitOption, SetOption, say
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
 
@@ -38,7 +38,7 @@ def submit(
     address: AddressOption,
     config: ConfigOption = "gpu",
     overrides: SetOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")] = None,
+    limit: LimitOption = None,
     new_version: Annotated[bool, typer.Option("--new-version", help="As for `clean`.")] = False,
     strict: Annotated[bool, typer.Option(help="The job fails where any image ended as an error row.")] = False,
     log_json: Annotated[

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli_common import ConfigOption, SetOption, one_line
+from occpipe.cli_common import ConfigOption, LimitOption, SetOption, one_line
 from occpipe.config_file import load_config
 from occpipe.errors import INTERRUPTED_EXIT_CODE, ConfigError
 
@@ -30,7 +30,6 @@ STOPPED = "occpipe: stopped; the same command goes on from here"
 InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N images of the corpus.")]
 NewVersionOption = Annotated[
     bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
 ]

@@ -26,9 +26,8 @@ import yaml
 
 from occpipe import config as cfg
 from occpipe.errors import WeightsError, first_line
-from occpipe.storage import is_safe_key, open_store
+from occpipe.storage import is_safe_key, open_store, scheme_of
 from occpipe.storage.local import alone_in
-from occpipe.storage.open import scheme_of
 
 _MODEL_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"

@@ -469,24 +469,36 @@ def test_nothing_found_is_an_error(folder: Path, output: Store, name: str) -> No
         steps(open_corpus(f"{folder}/{name}", config.Corpus()), output, tasks=False, shard_images=100)
 
 
+_FOLDER: dict[str, Any] = {}
+_ONE: dict[str, Any] = {"entries": (Entry("1.jpg", 1, ""),)}
+_LIST: dict[str, Any] = {"entries": (Entry("1.jpg", None, ""),), "is_list": True}
+
+
 @pytest.mark.parametrize(
-    ("uri", "root", "output", "message"),
+    ("kind", "root", "output", "message"),
     [
-        ("in", "/x/in", "/x/in", "written over"),
-        ("out/images", "/x/out/images", "/x/out", "written over"),
-        ("out/images/a", "/x/out/images/a", "/x/out", "written over"),
-        ("in", "/x/in", "/x/in/out", "lies inside the input"),
-        ("s3://b", "s3://b", "s3://b/out", "lies inside the input"),
+        (_FOLDER, "/x/in", "/x/in", "written over"),
+        (_FOLDER, "/x/out/images", "/x/out", "written over"),
+        (_FOLDER, "/x/out/images/a", "/x/out", "written over"),
+        (_FOLDER, "/x/in", "/x/in/out", "lies inside the input"),
+        (_FOLDER, "s3://b", "s3://b/out", "lies inside the input"),
+        (_FOLDER, "/x/in", "/x/in2", None),
+        ({"pattern": "*.jpg"}, "/x/in", "/x/in/out", None),
+        ({"pattern": "*/*.jpg"}, "/x/in", "/x/in/out", None),
+        ({"pattern": "**/*.jpg"}, "/x/in", "/x/in/out", "lies inside the input"),
+        ({"pattern": "*.jpg"}, "/x/out/images", "/x/out", "written over"),
+        (_ONE, "/x/in", "/x/in/out", None),
+        (_ONE, "/x/in", "/x/in", None),
+        (_ONE, "/x/out/images", "/x/out", "written over"),
+        (_LIST, "/", "/x/out", None),
+        (_LIST, "/x/in", "/x/in/out", None),
+        (_LIST, "/x/out/images", "/x/out", "written over"),
     ],
 )
-def test_input_and_output_are_apart(uri: str, root: str, output: str, message: str) -> None:
+def test_input_and_output_are_apart(kind: dict[str, Any], root: str, output: str, message: str | None) -> None:
+    corpus = Corpus(root, (".jpg",), **kind)
+    if message is None:
+        check_apart(corpus, output)
+        return
     with pytest.raises(StorageError, match=message):
-        check_apart(uri, root, output)
-
-
-@pytest.mark.parametrize(
-    ("uri", "root", "output"),
-    [("in", "/x/in", "/x/in2"), ("list.txt", "/", "/x/out"), ("list.txt", "/x/in", "/x/in/out")],
-)
-def test_outputs_that_are_apart(uri: str, root: str, output: str) -> None:
-    check_apart(uri, root, output)
+        check_apart(corpus, output)

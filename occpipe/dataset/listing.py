@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from fsspec.utils import glob_translate
 
+from occpipe.dataset.list_formats import SUFFIXES
 from occpipe.dataset.manifest import (
     ChangedShards,
     NewShards,
@@ -30,11 +31,10 @@ from occpipe.dataset.manifest import (
     save_index,
 )
 from occpipe.dataset.merge import THREADS, Known, Reply, Step, divide, has_changed, known_rows, list_span, list_spans
-from occpipe.dataset.uri_list import SUFFIXES, read_list
+from occpipe.dataset.uri_list import find_list, read_list
 from occpipe.errors import StorageError, first_line
 from occpipe.gauges import cores
-from occpipe.storage import Entry, Span, Store, open_store, split_pattern
-from occpipe.storage.open import scheme_of
+from occpipe.storage import Entry, Span, Store, locate, open_store, scheme_of, split_name, split_pattern
 
 if TYPE_CHECKING:
     from occpipe import config
@@ -59,6 +59,7 @@ class Corpus:
     spans: tuple[Span, ...] = (Span(),)
     pattern: str | None = None
     entries: tuple[Entry, ...] | None = None
+    is_list: bool = False
 
     def images(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those objects that are images of the corpus, by their names."""
@@ -80,27 +81,27 @@ class Listed(NamedTuple):
 def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
     """The corpus at `uri`.
 
-    `uri` is a folder or prefix, a glob, one image, or a list of URIs (`.txt` with one a line, `.parquet` with a column
-    `uri`). A local path that exists is taken as it stands, whatever characters it has. Raises StorageError where it is
-    missing or closed to us, and where no image is found.
+    `uri` is a folder or prefix, a glob, one image, or a list of them (see `list_formats`). A local path that exists is
+    taken as it stands, whatever characters it has. Raises StorageError where it is missing or closed to us, and where no
+    image is found.
     """
-    extensions = settings.extensions
-    suffix = PurePosixPath(uri).suffix.lower()
-    if suffix in SUFFIXES:
-        root, entries = read_list(uri, suffix)
-        return Corpus(root, extensions, entries=entries)
-    local = Path(uri).expanduser()
-    stands = scheme_of(uri) is None and local.exists()
-    if suffix in extensions and not (stands and local.is_dir()):
-        folder, _, name = uri.rpartition("/")
-        store = open_store(folder or ".")
+    extensions, place = settings.extensions, locate(uri, "INPUT")
+    names = find_list(place, extensions)
+    if names is not None:
+        root, entries = read_list(place, names)
+        return Corpus(root, extensions, entries=entries, is_list=True)
+    local = Path(place)
+    stands = scheme_of(place) is None and local.exists()
+    folder, name = split_name(place)
+    if name.lower().endswith(extensions) and not (stands and local.is_dir()):
+        store = open_store(folder)
         entry = store.find(name)
         if entry is not None:
             return Corpus(store.uri, extensions, entries=(entry,))
     if stands and local.is_file():
         kinds = " ".join(extensions)
         raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(SUFFIXES)})")
-    root, pattern = (uri, None) if stands else split_pattern(uri)
+    root, pattern = (place, None) if stands else split_pattern(place)
     store = open_store(root)
     store.check_readable()
     corpus = Corpus(store.uri, extensions, pattern=pattern)
@@ -113,14 +114,17 @@ def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
     raise StorageError(f"{uri}: no image there ({' '.join(extensions)})")
 
 
-def check_apart(input_uri: str, root: str, output: str) -> None:
+def check_apart(corpus: Corpus, output: str) -> None:
     """Raise StorageError where an image would be written over its source, or cleaned images would be found as input.
 
-    An explicit list says which images it means, so its output may lie anywhere else.
+    A list and one image say which images they mean, and a glob without `**` looks at one level of folders, above that of
+    what is written. Their outputs may lie beside their images.
     """
-    check_not_over(root, output)
-    if PurePosixPath(input_uri).suffix.lower() not in SUFFIXES:
-        check_not_inside(root, output)
+    is_one = corpus.entries is not None and not corpus.is_list
+    if not (is_one and corpus.root == output):
+        check_not_over(corpus.root, output)
+    if corpus.entries is None and (corpus.pattern is None or "**" in corpus.pattern):
+        check_not_inside(corpus.root, output)
 
 
 def check_not_inside(root: str, output: str) -> None:

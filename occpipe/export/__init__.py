@@ -9,7 +9,7 @@ from occpipe.errors import StorageError
 from occpipe.export.coco import write_coco
 from occpipe.export.huggingface import write_huggingface
 from occpipe.export.sidecar import write_sidecars
-from occpipe.storage import Store, open_store
+from occpipe.storage import Store, locate, open_store
 from occpipe.storage.local import LocalStore
 
 FORMATS: dict[str, Callable[[Published, Store], int]] = {
@@ -33,7 +33,7 @@ def export(output_uri: str, dest_uri: str, kind: str) -> int:
     Raises:
         StorageError: Nothing is published there, or `dest_uri` is not empty: nothing is overwritten.
     """
-    published, store = Published(output_uri), open_store(dest_uri)
+    published, store = Published(output_uri), open_store(locate(dest_uri, "DEST"))
     is_file = isinstance(store, LocalStore) and store.root.is_file()
     if is_file or next(store.walk(), None) is not None:
         raise StorageError(f"{dest_uri}: not an empty folder")

@@ -38,7 +38,7 @@ from occpipe.stages.load import store_of
 from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse_results import Base, ReuseResults, base_of
-from occpipe.storage import Store, open_store
+from occpipe.storage import Store, locate, open_store
 from occpipe.summary import Summary
 from occpipe.verdicts import Review
 
@@ -107,7 +107,7 @@ def apply_corpus(
     `config` is as `occpipe.scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and
     errors are those of `occpipe.pipeline.run.run`.
     """
-    store, root = open_store(output_uri), str(scan.manifest["input"])
+    store, root = open_store(locate(output_uri, "OUTPUT")), str(scan.manifest["input"])
     check_not_over(root, store.uri)
     if not _is_listed(scan):
         check_not_inside(root, store.uri)

@@ -24,7 +24,7 @@ from occpipe.models import PARTS, identities
 from occpipe.pipeline.steps import Kind
 from occpipe.stages.load import Load
 from occpipe.stages.relate import Relate
-from occpipe.storage import Store, open_store
+from occpipe.storage import Store, locate, open_store
 from occpipe.summary import Tick
 
 
@@ -86,7 +86,7 @@ def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = 
     """A `clean` or a `scan` of a corpus; raises as `occpipe.pipeline.run.run` does."""
     models = identities(config, parts=("segmenter", "relations") if scan else PARTS)
     corpus = open_corpus(input_uri, config.corpus)
-    check_apart(input_uri, corpus.root, open_store(output_uri).uri)
+    check_apart(corpus, open_store(locate(output_uri, "OUTPUT")).uri)
     load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
     kind: Kind = "scan" if scan else "clean"
     return Job(

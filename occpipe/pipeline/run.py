@@ -32,7 +32,7 @@ from occpipe.models import load_relations
 from occpipe.pipeline.backlog import Backlog, commit_task
 from occpipe.pipeline.job import Job, Options, Unit, corpus_job
 from occpipe.pipeline.lister import Lister
-from occpipe.storage import Store, open_store
+from occpipe.storage import Store, locate, open_store
 from occpipe.summary import Made, Summary, Tick
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(
         Exception: What `on_progress` raised, once the rows are published.
     """
     started = time.monotonic()
-    store = open_store(output_uri)
+    store = open_store(locate(output_uri, "OUTPUT"))
     load_relations(config.relations)
     with OutputLock(store, Share(*share)) as lock:
         layout = open_version(store, config, job.models, job.root, job.origin, new=new_version)

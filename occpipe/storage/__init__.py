@@ -15,6 +15,7 @@ from occpipe.storage.base import (
     walk_span,
     with_retries,
 )
+from occpipe.storage.location import locate, scheme_of, split_name
 from occpipe.storage.open import open_store, split_pattern
 
 __all__ = [
@@ -25,7 +26,10 @@ __all__ = [
     "StoreAwayError",
     "TooLargeError",
     "is_safe_key",
+    "locate",
     "open_store",
+    "scheme_of",
+    "split_name",
     "split_pattern",
     "walk_span",
     "with_retries",

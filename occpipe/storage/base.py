@@ -65,11 +65,11 @@ class Store(ABC):
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/") or "/"
+        self.uri = uri if uri.endswith("://") else uri.rstrip("/") or "/"
 
     def url(self, key: str) -> str:
         """The full address of a key, for people and logs."""
-        return f"{self.uri.rstrip('/')}/{key}"
+        return f"{self.uri}{'' if self.uri.endswith('/') else '/'}{key}"
 
     @abstractmethod
     def read(self, key: str, limit: int | None = None) -> bytes:

@@ -53,9 +53,10 @@ class FsspecStore(TreeStore):
 
     def find(self, key: str) -> Entry | None:
         try:
-            return _entry(key, self.fs.info(self._path(key)))
+            info = self.fs.info(self._path(key))
         except FileNotFoundError:
             return None
+        return None if info.get("type") == "directory" else _entry(key, info)
 
     def check_readable(self) -> None:
         try:

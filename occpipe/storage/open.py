@@ -1,4 +1,4 @@
-"""From a URI to a store."""
+"""From a place to a store."""
 
 from __future__ import annotations
 
@@ -7,32 +7,26 @@ import re
 from occpipe.storage.base import Store
 from occpipe.storage.generic import FsspecStore
 from occpipe.storage.local import LocalStore
+from occpipe.storage.location import locate, scheme_of
 from occpipe.storage.s3 import S3Store
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://")
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def scheme_of(uri: str) -> str | None:
-    """The scheme of a URI (`s3` for `s3://bucket/x`), None for a local path."""
-    match = _SCHEME.match(uri)
-    return match.group(1) if match else None
-
-
 def open_store(uri: str) -> Store:
-    """The store whose root is `uri`: a local path, `file://`, `s3://`, or any scheme that fsspec has a driver for.
+    """The store whose root is `uri`: what `locate` takes, in any scheme that fsspec has a driver for.
 
-    Nothing is contacted yet. Raises StorageError for an unknown scheme.
+    A scheme alone, such as `s3://`, is the root of its buckets; lists of URIs are read from there. Nothing is contacted
+    yet. Raises ConfigError for what names no place, and StorageError for an unknown scheme.
     """
-    match scheme_of(uri):
+    place = uri if uri.endswith("://") else locate(uri)
+    match scheme_of(place):
         case None:
-            return LocalStore(uri)
-        case "file":
-            return LocalStore(uri.removeprefix("file://"))
+            return LocalStore(place)
         case "s3":
-            return S3Store(uri)
+            return S3Store(place)
         case _:
-            return FsspecStore(uri)
+            return FsspecStore(place)
 
 
 def split_pattern(uri: str) -> tuple[str, str | None]:
