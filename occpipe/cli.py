@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -35,6 +35,7 @@ from occpipe.cli_run import (
 )
 from occpipe.config_file import config_names, load_config
 from occpipe.errors import OccpipeError, StorageError
+from occpipe.streams import messages, open_standard_streams
 
 if TYPE_CHECKING:
     from occpipe.pipeline.job import Options
@@ -175,13 +176,19 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """Entry point of the `occpipe` command."""
+    """Parse the command line and run the command; an error is one line and an exit code."""
+    open_standard_streams()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal was closed; `nohup` says to go on
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         app()
     except OccpipeError as error:
-        Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise SystemExit(error.exit_code) from None
+        _fail(str(error), error.exit_code)
     except OSError as error:  # the disk is full, a permission went away: the message says it, no traceback
-        Console(stderr=True).print(f"occpipe: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise SystemExit(StorageError.exit_code) from None
+        _fail(str(error), StorageError.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    messages().print(f"occpipe: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise SystemExit(exit_code) from None

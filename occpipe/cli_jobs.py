@@ -15,6 +15,7 @@ from rich.table import Table
 from occpipe.cli_common import ConfigOption, LimitOption, SetOption, say
 from occpipe.config_file import load_config
 from occpipe.errors import ConfigError
+from occpipe.streams import messages
 
 _WIDE = 240  # columns, for a table that a program reads
 
@@ -71,7 +72,7 @@ def submit(
     environment = environment_of(runtime_env, env or (), working_dir, image)
     jobs = _jobs(address, header, ca)
     job_id = jobs.submit(settings, input_uri, output_uri, name=name, options=options, runtime_env=environment)
-    console = Console(stderr=True)
+    console = messages()
     console.print(f"submitted as {job_id}", highlight=False, markup=False, soft_wrap=True)
     if wait:
         _follow(jobs, job_id)
@@ -134,7 +135,7 @@ def _follow(jobs: Any, job_id: str) -> None:
         job = jobs.follow(job_id, write)
     except KeyboardInterrupt:
         leaves = f"{job_id} goes on; `occpipe jobs stop {job_id} --address {jobs.address}` stops it"
-        Console(stderr=True).print(leaves, highlight=False, markup=False, soft_wrap=True)
+        messages().print(leaves, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(0) from None
     say(f"{job.id}: {job.status}{f', {job.message}' if job.exit_code else ''}")
     raise typer.Exit(exit_code(job))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from occpipe.cli_common import MOST_SHOWN, ConfigOption, MovedInput, SetOption, one_line
 from occpipe.config_file import load_config
+from occpipe.streams import messages
 
 _OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")]
 _VerdictsOption = Annotated[
@@ -34,7 +35,7 @@ def preview(
     from occpipe.gauges import cores
     from occpipe.preview import preview_files
 
-    console = Console(stderr=True)
+    console = messages()
     failed = 0
     for path, note in preview_files(Cleaner(settings, workers=cores()), images, out, form):
         failed += note is not None
@@ -55,7 +56,7 @@ def report(
 
     with one_line():
         shown = write_report(output_uri, input_uri, page, most, verdicts or ())
-    Console(stderr=True).print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
+    messages().print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
 
 
 def review(
@@ -80,7 +81,7 @@ def review(
         page = page or Path("review.html")
         with one_line():
             shown = write_review(output_uri, input_uri, page, most, blind=blind)
-        Console(stderr=True).print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
+        messages().print(f"{page}: {shown} images", highlight=False, markup=False, soft_wrap=True)
     if verdicts:
         table = Table("what people say", "figure", "95% interval")
         with one_line():

@@ -16,6 +16,7 @@ from rich.table import Table
 from occpipe.cli_common import ConfigOption, LimitOption, SetOption, one_line
 from occpipe.config_file import load_config
 from occpipe.errors import INTERRUPTED_EXIT_CODE, ConfigError
+from occpipe.streams import messages
 
 if TYPE_CHECKING:
     from occpipe.config import Config
@@ -145,7 +146,7 @@ def apply(
     if review and review.unknown and limit is None:  # of which others were not looked at
         first = printable(min(review.unknown))
         shown = f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}"
-        Console(stderr=True).print(shown, highlight=False, markup=False, soft_wrap=True)
+        messages().print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
 def follow(
@@ -160,7 +161,7 @@ def follow(
     from occpipe.progress import LiveProgress, StopRequest, stages_table, summary_table
     from occpipe.run_log import RunLog
 
-    console = Console(stderr=True)
+    console = messages()
     stop = StopRequest(console)
     try:
         with RunLog(log_json, console) as log, LiveProgress(console, verb) as progress:

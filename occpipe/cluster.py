@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from occpipe.config import RayRuntime
 from occpipe.errors import RunError
 from occpipe.pipeline.own_ray import QUIET, own_ray, quiet_core
+from occpipe.pipeline.ray_checks import check_cluster, ray_starts
 
 _MB = 1 << 20
 _RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
@@ -37,7 +38,7 @@ def ray_session(settings: RayRuntime) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS", "local")
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     with own_ray(settings.object_store_mb * _MB) if address == "local" else _cluster(address):
         yield
 
@@ -82,7 +83,8 @@ def one_line_failures() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    with quiet_core():
+    check_cluster(address)
+    with quiet_core(), ray_starts(f"the Ray cluster at {address} does not take this driver"):
         ray.init(address=address, **QUIET)
     try:
         yield

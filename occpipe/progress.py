@@ -126,8 +126,9 @@ class StopRequest:
         """The images are in work. Called once Ray runs, for Ray takes SIGTERM for itself when it starts."""
         if not self._begun:
             self._begun = True
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and shells in the background say to go on
+                    signal.signal(number, self._ask)
 
     def _ask(self, *_: object) -> None:
         if self.event.is_set():

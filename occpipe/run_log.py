@@ -18,6 +18,7 @@ from rich.console import Console
 
 from occpipe.errors import StorageError
 from occpipe.figures import NONE
+from occpipe.streams import let_go
 from occpipe.summary import Summary, Tick
 
 VERSION = 1
@@ -74,6 +75,8 @@ class RunLog:
             self._file.write(json.dumps(head | dict(values or {}) | more) + "\n")
             self._file.flush()
         except OSError as error:
+            if self._file is sys.stdout:
+                let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
             self._file = None
             self._console.print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False)
 

@@ -23,6 +23,8 @@ from ray._private import parameter, ray_constants
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
+from occpipe.pipeline.ray_checks import check_machine, ray_starts
+
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 KEEP_WORKERS_MS = 600_000
 """How long a worker waits for a task. Ray's own second is too short: the next task starts one, which imports for two."""
@@ -31,7 +33,8 @@ KEEP_WORKERS_MS = 600_000
 @contextlib.contextmanager
 def own_ray(object_store_bytes: int) -> Iterator[None]:
     """A Ray of our own for a time."""
-    with quiet_core(), _private(), _bare():
+    check_machine()
+    with quiet_core(), _private(), _bare(), ray_starts("Ray does not start on this machine"):
         ray.init(
             address="local",
             num_cpus=2 if os.cpu_count() == 1 else None,  # logical: on one core the two pools and a task share it
