@@ -26,7 +26,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import psutil
 
 from occpipe.config import Corpus as Settings
-from occpipe.dataset.listing import list_corpus, open_corpus
+from occpipe.dataset.corpus import open_corpus
+from occpipe.dataset.listing import list_corpus
 from occpipe.storage import Store, open_store
 
 PAGE = 1_000

@@ -158,6 +158,7 @@ def follow(
     log_json: str | None = None,
 ) -> None:
     """Run with progress, stoppable by Ctrl-C and SIGTERM; say what was done, and exit as that asks for."""
+    from occpipe.dataset.corpus import describe_passed
     from occpipe.progress import LiveProgress, StopRequest, stages_table, summary_table
     from occpipe.run_log import RunLog
 
@@ -184,6 +185,8 @@ def follow(
     for reason, count in summary.manifest["reasons"].items():
         example = f", such as {summary.examples[reason]}" if reason in summary.examples else ""
         console.print(f"  {count} x {reason}{example}", highlight=False, markup=False, soft_wrap=True)
+    if passed := describe_passed(summary.manifest.get("passed_over", {})):
+        console.print(f"passed over: {passed}", highlight=False, markup=False, soft_wrap=True)
     made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.made.copied
     if made and not cleaned and not summary.statuses["scanned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)

@@ -83,7 +83,8 @@ def one_line_failures() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    check_cluster(address)
+    with quiet_core():  # it warns of what is raised
+        check_cluster(address)
     with quiet_core(), ray_starts(f"the Ray cluster at {address} does not take this driver"):
         ray.init(address=address, **QUIET)
     try:

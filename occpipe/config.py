@@ -45,9 +45,15 @@ class _Section(BaseModel):
 
 
 class Corpus(_Section):
-    """Which files are read, and the limits on what is decoded."""
+    """Which files are read, by the endings of their names, and the limits on what is decoded.
 
-    extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    `hidden` takes files and folders whose names begin with a dot, and those that systems keep beside photos (`@eaDir`).
+    """
+
+    extensions: tuple[str, ...] = (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jpg_large", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    )
+    hidden: bool = False
     max_bytes: int = Field(default=64_000_000, gt=0)
     max_pixels: int = Field(default=100_000_000, gt=0)
     min_side: int = Field(default=32, ge=1)

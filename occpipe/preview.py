@@ -114,7 +114,8 @@ def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why
 def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.iterdir() if file.suffix.lower() in extensions)
+            files = (file for file in path.iterdir() if file.suffix.lower() in extensions)
+            yield from sorted(file for file in files if not file.name.startswith("."))
         else:
             yield path
 

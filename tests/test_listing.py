@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from occpipe import config
-from occpipe.dataset.layout import LISTING, manifest_key
-from occpipe.dataset.listing import Corpus, Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.corpus import Corpus, bounded, check_apart, describe_passed, open_corpus
+from occpipe.dataset.layout import LISTING, PASSED_OVER, manifest_key
+from occpipe.dataset.listing import Listed, list_corpus
 from occpipe.dataset.manifest import ShardInfo, image_id, load_index, manifest_table, write_shard
 from occpipe.dataset.parquet import read_footer, read_parquet
 from occpipe.errors import StorageError
@@ -309,6 +311,71 @@ def test_an_error_names_the_prefix(tmp_path: Path, output: Store, monkeypatch: p
     monkeypatch.setattr(type(photos), "_items", fail)
     with pytest.raises(StorageError, match=r"in/b/c: no permission to list it"):
         steps(corpus_of(photos), output)
+
+
+OTHERS = {
+    "hidden": [
+        "._a.jpg",
+        ".Trashes/1.jpg",
+        "x/.thumbs/b.jpg",
+        "@eaDir/a.jpg/SYNO.jpg",
+        "__MACOSX/._a.jpg",
+        ".DS_Store",
+    ],
+    ".heic": ["x/IMG_1.HEIC", "IMG_2.heic"],
+    ".avif": ["a.avif"],
+    ".jxl": ["a.jxl"],
+    ".cr2": ["raw/a.CR2"],
+    "no ending": ["README", "x/a.this-is-no-ending-at-all"],
+}
+
+
+@pytest.mark.parametrize("tasks", [False, True])
+def test_what_is_passed_over_is_counted(photos: Store, output: Store, tasks: bool) -> None:
+    images = ["a.jpg", "b.JFIF", "c.jpe", "d.jpg_large", "x/e..jpg", "x.y/f.jpeg"]
+    put(photos, [*images, *(key for keys in OTHERS.values() for key in keys)])
+    corpus = corpus_of(photos)
+    list(steps(corpus, output, tasks=tasks, shard_images=8 if tasks else 100))
+    assert sorted(uris(output)) == sorted(images)
+    assert json.loads(output.read(PASSED_OVER)) == {kind: len(keys) for kind, keys in OTHERS.items()}
+
+
+def test_hidden_files_are_taken_where_the_config_says_so(folder: Path, output: Store) -> None:
+    put(open_store(str(folder)), [".hidden/1.jpg"])
+    steps(open_corpus(str(folder), config.Corpus(hidden=True)), output, tasks=False, shard_images=100)
+    assert ".hidden/1.jpg" in uris(output)
+
+
+def test_a_hidden_root_and_a_list_are_meant(folder: Path, output: Store) -> None:
+    folder = folder.rename(folder.with_name(".photos"))
+    put(open_store(str(folder)), [".hidden/1.jpg"])
+    (folder / "list.txt").write_text(".hidden/1.jpg\n")
+    assert open_corpus(str(folder), config.Corpus()).root == str(folder)
+    steps(open_corpus(f"{folder}/list.txt", config.Corpus()), output, tasks=False)
+    assert uris(output) == [".hidden/1.jpg"]
+
+
+def test_links_to_folders_are_passed_over_and_links_to_photos_are_taken(folder: Path, output: Store) -> None:
+    (folder / "loop").symlink_to(folder)
+    (folder / "loop.jpg").symlink_to(folder)
+    (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    steps(open_corpus(str(folder), config.Corpus()), output, tasks=False, shard_images=100)
+    assert {"link.jpg", "gone.jpg"} < {*uris(output)}
+    assert json.loads(output.read(PASSED_OVER)) == {".txt": 1, "links to folders": 2}
+
+
+def test_a_folder_of_other_images_says_what_there_is(tmp_path: Path) -> None:
+    put(open_store(str(tmp_path)), ["1.heic", "2.heic", "._1.jpg"])
+    with pytest.raises(StorageError, match=r"no image there .*; passed over: 2 \.heic, 1 hidden"):
+        open_corpus(str(tmp_path), config.Corpus())
+
+
+def test_endings_without_end_are_bounded() -> None:
+    passed = bounded(Counter({f".{number}": 100 - number for number in range(50)}))
+    assert len(passed) == 21
+    assert passed["other endings"] == sum(100 - number for number in range(20, 50))
+    assert describe_passed({".b": 1, ".a": 1, "hidden": 2000}) == "2,000 hidden, 1 .a, 1 .b"
 
 
 @pytest.mark.parametrize("limit", [1, 8, 20, 1000])

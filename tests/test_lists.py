@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from occpipe import config
-from occpipe.dataset.listing import Corpus, open_corpus
+from occpipe.dataset.corpus import Corpus, open_corpus
 from occpipe.errors import StorageError
 
 BOTH = ["in/a b.jpg", "in/c.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from occpipe.errors import ClusterError
 from occpipe.pipeline import ray_checks
+from tests.test_isolation import can_make_namespaces
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,7 @@ def test_auto_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ray_checks, "_SHM", tmp_path)
     assert ray_checks.shm_fault() is None
-    monkeypatch.setattr(ray_checks.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     assert "cannot be written" in (ray_checks.shm_fault() or "")
     monkeypatch.setattr(ray_checks, "_SHM", tmp_path / "none")
     assert "is missing" in (ray_checks.shm_fault() or "")
@@ -99,7 +101,7 @@ def test_the_folder_of_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 60}")  # noqa: S108
     assert "too long for a socket: set RAY_TMPDIR" in (ray_checks.folder_fault() or "")
     monkeypatch.setenv("RAY_TMPDIR", "/proc")  # where nobody makes a folder
-    monkeypatch.setattr(ray_checks.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     assert "/proc cannot be written and belongs to root" in (ray_checks.folder_fault() or "")
     with pytest.raises(ClusterError):
         ray_checks.check_machine()
@@ -111,14 +113,40 @@ def test_what_fails_while_ray_starts_is_one_line(error: Exception, message: str)
         raise error
 
 
-@pytest.mark.parametrize("address", ["closed", "auto"])
-def test_a_run_ends_with_exit_code_5(address: str, tmp_path: Path) -> None:
+STRANGER = """
+import os, subprocess, sys
+import ray
+from occpipe.cluster import ray_session
+from occpipe.config import RayRuntime
+
+with ray_session(RayRuntime(object_store_mb=128)):
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    env["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    done = subprocess.run([sys.executable, "-m", "occpipe", "clean", "in", "out"], env=env)
+    print(env["RAY_ADDRESS"], done.returncode)
+"""
+
+
+def test_a_run_ends_with_exit_code_5(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "in" / "1.png")
-    address = address.replace("closed", closed_port())
-    env = {**os.environ, "RAY_ADDRESS": address, "RAY_TMPDIR": str(tmp_path)}
+    address = closed_port()
     command = [sys.executable, "-m", "occpipe", "clean", "in", "out"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    env = {**os.environ, "RAY_ADDRESS": address}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 5, done.stderr
     assert address in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces are not allowed here")
+def test_a_cluster_that_wants_another_token_ends_it_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "1.png")
+    command = ["/bin/sh", "-c", 'ip link set lo up && exec "$0" -c "$1"', sys.executable, STRANGER]
+    command = [str(shutil.which("unshare")), "--map-root-user", "--net", *command]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    told, code = done.stdout.split()
+    assert code == "5", done.stderr
+    assert f"the Ray cluster at {told} does not serve this driver: RPC error: InvalidAuthToken" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -5,6 +5,7 @@
     metadata/_manifest.json                     sums over all shards, models, versions, config
     images/...                                  the written images, by their names in the corpus
     state/listing.parquet                       the shards of the manifest, with their first and last image
+    state/passed_over.json                      what the last listing saw and did not take, by kind
     state/locks/0-of-1.json                     who is writing
     state/versions/0001.json                    settings, weights and input of a version
     state/verdicts/...                          human verdicts, for the workers of `apply`
@@ -24,6 +25,7 @@ SUMS = f"{METADATA}/_manifest.json"
 MANIFEST = "manifest"
 STATE = "state"
 LISTING = f"{STATE}/listing.parquet"
+PASSED_OVER = f"{STATE}/passed_over.json"
 LOCKS = f"{STATE}/locks"
 VERSIONS = f"{STATE}/versions"
 VERDICTS = f"{STATE}/verdicts"

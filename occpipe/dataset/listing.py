@@ -7,21 +7,18 @@ they are full. Neither names nor ids of the corpus are held in memory, but for a
 
 from __future__ import annotations
 
-import functools
-import re
+import json
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from fsspec.utils import glob_translate
 
-from occpipe.dataset.list_formats import SUFFIXES
+from occpipe.dataset.corpus import Corpus, bounded
+from occpipe.dataset.layout import PASSED_OVER
 from occpipe.dataset.manifest import (
     ChangedShards,
     NewShards,
@@ -31,43 +28,17 @@ from occpipe.dataset.manifest import (
     save_index,
 )
 from occpipe.dataset.merge import THREADS, Known, Reply, Step, divide, has_changed, known_rows, list_span, list_spans
-from occpipe.dataset.uri_list import find_list, read_list
 from occpipe.errors import StorageError, first_line
 from occpipe.gauges import cores
-from occpipe.storage import Entry, Span, Store, locate, open_store, scheme_of, split_name, split_pattern
-
-if TYPE_CHECKING:
-    from occpipe import config
+from occpipe.storage import Entry, Span, Store, with_retries
 
 MAX_TASKS = 8
 """Tasks at once, where the driver has as many cores: more processes would only share them. Each may hold `THREADS` times
 `SPAN_KEYS` rows of 120 bytes, and so may their results in the driver."""
 SPAN_KEYS = 16_000
 """Keys of a span that a task lists before the rest of the span is divided."""
-FEW_KEYS = 1_000
-"""Keys that are looked at, at a time, until there is an image among them."""
 MAX_CHANGED = 500_000
 """Changed images that are held before their shards are written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """The images below `root` in `spans`, by extension and glob pattern, or explicit `entries`."""
-
-    root: str
-    extensions: tuple[str, ...]
-    spans: tuple[Span, ...] = (Span(),)
-    pattern: str | None = None
-    entries: tuple[Entry, ...] | None = None
-    is_list: bool = False
-
-    def images(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those objects that are images of the corpus, by their names."""
-        images = [entry for entry in entries if entry.key.lower().endswith(self.extensions)]
-        if self.pattern is None:
-            return images
-        matches = _matcher(self.pattern)
-        return [entry for entry in images if matches(entry.key)]
 
 
 class Listed(NamedTuple):
@@ -76,69 +47,6 @@ class Listed(NamedTuple):
     seen: int
     added: tuple[ShardInfo, ...]
     changed: tuple[int, ...]
-
-
-def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
-    """The corpus at `uri`.
-
-    `uri` is a folder or prefix, a glob, one image, or a list of them (see `list_formats`). A local path that exists is
-    taken as it stands, whatever characters it has. Raises StorageError where it is missing or closed to us, and where no
-    image is found.
-    """
-    extensions, place = settings.extensions, locate(uri, "INPUT")
-    names = find_list(place, extensions)
-    if names is not None:
-        root, entries = read_list(place, names)
-        return Corpus(root, extensions, entries=entries, is_list=True)
-    local = Path(place)
-    stands = scheme_of(place) is None and local.exists()
-    folder, name = split_name(place)
-    if name.lower().endswith(extensions) and not (stands and local.is_dir()):
-        store = open_store(folder)
-        entry = store.find(name)
-        if entry is not None:
-            return Corpus(store.uri, extensions, entries=(entry,))
-    if stands and local.is_file():
-        kinds = " ".join(extensions)
-        raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(SUFFIXES)})")
-    root, pattern = (place, None) if stands else split_pattern(place)
-    store = open_store(root)
-    store.check_readable()
-    corpus = Corpus(store.uri, extensions, pattern=pattern)
-    spans = list(corpus.spans)
-    while spans:  # until the first image
-        some, left = store.list_keys(spans.pop(0), FEW_KEYS)
-        if corpus.images(some):
-            return corpus
-        spans[:0] = left
-    raise StorageError(f"{uri}: no image there ({' '.join(extensions)})")
-
-
-def check_apart(corpus: Corpus, output: str) -> None:
-    """Raise StorageError where an image would be written over its source, or cleaned images would be found as input.
-
-    A list and one image say which images they mean, and a glob without `**` looks at one level of folders, above that of
-    what is written. Their outputs may lie beside their images.
-    """
-    is_one = corpus.entries is not None and not corpus.is_list
-    if not (is_one and corpus.root == output):
-        check_not_over(corpus.root, output)
-    if corpus.entries is None and (corpus.pattern is None or "**" in corpus.pattern):
-        check_not_inside(corpus.root, output)
-
-
-def check_not_inside(root: str, output: str) -> None:
-    """Raise StorageError where cleaned images would be found as input."""
-    root, output = root.rstrip("/"), output.rstrip("/")
-    if output.startswith(f"{root}/"):
-        raise StorageError(f"{output} lies inside the input {root}: later runs would take cleaned images for photos")
-
-
-def check_not_over(root: str, output: str) -> None:
-    """Raise StorageError where an image would be written over its source."""
-    root, output = root.rstrip("/"), output.rstrip("/")
-    if root == output or re.fullmatch(rf"{re.escape(output)}/images(\.v\d+)?(/.*)?", root):
-        raise StorageError(f"{output} would be written over its own input: choose another output")
 
 
 def list_corpus(
@@ -179,13 +87,16 @@ def list_corpus(
         steps = _first(corpus, known, limit)
     else:
         steps = _side_by_side(corpus, known, shard_images, executor)
-    seen = 0
+    seen, passed = 0, Counter[str]()
     for step in steps:
         seen += step.seen
+        passed += step.passed
         added = manifest.add(step.new)
         changes.add(step.changed)
         yield Listed(seen, added, changes.write() if changes.rows > MAX_CHANGED else ())
-    yield Listed(seen, manifest.finish(), changes.write())
+    added = manifest.finish()
+    with_retries(lambda: output.write(PASSED_OVER, json.dumps(bounded(passed)).encode()))
+    yield Listed(seen, added, changes.write())
 
 
 def _side_by_side(corpus: Corpus, known: Known, shard_images: int, executor: Callable[[], Executor]) -> Iterator[Step]:
@@ -244,11 +155,7 @@ def _of_entries(entries: Sequence[Entry], known: Known, shard_images: int) -> It
         new[there.to_numpy()] = False
         changed[shard] = now.filter(has_changed(now.column("size"), now.column("etag"), was))
     rows = table.filter(pa.array(new))
-    yield Step(len(uris), rows.slice(0, shard_images), {n: some for n, some in changed.items() if len(some)}, [])
+    differ = {shard: some for shard, some in changed.items() if len(some)}
+    yield Step(len(uris), rows.slice(0, shard_images), differ, [], Counter())
     for start in range(shard_images, len(rows), shard_images):
-        yield Step(0, rows.slice(start, shard_images), {}, [])
-
-
-@functools.lru_cache(1)
-def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    return re.compile(glob_translate(pattern)).match
+        yield Step(0, rows.slice(start, shard_images), {}, [], Counter())

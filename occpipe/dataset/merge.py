@@ -7,6 +7,7 @@ the few shards in whose range of names the listed images lie.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from occpipe.errors import first_line
 from occpipe.storage import Span, Store, open_store
 
 if TYPE_CHECKING:
-    from occpipe.dataset.listing import Corpus
+    from occpipe.dataset.corpus import Corpus
 
 THREADS = 16
 """Spans that a task lists side by side."""
@@ -37,12 +38,16 @@ class Known(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What was listed: images in all, rows of new ones, the state of changed ones by shard, and the spans that are left."""
+    """What was listed: images in all, rows of new ones, the state of changed ones by shard, and the spans that are left.
+
+    `passed` counts by kind what is no image of the corpus.
+    """
 
     seen: int
     new: pa.Table
     changed: dict[int, pa.Table]
     left: list[Span]
+    passed: Counter[str]
 
 
 class Reply(NamedTuple):
@@ -72,9 +77,10 @@ def list_spans(corpus: Corpus, known: Known, spans: Sequence[Span], limit: int) 
 def list_span(corpus: Corpus, known: Known, span: Span, limit: int, images: int | None = None) -> Step:
     """List up to about `limit` keys of a span, and of them only the first `images` images."""
     entries, left = _store(corpus.root, known.listing).list_keys(span, limit)
-    found = corpus.images(entries)[:images]
+    found, passed = corpus.images(entries)
+    found = found[:images]
     new, changed = _compare(known, manifest_table(found))
-    return Step(len(found), new, changed, left)
+    return Step(len(found), new, changed, left, passed)
 
 
 def divide(corpus: Corpus, known: Known, spans: Iterable[Span]) -> list[Span]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from occpipe import __version__
 from occpipe.config import Config
-from occpipe.dataset.layout import FIRST, METADATA, SUMS, Layout
+from occpipe.dataset.layout import FIRST, METADATA, PASSED_OVER, SUMS, Layout
 from occpipe.dataset.shards import read_sums, total
 from occpipe.dataset.versions import CLEAN, Origin
 from occpipe.schemas import VERSION
@@ -51,6 +51,7 @@ def write_sums(
         "input": root,
         **total(shards.values()),
         "listed": listed,
+        "passed_over": _passed_over(store),
         "shards": len(shards),
         "digest": hashlib.sha256(digest.encode()).hexdigest()[:16],
         "models": models,
@@ -66,6 +67,14 @@ def write_sums(
     if layout.metadata != METADATA:
         _delete(store, layout.metadata)
     return made
+
+
+def _passed_over(store: Store) -> dict[str, int]:
+    try:
+        passed: dict[str, int] = json.loads(store.read(PASSED_OVER))
+    except FileNotFoundError:  # the listing is not at its end
+        return {}
+    return passed
 
 
 def _published(store: Store) -> dict[str, Any]:

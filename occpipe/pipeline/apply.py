@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.config import Config
+from occpipe.dataset.corpus import check_not_inside, check_not_over
 from occpipe.dataset.layout import manifest_key, rows_key
-from occpipe.dataset.listing import Listed, check_not_inside, check_not_over
+from occpipe.dataset.listing import Listed
 from occpipe.dataset.manifest import load_index, save_index, write_shard
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published

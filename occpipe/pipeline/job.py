@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from occpipe.config import Config
+from occpipe.dataset.corpus import check_apart, open_corpus
 from occpipe.dataset.layout import manifest_key
-from occpipe.dataset.listing import Listed, check_apart, list_corpus, open_corpus
+from occpipe.dataset.listing import Listed, list_corpus
 from occpipe.dataset.manifest import with_ids
 from occpipe.dataset.parquet import with_file
 from occpipe.dataset.versions import CLEAN, SCAN, Origin

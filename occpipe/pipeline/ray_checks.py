@@ -18,6 +18,7 @@ from occpipe.errors import ClusterError, first_line
 
 ANSWER_S = 15.0
 """How long a cluster may take to answer; with the imports of Ray an unanswered address ends within 30 s."""
+ALIVE_S = 10.0
 MAX_SOCKET_PATH = 107
 _SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _SHM = Path("/dev/shm")  # noqa: S108 - it is looked at, nothing is written
@@ -43,6 +44,11 @@ def check_cluster(address: str) -> None:
         raise ClusterError(f"no Ray cluster answers at {address} ({fault}); {_ASK}")
     if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(host, port, deadline):
         raise ClusterError(f"what answers at {address} is no Ray cluster; {_ASK}")
+    if not address.startswith("ray://"):  # whose server is another one
+        from ray._raylet import GcsClient
+
+        with ray_starts(f"the Ray cluster at {address} does not serve this driver"):
+            GcsClient(address=f"{host}:{port}").check_alive([], timeout=ALIVE_S)
 
 
 def check_machine() -> None:

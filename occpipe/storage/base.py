@@ -105,6 +105,7 @@ class Store(ABC):
 
         Returns:
             Objects in the order of their keys, and what is left behind them, in the same order; none where all was listed.
+            A link to a folder, which is not followed, has a slash at the end of its key.
 
         Raises:
             StorageError, OSError: A folder cannot be listed; the message names it.
@@ -143,11 +144,11 @@ class Store(ABC):
 
 
 def walk_span(store: Store, span: Span) -> Iterator[Entry]:
-    """All objects of a part of a store's keys, in their order, streamed."""
+    """All objects of a part of a store's keys, in their order, streamed; links to folders are left out."""
     left = [span]
     while left:
         entries, rest = store.list_keys(left.pop(0), WALK_KEYS)
-        yield from entries
+        yield from (entry for entry in entries if not entry.key.endswith("/"))
         left[:0] = rest
 
 

@@ -83,7 +83,9 @@ class FsspecStore(TreeStore):
                 continue
             if info.get("type") != "directory":
                 items.append(Item(name, _entry(f"{folder}/{name}" if folder else name, info)))
-            elif not info.get("islink"):  # a link to a folder may loop, so it is not followed
+            elif info.get("islink"):  # a link to a folder may loop, so it is not followed
+                items.append(Item(name, Entry(f"{folder}/{name}/" if folder else f"{name}/", None, "")))
+            else:
                 items.append(Item(f"{name}/", None))
         return items
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from occpipe.errors import StorageError
@@ -68,7 +68,8 @@ class LocalStore(TreeStore):
         return True
 
     def find(self, key: str) -> Entry | None:
-        return self._look(key) if (self.root / key).exists() else None
+        path = self.root / key
+        return self._look(key) if path.exists() and not path.is_dir() else None
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -108,6 +109,8 @@ class LocalStore(TreeStore):
         except OSError as error:  # a link to itself, or one that leads nowhere: reading it will say so in its row
             gone = isinstance(error, FileNotFoundError) and not os.path.lexists(path)
             return None if gone else Entry(key, None, "")
+        if S_ISDIR(stat.st_mode):  # a link to a folder
+            return Entry(f"{key}/", None, "")
         return Entry(key, stat.st_size, _tag(stat)) if S_ISREG(stat.st_mode) else None
 
 

@@ -50,7 +50,7 @@ class TreeStore(Store):
 
     @abstractmethod
     def _items(self, folder: str) -> list[Item]:
-        """What a folder holds, in any order; links to folders are left out. Nothing where it is not there."""
+        """What a folder holds, in any order; nothing where it is not there. Links to folders count as files."""
 
     def _look(self, key: str) -> Entry | None:
         """The entry of a file whose item has none; None where it is gone."""

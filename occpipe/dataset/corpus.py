@@ -1,0 +1,152 @@
+"""What INPUT is: images below a folder or prefix, by their names; a glob; one image; or a list."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from fsspec.utils import glob_translate
+
+from occpipe.dataset.list_formats import SUFFIXES
+from occpipe.dataset.uri_list import find_list, read_list
+from occpipe.errors import StorageError
+from occpipe.storage import Entry, Span, locate, open_store, scheme_of, split_name, split_pattern
+
+if TYPE_CHECKING:
+    from occpipe import config
+
+FEW_KEYS = 1_000
+"""Keys that are looked at, at a time, until there is an image among them."""
+HIDDEN, LINK, NO_ENDING, OTHER = "hidden", "links to folders", "no ending", "other endings"
+_MAX_ENDINGS = 20
+_MAX_ENDING = 12  # characters
+_HIDDEN = re.compile(r"(?:^|/)(?:\.|@eaDir/|#recycle/|__MACOSX/|\$RECYCLE\.BIN/|System Volume Information/)")
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The images below `root` in `spans`, by extension and glob pattern, or explicit `entries`.
+
+    `hidden` takes files with a dot at the beginning of their name or of a folder's, and what systems put beside photos.
+    """
+
+    root: str
+    extensions: tuple[str, ...]
+    spans: tuple[Span, ...] = (Span(),)
+    pattern: str | None = None
+    entries: tuple[Entry, ...] | None = None
+    is_list: bool = False
+    hidden: bool = False
+
+    def images(self, entries: Sequence[Entry]) -> tuple[list[Entry], Counter[str]]:
+        """Those objects that are images of the corpus, by their names, and how many others were passed over, by kind."""
+        if self.pattern is not None:
+            matches = _matcher(self.pattern)
+            entries = [entry for entry in entries if matches(entry.key)]
+        images: list[Entry] = []
+        passed = Counter[str]()
+        for entry in entries:
+            if not self.hidden and _HIDDEN.search(entry.key):
+                passed[HIDDEN] += 1
+            elif entry.key.lower().endswith(self.extensions):
+                images.append(entry)
+            else:
+                passed[_kind(entry.key)] += 1
+        return images, passed
+
+
+def describe_passed(passed: Mapping[str, int]) -> str:
+    """`12 .heic, 3 hidden`, the most frequent first; nothing where there are none."""
+    return ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(passed.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def bounded(passed: Counter[str]) -> dict[str, int]:
+    """The counts with the most frequent endings by name: names of files are free, and may all end in another way."""
+    kept = dict(passed.most_common(_MAX_ENDINGS))
+    rest = passed.total() - sum(kept.values())
+    return dict(sorted({**kept, **({OTHER: kept.get(OTHER, 0) + rest} if rest else {})}.items()))
+
+
+def _kind(key: str) -> str:
+    if key.endswith("/"):
+        return LINK
+    ending = PurePosixPath(key).suffix.lower()
+    return ending if ending and len(ending) <= _MAX_ENDING and ending.isprintable() else NO_ENDING
+
+
+def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
+    """The corpus at `uri`.
+
+    `uri` is a folder or prefix, a glob, one image, or a list of them (see `list_formats`). A local path that exists is
+    taken as it stands, whatever characters it has. Raises StorageError where it is missing or closed to us, and where no
+    image is found.
+    """
+    extensions, place = settings.extensions, locate(uri, "INPUT")
+    names = find_list(place, extensions)
+    if names is not None:
+        root, entries = read_list(place, names)
+        return Corpus(root, extensions, entries=entries, is_list=True)
+    local = Path(place)
+    stands = scheme_of(place) is None and local.exists()
+    folder, name = split_name(place)
+    if name.lower().endswith(extensions) and not (stands and local.is_dir()):
+        store = open_store(folder)
+        entry = store.find(name)
+        if entry is not None:
+            return Corpus(store.uri, extensions, entries=(entry,))
+    if stands and local.is_file():
+        kinds = " ".join(extensions)
+        raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(SUFFIXES)})")
+    root, pattern = (place, None) if stands else split_pattern(place)
+    store = open_store(root)
+    store.check_readable()
+    corpus = Corpus(store.uri, extensions, pattern=pattern, hidden=settings.hidden)
+    spans, passed = list(corpus.spans), Counter[str]()
+    while spans:  # until the first image
+        some, left = store.list_keys(spans.pop(0), FEW_KEYS)
+        images, others = corpus.images(some)
+        if images:
+            return corpus
+        passed += others
+        spans[:0] = left
+    beside = f"; passed over: {describe_passed(bounded(passed))}" if passed else ""
+    raise StorageError(f"{uri}: no image there ({' '.join(extensions)}){beside}")
+
+
+def check_apart(corpus: Corpus, output: str) -> None:
+    """Raise StorageError where an image would be written over its source, or cleaned images would be found as input.
+
+    A list and one image say which images they mean, and a glob without `**` looks at one level of folders, above that of
+    what is written. Their outputs may lie beside their images.
+    """
+    is_one = corpus.entries is not None and not corpus.is_list
+    if not (is_one and corpus.root == output):
+        check_not_over(corpus.root, output)
+    if corpus.entries is None and (corpus.pattern is None or "**" in corpus.pattern):
+        check_not_inside(corpus.root, output)
+
+
+def check_not_inside(root: str, output: str) -> None:
+    """Raise StorageError where cleaned images would be found as input."""
+    root, output = root.rstrip("/"), output.rstrip("/")
+    if output.startswith(f"{root}/"):
+        raise StorageError(f"{output} lies inside the input {root}: later runs would take cleaned images for photos")
+
+
+def check_not_over(root: str, output: str) -> None:
+    """Raise StorageError where an image would be written over its source."""
+    root, output = root.rstrip("/"), output.rstrip("/")
+    if root == output or re.fullmatch(rf"{re.escape(output)}/images(\.v\d+)?(/.*)?", root):
+        raise StorageError(f"{output} would be written over its own input: choose another output")
+
+
+@functools.lru_cache(1)
+def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(glob_translate(pattern)).match
