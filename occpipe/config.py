@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from occpipe.classes import fault_of_class
+from occpipe.config_storage import Storage
 from occpipe.provenance import SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -262,6 +263,7 @@ class Config(_Section):
     inpainter: Inpainter = Inpainter()
     output: Output = Output()
     weights: Weights = Weights()
+    storage: Storage = Storage()
     shard: Shard = Shard()
     errors: Errors = Errors()
     placement: Placement = Placement()
@@ -299,6 +301,7 @@ class Config(_Section):
                 "shard": True,
                 "errors": True,
                 "weights": True,
+                "storage": True,
                 "output": {"retry"},
                 "segmenter": {"device"},
                 "inpainter": {"device", "crop_batch"},

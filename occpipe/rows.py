@@ -21,6 +21,8 @@ _REASON_OF = (
     (TooLargeError, ImageReason.TOO_MANY_BYTES),
     (FileNotFoundError, ImageReason.MISSING),
     (PermissionError, ImageReason.FORBIDDEN),
+    (NotADirectoryError, ImageReason.UNSAFE_PATH),  # of the output: another name is in the way
+    (IsADirectoryError, ImageReason.UNSAFE_PATH),
     (OSError, ImageReason.UNREACHABLE),
 )
 

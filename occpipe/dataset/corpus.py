@@ -15,7 +15,8 @@ from fsspec.utils import glob_translate
 from occpipe.dataset.list_formats import SUFFIXES
 from occpipe.dataset.uri_list import find_list, read_list
 from occpipe.errors import StorageError
-from occpipe.storage import Entry, Span, locate, open_store, scheme_of, split_name, split_pattern
+from occpipe.storage import Access, Address, Entry, Span, locate, open_store, scheme_of, split_name, split_pattern
+from occpipe.storage.access import access_of
 
 if TYPE_CHECKING:
     from occpipe import config
@@ -81,14 +82,14 @@ def _kind(key: str) -> str:
     return ending if ending and len(ending) <= _MAX_ENDING and ending.isprintable() else NO_ENDING
 
 
-def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
-    """The corpus at `uri`.
+def open_corpus(uri: str, settings: config.Corpus, access: Access | None = None) -> Corpus:
+    """The corpus at `uri`, whose store is reached by `access`.
 
     `uri` is a folder or prefix, a glob, one image, or a list of them (see `list_formats`). A local path that exists is
     taken as it stands, whatever characters it has. Raises StorageError where it is missing or closed to us, and where no
     image is found.
     """
-    extensions, place = settings.extensions, locate(uri, "INPUT")
+    extensions, place = settings.extensions, Address(locate(uri, "INPUT"), access or access_of(uri))
     names = find_list(place, extensions)
     if names is not None:
         root, entries = read_list(place, names)
@@ -97,7 +98,7 @@ def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
     stands = scheme_of(place) is None and local.exists()
     folder, name = split_name(place)
     if name.lower().endswith(extensions) and not (stands and local.is_dir()):
-        store = open_store(folder)
+        store = open_store(folder, place.access)
         entry = store.find(name)
         if entry is not None:
             return Corpus(store.uri, extensions, entries=(entry,))
@@ -105,7 +106,7 @@ def open_corpus(uri: str, settings: config.Corpus) -> Corpus:
         kinds = " ".join(extensions)
         raise StorageError(f"{uri}: by its name neither an image ({kinds}) nor a list ({' '.join(SUFFIXES)})")
     root, pattern = (place, None) if stands else split_pattern(place)
-    store = open_store(root)
+    store = open_store(root, place.access)
     store.check_readable()
     corpus = Corpus(store.uri, extensions, pattern=pattern, hidden=settings.hidden)
     spans, passed = list(corpus.spans), Counter[str]()

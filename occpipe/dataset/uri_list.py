@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from occpipe.dataset.list_formats import SUFFIXES, ListFormatError, names_in
 from occpipe.errors import StorageError, first_line
 from occpipe.storage import Entry, Span, Store, is_safe_key, locate, open_store, scheme_of, split_name, with_retries
+from occpipe.storage.access import access_of
 
 MAX_LOOKED_FOR = 1_000
 """Images of a list that are looked for until one is there."""
@@ -26,7 +27,7 @@ def find_list(place: str, extensions: tuple[str, ...]) -> list[str] | None:
     folder, name = split_name(place)
     if suffix not in SUFFIXES or not name:
         return None
-    store = open_store(folder)
+    store = open_store(folder, access_of(place))
     try:
         keys = [name] if store.find(name) else _parts(store, name, suffix)
         if not keys:
@@ -54,7 +55,7 @@ def read_list(place: str, names: Sequence[str]) -> tuple[str, tuple[Entry, ...]]
         fetch = "fetch them first (img2dataset does that well)"
         raise StorageError(f"{place}: a list of web addresses is not supported: {fetch}")
     keys = list(dict.fromkeys(key for _, key in found))
-    store = open_store(roots[0])
+    store = open_store(roots[0], access_of(place))
     _look_for(place, store, keys)
     return store.uri, tuple(Entry(key, None, "") for key in keys)
 

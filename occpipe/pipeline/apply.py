@@ -35,11 +35,10 @@ from occpipe.models import identities, needed
 from occpipe.pipeline.job import Job, Options, Stage, Unit, read_manifest, read_rows
 from occpipe.pipeline.run import run
 from occpipe.schemas import MANIFEST
-from occpipe.stages.load import store_of
 from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse_results import Base, ReuseResults, base_of
-from occpipe.storage import Store, locate, open_store
+from occpipe.storage import Address, Store, locate, open_store, store_of
 from occpipe.summary import Summary
 from occpipe.verdicts import Review
 
@@ -108,7 +107,8 @@ def apply_corpus(
     `config` is as `occpipe.scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and
     errors are those of `occpipe.pipeline.run.run`.
     """
-    store, root = open_store(locate(output_uri, "OUTPUT")), str(scan.manifest["input"])
+    store = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
+    root = Address(scan.manifest["input"], config.storage.input.access)
     check_not_over(root, store.uri)
     if not _is_listed(scan):
         check_not_inside(root, store.uri)
@@ -120,7 +120,7 @@ def apply_corpus(
         for rows in scan.batches(["uri", "image_id"]):
             review.unknown -= {*rows.column("uri").to_pylist(), *map(str, rows.column("image_id").to_pylist())}
         decide = Relate(config, review.store(store), review.digest(config))
-    bases = tuple(_bases(config, models, scan, output_uri))
+    bases = tuple(_bases(config, models, scan, store.uri))
     reuse = ReuseResults(bases, config.policy, config.placement.load.threads)
     job = Job(
         "apply",
@@ -150,7 +150,7 @@ def _seen_by(scan: Published) -> list[dict[str, str | None]]:
 
 def _bases(config: Config, models: list[dict[str, str | None]], scan: Published, output_uri: str) -> Iterator[Base]:
     """Where the picture may be already: in what the output has published so far, and in what is decided on again."""
-    for uri in (output_uri, scan.uri):
+    for uri in (output_uri, scan.store.uri):
         with contextlib.suppress(StorageError):  # nothing is published there yet, or by another version of occpipe
             if (base := base_of(Published(uri), config, models, str(scan.manifest["input"]))) is not None:
                 yield base

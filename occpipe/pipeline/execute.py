@@ -25,8 +25,8 @@ from occpipe.pipeline.job import Job, Reader, Stage, Unit
 from occpipe.pipeline.journal import JournalHandle
 from occpipe.pipeline.steps import STEPS
 from occpipe.schemas import PUBLISHED
-from occpipe.stages.load import store_of
 from occpipe.stages.write import Write
+from occpipe.storage import store_of
 from occpipe.summary import BLOCK, block_summary
 
 T = TypeVar("T")

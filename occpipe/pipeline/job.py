@@ -86,7 +86,7 @@ class Job:
 def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = False) -> Job:
     """A `clean` or a `scan` of a corpus; raises as `occpipe.pipeline.run.run` does."""
     models = identities(config, parts=("segmenter", "relations") if scan else PARTS)
-    corpus = open_corpus(input_uri, config.corpus)
+    corpus = open_corpus(input_uri, config.corpus, config.storage.input.access)
     check_apart(corpus, open_store(locate(output_uri, "OUTPUT")).uri)
     load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
     kind: Kind = "scan" if scan else "clean"

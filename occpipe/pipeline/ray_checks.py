@@ -45,7 +45,7 @@ def check_cluster(address: str) -> None:
     if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(host, port, deadline):
         raise ClusterError(f"what answers at {address} is no Ray cluster; {_ASK}")
     if not address.startswith("ray://"):  # whose server is another one
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 
         with ray_starts(f"the Ray cluster at {address} does not serve this driver"):
             GcsClient(address=f"{host}:{port}").check_alive([], timeout=ALIVE_S)

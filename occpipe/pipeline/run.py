@@ -84,7 +84,7 @@ def run(
         Exception: What `on_progress` raised, once the rows are published.
     """
     started = time.monotonic()
-    store = open_store(locate(output_uri, "OUTPUT"))
+    store = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
     load_relations(config.relations)
     with OutputLock(store, Share(*share)) as lock:
         layout = open_version(store, config, job.models, job.root, job.origin, new=new_version)

@@ -22,7 +22,8 @@ from occpipe.inpainters.shadow import cast_shadow
 from occpipe.masks import Rle, rle_decode, scale_down, scale_up, union_mask
 from occpipe.models import load_inpainter, set_threads, source_type
 from occpipe.rows import Rows
-from occpipe.stages.load import read_same_image, store_of
+from occpipe.stages.load import read_same_image
+from occpipe.storage import store_of
 from occpipe.types import Image, Mask, Status, Verdict
 
 

@@ -10,7 +10,6 @@ import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -19,10 +18,8 @@ import pyarrow as pa
 from occpipe.config import Corpus
 from occpipe.images import ImageError, ImageReason, Limits, decode_with_header
 from occpipe.rows import Rows
-from occpipe.storage import Store, TooLargeError, is_safe_key, open_store, with_retries
+from occpipe.storage import Store, TooLargeError, is_safe_key, store_of, with_retries, within
 
-store_of = cache(open_store)
-"""One store, and so one connection pool, for each URI and worker process."""
 _MAX_BYTES = sys.maxsize
 _decoding = BoundedSemaphore(4)
 """Pictures that a process decodes at once: a photo of 25 MP takes 75 MB while it is decoded."""
@@ -38,7 +35,8 @@ def read_image(store: Store, uri: str, size: int | None, max_bytes: int) -> byte
         raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
     if size is not None and size > max_bytes:
         raise ImageError(ImageReason.TOO_MANY_BYTES, f"{size} bytes, the limit is {max_bytes}")
-    return with_retries(lambda: store.read(uri, max_bytes))
+    limit_s = store.access.read_timeout_s
+    return with_retries(lambda: within(limit_s, lambda: store.read(uri, max_bytes)))
 
 
 def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_BYTES) -> bytes:

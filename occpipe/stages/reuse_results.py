@@ -20,8 +20,7 @@ from occpipe.dataset.reader import Published
 from occpipe.decide import is_protected
 from occpipe.models import needed, source_type
 from occpipe.rows import Rows
-from occpipe.stages.load import store_of
-from occpipe.storage import is_safe_key, with_retries
+from occpipe.storage import is_safe_key, store_of, with_retries
 from occpipe.types import Status
 
 _SIZES = ("width", "height", "mask_width", "mask_height")

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from occpipe.rows import Rows
-from occpipe.stages.load import read_same_image, store_of
-from occpipe.storage import SourceChangedError, is_safe_key, with_retries
+from occpipe.stages.load import read_same_image
+from occpipe.storage import SourceChangedError, is_safe_key, store_of, with_retries
 from occpipe.types import Status
 
 PATIENCE_S = 300.0

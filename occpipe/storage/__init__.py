@@ -4,8 +4,10 @@ S3 goes through boto3 (conditional PUT, streamed listing, its own retries); the 
 where it is used, in the worker: only its URI travels, and credentials come from the environment there.
 """
 
+from occpipe.storage.access import Access, Address
 from occpipe.storage.base import (
     Entry,
+    HungError,
     SourceChangedError,
     Span,
     Store,
@@ -16,10 +18,14 @@ from occpipe.storage.base import (
     with_retries,
 )
 from occpipe.storage.location import locate, scheme_of, split_name
-from occpipe.storage.open import open_store, split_pattern
+from occpipe.storage.open import open_store, split_pattern, store_of
+from occpipe.storage.time_limit import within
 
 __all__ = [
+    "Access",
+    "Address",
     "Entry",
+    "HungError",
     "SourceChangedError",
     "Span",
     "Store",
@@ -31,6 +37,8 @@ __all__ = [
     "scheme_of",
     "split_name",
     "split_pattern",
+    "store_of",
     "walk_span",
     "with_retries",
+    "within",
 ]

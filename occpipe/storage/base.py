@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
+from occpipe.storage.access import Address, access_of
+
 T = TypeVar("T")
 
 AWAY_PATIENCE_S = 180.0
@@ -48,13 +50,17 @@ class SourceChangedError(OSError):
     """An object is not the one that was listed."""
 
 
+class HungError(OSError):
+    """A read gave neither bytes nor an error in time. It is not tried again: each try may hold a thread for good."""
+
+
 class StoreAwayError(OSError):
     """No connection to the store: it may be back in minutes."""
 
 
 _FINAL = (
     *(FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError),
-    *(TooLargeError, SourceChangedError),
+    *(TooLargeError, SourceChangedError, HungError),
 )
 
 
@@ -65,7 +71,8 @@ class Store(ABC):
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri if uri.endswith("://") else uri.rstrip("/") or "/"
+        self.access = access_of(uri)
+        self.uri: str = Address(uri if uri.endswith("://") else uri.rstrip("/") or "/", self.access)
 
     def url(self, key: str) -> str:
         """The full address of a key, for people and logs."""

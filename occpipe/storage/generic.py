@@ -7,9 +7,21 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from occpipe.errors import StorageError
+from occpipe.errors import ConfigError, StorageError
+from occpipe.storage.access import Access
 from occpipe.storage.base import Entry, TooLargeError
+from occpipe.storage.location import scheme_of
 from occpipe.storage.tree import Item, TreeStore
+
+_OPTIONS: dict[str, dict[str, tuple[str, str | None]]] = {
+    "gs": {
+        "anonymous": ("token", "anon"),
+        "requester_pays": ("requester_pays", None),
+        "endpoint": ("endpoint_url", None),
+    },
+    **{scheme: {"anonymous": ("anon", None)} for scheme in ("az", "abfs", "abfss")},
+}
+"""By scheme and field of the access: the option of the driver, and its value where that is not the field's."""
 
 
 class FsspecStore(TreeStore):
@@ -19,7 +31,7 @@ class FsspecStore(TreeStore):
         super().__init__(uri)
         try:
             # A cached listing would hide the parts that workers have written since.
-            self.fs, root = fsspec.url_to_fs(uri, use_listings_cache=False)
+            self.fs, root = fsspec.url_to_fs(str(uri), use_listings_cache=False, **_options(self.uri, self.access))
         except (ImportError, ValueError) as error:
             raise StorageError(f"{uri}: {error}") from error
         self.root = root.rstrip("/")
@@ -94,6 +106,29 @@ class FsspecStore(TreeStore):
 
     def _make_parent(self, key: str) -> None:
         self.fs.makedirs(self._path(key).rsplit("/", 1)[0], exist_ok=True)
+
+
+def _options(uri: str, access: Access) -> dict[str, Any]:
+    """What a driver is told of a way of access; ConfigError for what it has no option for."""
+    scheme = scheme_of(uri) or ""
+    asked = {
+        "endpoint": access.endpoint,
+        "region": access.region,
+        "profile": access.profile,
+        "anonymous": access.anonymous,
+        "requester_pays": access.requester_pays,
+        "bucket_owner": access.bucket_owner,
+        "kms_key": access.kms_key,
+    }
+    options: dict[str, Any] = {}
+    for name, value in asked.items():
+        if not value:
+            continue
+        if name not in _OPTIONS.get(scheme, {}):
+            raise ConfigError(f"{uri}: storage.*.{name} does nothing for {scheme}://")
+        option, fixed = _OPTIONS[scheme][name]
+        options[option] = value if fixed is None else fixed
+    return options
 
 
 def _entry(key: str, info: dict[str, Any]) -> Entry:

@@ -13,10 +13,14 @@ from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from occpipe.errors import StorageError
+from occpipe.storage.access import Address, access_of
 from occpipe.storage.base import Entry, SourceChangedError, Store, TooLargeError
 from occpipe.storage.tree import Item, TreeStore
 
 _TEMPORARY = ".occpipe-"
+_BOTH = (
+    "a bucket can hold an object beside others below its name, and a disk cannot hold a file and a folder of one name"
+)
 _FICLONE = 0x40049409
 _AT_ONCE = 1 << 30
 
@@ -25,12 +29,15 @@ class LocalStore(TreeStore):
     """A folder."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(str(Path(path).expanduser().resolve()))
+        super().__init__(Address(str(Path(path).resolve()), access_of(path)))
         self.root = Path(self.uri)
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         path = self.root / key
-        with path.open("rb") as file:
+        # A pipe would be waited for at its opening, for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileNotFoundError(f"{path} is no file, but a pipe, a socket or a device")
             data = file.read() if limit is None else file.read(limit + 1)
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"more than {limit} bytes")
@@ -43,7 +50,7 @@ class LocalStore(TreeStore):
         path = self.root / key
         with self._temporary(path) as temporary:
             _fill(temporary, data)
-            temporary.replace(path)
+            _put(temporary, path)
 
     def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
         if not isinstance(source, LocalStore):
@@ -55,7 +62,7 @@ class LocalStore(TreeStore):
             with temporary.open("xb") as writer:
                 _copy(reader, writer)
             _check(reader, origin, etag)
-            temporary.replace(path)
+            _put(temporary, path)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self.root / key
@@ -82,7 +89,10 @@ class LocalStore(TreeStore):
 
     @contextlib.contextmanager
     def _temporary(self, path: Path) -> Iterator[Path]:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotADirectoryError(f"{path}: {_BOTH}") from error
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
             yield temporary
@@ -122,6 +132,13 @@ def _item(entry: os.DirEntry[str]) -> Item | None:
 
 def _tag(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+
+
+def _put(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except IsADirectoryError as error:
+        raise IsADirectoryError(f"{path}: {_BOTH}") from error
 
 
 def _check(file: BinaryIO, path: Path, etag: str) -> None:

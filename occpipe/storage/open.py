@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
+from occpipe.storage.access import Access, Address, access_of
 from occpipe.storage.base import Store
 from occpipe.storage.generic import FsspecStore
 from occpipe.storage.local import LocalStore
@@ -13,13 +15,14 @@ from occpipe.storage.s3 import S3Store
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, access: Access | None = None) -> Store:
     """The store whose root is `uri`: what `locate` takes, in any scheme that fsspec has a driver for.
 
     A scheme alone, such as `s3://`, is the root of its buckets; lists of URIs are read from there. Nothing is contacted
-    yet. Raises ConfigError for what names no place, and StorageError for an unknown scheme.
+    yet. Without `access` it is reached as an `Address` says, or as the environment does. Raises ConfigError for what names
+    no place, or cannot be reached in this way, and StorageError for an unknown scheme.
     """
-    place = uri if uri.endswith("://") else locate(uri)
+    place = Address(uri if uri.endswith("://") else locate(uri), access or access_of(uri))
     match scheme_of(place):
         case None:
             return LocalStore(place)
@@ -27,6 +30,16 @@ def open_store(uri: str) -> Store:
             return S3Store(place)
         case _:
             return FsspecStore(place)
+
+
+def store_of(uri: str) -> Store:
+    """The store at `uri`, one for each URI and way of access in a process: its threads share a connection pool."""
+    return _kept(str(uri), access_of(uri))
+
+
+@functools.cache
+def _kept(uri: str, access: Access) -> Store:
+    return open_store(uri, access)
 
 
 def split_pattern(uri: str) -> tuple[str, str | None]:

@@ -1,17 +1,16 @@
 """S3 and what speaks its protocol, through boto3.
 
-The endpoint, region and credentials come from the environment or the instance profile (AWS_ENDPOINT_URL, ...).
-boto3's own retries (standard mode: exponential backoff with jitter) cover throttling, 5xx and connection resets.
+Credentials come from the environment, a profile or the instance. Endpoint, region and profile come from the store's access,
+and where that has none from the environment (AWS_ENDPOINT_URL, ...).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 from occpipe.errors import StorageError
 from occpipe.storage import s3_keys
@@ -24,13 +23,13 @@ from occpipe.storage.base import (
     TooLargeError,
     with_retries,
 )
+from occpipe.storage.s3_client import client_of
 
-_CLIENT_LOCK = threading.Lock()
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_ARCHIVED = "InvalidObjectState"
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_COPY = {"NotImplemented", "501", "MethodNotAllowed", "405", "InvalidRequest", "EntityTooLarge"}
-_CONNECT_S = 10
 
 
 class S3Store(Store):
@@ -40,34 +39,11 @@ class S3Store(Store):
         super().__init__(uri)
         self.bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        self._client: Any = None
 
     @property
     def client(self) -> Any:
-        """The boto3 client, made on first use; boto3 clients are safe to share between threads."""
-        with _CLIENT_LOCK:  # the threads of a stage ask at once, and making clients is not safe between them
-            if self._client is None:
-                self._client = self._connect()
-        return self._client
-
-    @staticmethod
-    def _connect() -> Any:
-        import boto3  # half a second of imports that local runs never need
-        from botocore.config import Config
-        from botocore.handlers import add_expect_header
-
-        config = Config(
-            retries={"mode": "standard", "max_attempts": 5},
-            max_pool_connections=64,
-            connect_timeout=_CONNECT_S,
-            response_checksum_validation="when_required",  # some servers send that of the whole object with a part of it
-        )
-        client = boto3.Session().client("s3", config=config)
-        # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
-        client.meta.events.unregister("before-call.s3", add_expect_header)
-        # By this name it runs before a handler for `s3.*`, which parses whole pages for errors.
-        client.meta.events.register("before-parse.*.*", s3_keys.parse_page)
-        return client
+        """The boto3 client, which other stores of the process share."""
+        return client_of(self.access)
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         bucket, name = self._locate(key)
@@ -149,18 +125,27 @@ class S3Store(Store):
         return s3_keys.divide(span, objects[0].key if objects else last, first_after)
 
     def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
-        if not (isinstance(source, S3Store) and self._copy_object(source, source_key, key, etag)):
+        if not (self._is_beside(source) and self._copy_object(source, source_key, key, etag)):
             super().copy(source, source_key, key, etag)
+
+    def _is_beside(self, source: Store) -> TypeGuard[S3Store]:
+        """Whether the store that holds `source` is this one, under the same credentials."""
+        ours, theirs = self.access, source.access
+        return isinstance(source, S3Store) and (ours.endpoint, ours.profile) == (theirs.endpoint, theirs.profile)
 
     def _copy_object(self, source: S3Store, source_key: str, key: str, etag: str) -> bool:
         """Let the store copy an object; False where it will not."""
         bucket, name = self._locate(key)
         origin = dict(zip(("Bucket", "Key"), source._locate(source_key), strict=True))
-        condition = {"CopySourceIfMatch": etag} if etag else {}
+        more = {"CopySourceIfMatch": etag} if etag else {}
+        if source.access.requester_pays:
+            more["RequestPayer"] = "requester"
+        if source.access.bucket_owner:
+            more["ExpectedSourceBucketOwner"] = source.access.bucket_owner
         try:
             with _as_os_error(source.url(source_key)):
                 answer = self.client.copy_object(
-                    Bucket=bucket, Key=name, CopySource=origin, TaggingDirective="REPLACE", **condition
+                    Bucket=bucket, Key=name, CopySource=origin, TaggingDirective="REPLACE", **more
                 )
         except PermissionError:  # it may be allowed to read, or will be refused again
             return False
@@ -272,6 +257,9 @@ def _as_os_error(url: str) -> Iterator[None]:
     except exceptions.ClientError as error:
         code = error.response["Error"]["Code"]
         message = f"{url}: {error.response['Error'].get('Message') or code}"
+        if code == _ARCHIVED:
+            kind = error.response["Error"].get("StorageClass") or "GLACIER"
+            raise PermissionError(f"{url}: archived ({kind}): restore it, and the next run reads it") from error
         if code in _MISSING:
             raise FileNotFoundError(message) from error
         if code in _FORBIDDEN:
@@ -280,4 +268,4 @@ def _as_os_error(url: str) -> Iterator[None]:
     except away as error:
         raise StoreAwayError(f"{url}: {error}") from error
     except exceptions.BotoCoreError as error:  # no credentials, a reset while reading
-        raise OSError(f"{url}: {error}") from error
+        raise OSError(f"{url}: {' '.join(str(error).split())}") from error
