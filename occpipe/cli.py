@@ -18,6 +18,7 @@ from rich.table import Table
 
 from occpipe import __version__, cli_audit, cli_learning, cli_look
 from occpipe.cli_common import ConfigOption, LimitOption, SetOption
+from occpipe.cli_doctor import doctor
 from occpipe.cli_evaluate import evaluate_app
 from occpipe.cli_jobs import jobs_app, submit
 from occpipe.cli_plan import plan
@@ -153,6 +154,7 @@ for _command in (cli_learning.explain, cli_learning.calibrate, cli_learning.trai
     app.command()(_command)
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(plan)
+app.command()(doctor)
 app.command()(submit)
 app.add_typer(jobs_app, name="jobs")
 

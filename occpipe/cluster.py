@@ -29,6 +29,11 @@ def job_name(output_uri: str) -> str:
     return "-".join(filter(None, ("occpipe", readable, hashlib.sha256(uri.encode()).hexdigest()[:8])))
 
 
+def address_of(settings: RayRuntime) -> str:
+    """Where Ray is reached; `local` is a Ray of its own."""
+    return settings.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextlib.contextmanager
 def ray_session(settings: RayRuntime) -> Iterator[None]:
     """A connection to Ray for the time of a run: the one at `address` or RAY_ADDRESS, else a Ray of its own.
@@ -38,7 +43,7 @@ def ray_session(settings: RayRuntime) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(settings)
     with own_ray(settings.object_store_mb * _MB) if address == "local" else _cluster(address):
         yield
 

@@ -87,11 +87,11 @@ def test_auto_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ray_checks, "_SHM", tmp_path)
+    monkeypatch.setattr(ray_checks, "SHM", tmp_path)
     assert ray_checks.shm_fault() is None
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "cannot be written" in (ray_checks.shm_fault() or "")
-    monkeypatch.setattr(ray_checks, "_SHM", tmp_path / "none")
+    monkeypatch.setattr(ray_checks, "SHM", tmp_path / "none")
     assert "is missing" in (ray_checks.shm_fault() or "")
 
 
@@ -99,7 +99,7 @@ def test_the_folder_of_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # noqa: S108 - nothing is written
     assert ray_checks.folder_fault() is None
     monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 60}")  # noqa: S108
-    assert "too long for a socket: set RAY_TMPDIR" in (ray_checks.folder_fault() or "")
+    assert "too long for a socket; set RAY_TMPDIR" in (ray_checks.folder_fault() or "")
     monkeypatch.setenv("RAY_TMPDIR", "/proc")  # where nobody makes a folder
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "/proc cannot be written and belongs to root" in (ray_checks.folder_fault() or "")

@@ -21,7 +21,7 @@ ANSWER_S = 15.0
 ALIVE_S = 10.0
 MAX_SOCKET_PATH = 107
 _SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-_SHM = Path("/dev/shm")  # noqa: S108 - it is looked at, nothing is written
+SHM = Path("/dev/shm")  # noqa: S108 - it is looked at, nothing is written
 _ASK = "check ray.address and RAY_ADDRESS, or leave both out to start a Ray on this machine"
 
 
@@ -60,10 +60,12 @@ def check_machine() -> None:
 
 def shm_fault() -> str | None:
     """What is wrong with the shared memory in which Ray keeps its objects."""
-    if not _SHM.is_dir():
-        return f"{_SHM} is missing, and Ray keeps its objects there: mount it (docker run --shm-size=2g)"
-    if not os.access(_SHM, os.W_OK | os.X_OK):
-        return f"{_SHM} cannot be written, and Ray keeps its objects there: mount it for writing (docker run --shm-size=2g)"
+    if not SHM.is_dir():
+        return f"{SHM} is missing, and Ray keeps its objects there; mount it (docker run --shm-size=2g)"
+    if not os.access(SHM, os.W_OK | os.X_OK):
+        return (
+            f"{SHM} cannot be written, and Ray keeps its objects there; mount it for writing (docker run --shm-size=2g)"
+        )
     return None
 
 
@@ -74,13 +76,13 @@ def folder_fault() -> str | None:
     folder = Path(get_default_ray_temp_dir())
     way_out = "set RAY_TMPDIR to a folder of yours with a short path"
     if len(f"{folder}{_SOCKET}".encode()) > MAX_SOCKET_PATH:
-        return f"the path of Ray's folder {folder} is too long for a socket: {way_out}"
+        return f"the path of Ray's folder {folder} is too long for a socket; {way_out}"
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         owner = ""
         with contextlib.suppress(KeyError, OSError):
             owner = f" and belongs to {there.owner()}"
-        return f"Ray's folder {there} cannot be written{owner}: {way_out}"
+        return f"Ray's folder {there} cannot be written{owner}; {way_out}"
     return None
 
 
