@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -291,13 +292,13 @@ def test_a_file_and_a_folder_of_one_name_say_what_is_wrong(first: str, second: s
     store.write(first, b"1")
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "x").write_bytes(b"1")
-    for write in (
-        lambda: store.write(second, b"2"),
-        lambda: store.copy(open_store(str(tmp_path / "from")), "x", second, ""),
-    ):
-        with pytest.raises(
-            (NotADirectoryError, IsADirectoryError), match="a disk cannot hold a file and a folder"
-        ) as raised:
+    source, message = open_store(str(tmp_path / "from")), "a disk cannot hold a file and a folder"
+    writes: list[Callable[[], None]] = [
+        partial(store.write, second, b"2"),
+        partial(store.copy, source, "x", second, ""),
+    ]
+    for write in writes:
+        with pytest.raises((NotADirectoryError, IsADirectoryError), match=message) as raised:
             write()
         assert _reason_of(raised.value) is ImageReason.UNSAFE_PATH
     assert store.read(first) == b"1"
