@@ -22,7 +22,7 @@ from occpipe.errors import ConfigError, StorageError
 from occpipe.images import ImageReason
 from occpipe.rows import _reason_of
 from occpipe.stages.load import read_image
-from occpipe.storage import Access, Address, HungError, Span, Store, open_store, store_of, within
+from occpipe.storage import Access, Address, HungError, Span, Store, open_store, store_of, with_retries, within
 from occpipe.storage.s3 import S3Store
 from tests.stores import CREDENTIALS, make_bucket, moto_server
 
@@ -113,6 +113,14 @@ def test_an_archived_object_says_so(s3: Any) -> None:
     s3.answers = [(403, error("InvalidObjectState", "<StorageClass>DEEP_ARCHIVE</StorageClass>"))]
     with pytest.raises(PermissionError, match=r"x.jpg: archived \(DEEP_ARCHIVE\): restore it"):
         open_store("s3://bucket", Access(endpoint=s3.url)).read("x.jpg")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"])
+def test_credentials_that_do_not_serve_are_not_tried_again(s3: Any, code: str) -> None:
+    s3.answers = [(403, error(code))]
+    with pytest.raises(PermissionError, match=r"x\.jpg: no"):
+        with_retries(lambda: open_store("s3://bucket", Access(endpoint=s3.url)).read("x.jpg"))
+    assert len(s3.asked) == 1
 
 
 def test_slow_down_slows_down_and_loses_nothing(s3: Any) -> None:

@@ -557,6 +557,7 @@ _LIST: dict[str, Any] = {"entries": (Entry("1.jpg", None, ""),), "is_list": True
         (_ONE, "/x/in", "/x/in/out", None),
         (_ONE, "/x/in", "/x/in", None),
         (_ONE, "/x/out/images", "/x/out", "written over"),
+        (_ONE, "/x/in", "/x/clean.jpg", "OUTPUT is a folder"),
         (_LIST, "/", "/x/out", None),
         (_LIST, "/x/in", "/x/in/out", None),
         (_LIST, "/x/out/images", "/x/out", "written over"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from occpipe.errors import ConfigError
+from occpipe.errors import ConfigError, StorageError
 from occpipe.storage import locate, open_store, split_name
 from occpipe.storage.local import LocalStore
 
@@ -59,6 +60,8 @@ def test_what_names_a_place(text: str, place: str, tmp_path: Path, monkeypatch: 
         ("", "OUTPUT is empty"),
         ("  ", "OUTPUT is empty"),
         ("-", "standard input and output"),
+        ("/dev/stdin", "standard input and output"),
+        ("/dev/fd/63", "standard input and output"),
         ("photos\n", "control characters"),
         ("a\0b", "control characters"),
         ("s3:/bucket/out", "did you mean s3://bucket/out"),
@@ -103,3 +106,30 @@ def test_addresses_of_keys_below_a_scheme_and_the_root() -> None:
     assert open_store("/").url("x.jpg") == "/x.jpg"
     assert isinstance(open_store("file:///x%20y"), LocalStore)
     assert open_store("file:///x%20y").uri == "/x y"
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="that was deleted"):
+        locate("photos")
+    assert locate("/photos") == "/photos"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("az://c/x", r"Install adlfs .*; pip install 'occpipe\[azure\]'"),
+        ("hdfs://nn:8020/x", r"hdfs://nn:8020/x: .*libjvm"),
+        ("ftp://127.0.0.1:1/x", "ftp://127.0.0.1:1/x: .*refused"),
+        ("xyz://b/x", "xyz"),
+        ("/dev/null", "/dev/null: no folder"),
+    ],
+)
+def test_a_driver_that_fails_is_one_line_with_its_uri(uri: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(StorageError, match=message) as raised:
+        open_store(uri).check_readable()
+    assert "\n" not in str(raised.value)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Any, BinaryIO
 
 import fsspec
 
-from occpipe.errors import ConfigError, StorageError
+from occpipe.errors import ConfigError, StorageError, first_line
 from occpipe.storage.access import Access
 from occpipe.storage.base import Entry, TooLargeError
 from occpipe.storage.location import scheme_of
 from occpipe.storage.tree import Item, TreeStore
 
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traceback of what it raises
 _OPTIONS: dict[str, dict[str, tuple[str, str | None]]] = {
     "gs": {
         "anonymous": ("token", "anon"),
@@ -22,6 +24,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, str | None]]] = {
     **{scheme: {"anonymous": ("anon", None)} for scheme in ("az", "abfs", "abfss")},
 }
 """By scheme and field of the access: the option of the driver, and its value where that is not the field's."""
+_EXTRAS = {"gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
 class FsspecStore(TreeStore):
@@ -32,8 +35,12 @@ class FsspecStore(TreeStore):
         try:
             # A cached listing would hide the parts that workers have written since.
             self.fs, root = fsspec.url_to_fs(str(uri), use_listings_cache=False, **_options(self.uri, self.access))
-        except (ImportError, ValueError) as error:
-            raise StorageError(f"{uri}: {error}") from error
+        except ImportError as error:
+            extra = _EXTRAS.get(scheme_of(uri) or "")
+            way_out = f"; pip install 'occpipe[{extra}]'" if extra else ""
+            raise StorageError(f"{uri}: {first_line(error)}{way_out}") from error
+        except (OSError, ValueError) as error:  # some drivers connect at once
+            raise StorageError(f"{uri}: {first_line(error)}") from error
         self.root = root.rstrip("/")
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -74,7 +81,7 @@ class FsspecStore(TreeStore):
         try:
             found = self.fs.exists(self.root or "/")
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self.uri}: {error}") from error
+            raise StorageError(f"{self.uri}: {first_line(error)}") from error
         if not found:
             raise StorageError(f"{self.uri}: no such file or folder")
 

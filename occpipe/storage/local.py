@@ -84,6 +84,8 @@ class LocalStore(TreeStore):
     def check_readable(self) -> None:
         if not self.root.exists():
             raise StorageError(f"{self.uri}: no such file or folder")
+        if not self.root.is_dir():
+            raise StorageError(f"{self.uri}: no folder")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise StorageError(f"{self.uri}: no permission to read it")
 

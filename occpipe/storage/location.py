@@ -41,8 +41,10 @@ def locate(text: str, what: str = "the path") -> str:
     """
     if not text.strip():
         raise ConfigError(f"{what} is empty; give a folder or a URI")
-    if text == "-":
-        raise ConfigError(f"{what} '-': standard input and output are not supported; give a file, a folder or a URI")
+    if text in ("-", "/dev/stdin", "/dev/stdout") or text.startswith("/dev/fd/"):
+        raise ConfigError(
+            f"{what} {text!r}: standard input and output are not supported; give a file, a folder or a URI"
+        )
     if any(ord(character) < 32 for character in text):
         raise ConfigError(f"{what} {text!r} has control characters in it")
     if text.lower().startswith("file:/"):
@@ -77,7 +79,12 @@ def _local(text: str) -> str:
     path = Path(text)
     with contextlib.suppress(RuntimeError):  # no such user: a name that begins with ~
         path = path.expanduser()
-    return str(path.absolute())
+    try:
+        return str(path.absolute())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{text!r} begins at the current folder, and that was deleted; change to another one"
+        ) from None
 
 
 def _file_path(text: str, what: str) -> str:

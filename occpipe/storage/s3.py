@@ -26,7 +26,10 @@ from occpipe.storage.base import (
 from occpipe.storage.s3_client import client_of
 
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
-_FORBIDDEN = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_FORBIDDEN = {
+    *("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "AccountProblem"),
+}
 _ARCHIVED = "InvalidObjectState"
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_COPY = {"NotImplemented", "501", "MethodNotAllowed", "405", "InvalidRequest", "EntityTooLarge"}
