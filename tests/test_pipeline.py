@@ -271,7 +271,8 @@ def test_each_hostile_file_has_a_row_and_nothing_is_written_elsewhere(tmp_path: 
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    summary = clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
+    config = load_config("local", ["corpus.hidden=true"])  # one of the names begins with a dot
+    summary = clean_corpus(config, str(tmp_path / "in"), str(tmp_path / "out"))
     rows = rows_of(str(tmp_path / "out"))
     assert rows.keys() == files.keys()
     assert summary.statuses.keys() == {"unchanged", "skipped", "error"}
