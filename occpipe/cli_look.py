@@ -11,6 +11,8 @@ from rich.table import Table
 
 from occpipe.cli_common import MOST_SHOWN, ConfigOption, MovedInput, SetOption, one_line
 from occpipe.config_file import load_config
+from occpipe.errors import ConfigError
+from occpipe.storage import locate, scheme_of
 from occpipe.streams import messages
 
 _OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`.")]
@@ -20,7 +22,7 @@ _VerdictsOption = Annotated[
 
 
 def preview(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is drawn.")] = Path("previews"),
     form: Annotated[
         Literal["png", "gif", "html"],
@@ -31,17 +33,26 @@ def preview(
 ) -> None:
     """Show for each image what would go and why: things and their scores, mask, result. No Ray, nothing else written."""
     settings = load_config(config, overrides or ())
+    paths = [_local(text) for text in images]
     from occpipe.api import Cleaner
     from occpipe.gauges import cores
     from occpipe.preview import preview_files
 
     console = messages()
     failed = 0
-    for path, note in preview_files(Cleaner(settings, workers=cores()), images, out, form):
+    for path, note in preview_files(Cleaner(settings, workers=cores()), paths, out, form):
         failed += note is not None
         console.print(f"{path}: {note}" if note else path, highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _local(text: str) -> Path:
+    """A local path as it was typed, where it needs no translation."""
+    place = locate(text, "IMAGE")
+    if scheme_of(place):
+        raise ConfigError(f"{text}: a preview is of local files; copy some here first")
+    return Path(place if text.startswith("~") or text.lower().startswith("file:") else text)
 
 
 def report(

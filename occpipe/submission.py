@@ -29,6 +29,7 @@ from occpipe.config import Config
 from occpipe.config_file import overrides_of
 from occpipe.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
 from occpipe.models import hf_folder
+from occpipe.storage import locate
 
 STOP_WAIT_S = 900
 """How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
@@ -60,6 +61,7 @@ def entrypoint(
     lie in `working_dir`, a local folder that goes to the cluster.
     """
     for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
+        locate(uri, name)  # refuses what names no place; what it means, the cluster says
         if _is_relative(uri):
             raise ConfigError(f"{name} {uri!r} is a path of this machine; give a URI, or an absolute path of all nodes")
     for key, path in _local_files(config):

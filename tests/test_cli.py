@@ -40,6 +40,8 @@ def test_config_prints_every_key() -> None:
         (("clean", "pyproject.toml", "out"), 3, "neither an image (.jpg"),
         (("clean", "configs", "out"), 3, "configs: no image there (.jpg"),
         (("preview", "configs"), 3, "no image there"),
+        (("preview", "s3://bucket/1.jpg"), 2, "a preview is of local files"),
+        (("preview", ""), 2, "IMAGE is empty"),
         (("clean", "in", "out", "-s", "policy.protect=[persn]"), 2, "no class 'persn', did you mean person?"),
         (("models", "verify", "telea"), 4, "telea has no weights"),
         (("explain", "cat", "--context", "sea=0.1"), 2, "nothing in --context was seen surely enough"),

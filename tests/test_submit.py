@@ -147,6 +147,12 @@ def test_a_dashboard_that_is_not_there_is_one_line() -> None:
     assert len(printed.splitlines()) == 1
 
 
+def test_a_job_is_not_made_of_a_typing_error() -> None:
+    for input_uri, output_uri in (("s3:/b/in", "s3://b/out"), ("s3://b/in", "S3:/b/out"), ("s3://b/in", "")):
+        with pytest.raises(ConfigError, match=r"did you mean s3://b/|OUTPUT is empty"):
+            entrypoint(load_config(), input_uri, output_uri)
+
+
 def test_the_entrypoint_says_what_the_config_says() -> None:
     changes = [
         "policy.cut=0.3",

@@ -8,8 +8,8 @@ from occpipe.config_file import load_config
 from occpipe.dataset.layout import FIRST, METADATA, Layout
 from occpipe.dataset.shards import commit_shard, write_part
 from occpipe.dataset.sums import write_sums
-from occpipe.dataset.versions import Origin, open_version
-from occpipe.errors import ConfigError
+from occpipe.dataset.versions import SCAN, Origin, open_version
+from occpipe.errors import ConfigError, StorageError
 from occpipe.storage import Store
 from tests.memory import MemoryStore
 from tests.test_shards import list_images, rows_of
@@ -44,6 +44,14 @@ def test_an_output_has_one_input(store: Store) -> None:
     for new in (False, True):
         with pytest.raises(ConfigError, match=r"another input \(in, now elsewhere\); choose another output$"):
             open_version(store, load_config(), [], "elsewhere", new=new)
+
+
+def test_images_of_somebody_else_are_not_written_over(store: Store) -> None:
+    store.write("images/1.jpg", b"mine")
+    for origin in (Origin(), Origin("apply", "s")):
+        with pytest.raises(StorageError, match="has files that no run has written; choose another output"):
+            open_version(store, load_config(), [], "in", origin)
+    assert open_version(store, load_config(), [], "in", SCAN) == FIRST  # which writes no images
 
 
 def test_an_output_is_made_by_one_command(store: Store) -> None:

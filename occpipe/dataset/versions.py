@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from occpipe.config import Config
-from occpipe.dataset.layout import METADATA, SUMS, VERSIONS, Layout
+from occpipe.dataset.layout import FIRST, METADATA, SUMS, VERSIONS, Layout
 from occpipe.dataset.shards import list_shards
-from occpipe.errors import ConfigError
-from occpipe.storage import Store
+from occpipe.errors import ConfigError, StorageError
+from occpipe.storage import Span, Store
 
 _SAME = ("input", "command", "config", "scan", "verdicts", "weights")
 
@@ -49,6 +49,8 @@ def open_version(
     weights = {str(model["name"]): model["sha256"] for model in models}
     now = {**asdict(origin), "input": root, "config": config.digest, "weights": weights, "settings": config.deciding()}
     keys = sorted(entry.key for entry in store.walk(VERSIONS))
+    if not keys and origin.command != SCAN.command and store.list_keys(Span(FIRST.images), 1)[0]:
+        raise StorageError(f"{store.uri}/{FIRST.images} has files that no run has written; choose another output")
     if keys:
         then = json.loads(store.read(keys[-1]))
         layout = _layout(store, len(keys), then)
