@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_encoded_uris_of_spark_and_the_home_folder(folder: Path, monkeypatch: py
         ("aws.txt", b"2026-11-28 14:14:12      12345 photos/a.jpg\n", "`aws s3 ls` leaves out the bucket"),
         ("garbage.txt", random.Random(0).randbytes(64), "can be read|empty|would lead"),
         ("mixed.txt", b"s3://b/a.jpg\nin/c.png\n", "one kind of URI, this one has relative paths, s3://"),
+        ("packed.txt", gzip.compress(b"in/c.png\n", mtime=0), "can be read|would lead"),
         ("web.txt", b"https://example.invalid/a.jpg", "web addresses"),
         ("column.csv", b"id,caption\n1,x\n", "no column `uri`.*id, caption"),
         ("hole.csv", b"uri,n\na.jpg,1\n,2\n", "row 1 has no uri"),
@@ -151,5 +153,5 @@ def test_lists_of_which_nothing_can_be_read_are_refused(folder: Path, name: str,
 
 
 def test_one_image_that_can_be_read_is_enough(folder: Path) -> None:
-    (folder / "list.txt").write_text("gone.jpg\n../out.jpg\nin/c.png\n")
-    assert keys(open_corpus("list.txt", config.Corpus())) == ["gone.jpg", "../out.jpg", "in/c.png"]
+    (folder / "list.txt").write_bytes("gone.jpg\n../out.jpg\n\xe9.jpg\nin/c.png\n".encode("latin-1"))
+    assert keys(open_corpus("list.txt", config.Corpus())) == ["gone.jpg", "../out.jpg", "\udce9.jpg", "in/c.png"]

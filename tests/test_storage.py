@@ -421,7 +421,9 @@ def test_a_store_without_connection_is_away(s3_uri: str, monkeypatch: pytest.Mon
         store.check_readable()
 
 
-@pytest.mark.parametrize("key", ["", "/x", "../x", "a/../b", "a//b", "./a", "a\\b", "C:/x", "a\0b", "a\nb", "x" * 256])
+@pytest.mark.parametrize(
+    "key", ["", "/x", "../x", "a/../b", "a//b", "./a", "a\\b", "C:/x", "a\0b", "a\nb", "x" * 256, "\udce9.jpg"]
+)
 def test_unsafe_keys(key: str) -> None:
     assert not is_safe_key(key)
 

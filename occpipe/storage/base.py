@@ -190,10 +190,12 @@ def with_retries(call: Callable[[], T], patience_s: float | None = None) -> T:
 def is_safe_key(key: str) -> bool:
     """Whether a key stays below the root it is joined to, on every file system.
 
-    Refused: absolute paths, empty, `.` and `..` parts, backslashes, drive letters, NUL and other control characters,
+    Refused: absolute paths, empty, `.` and `..` parts, backslashes, drive letters, control characters, what is no UTF-8,
     parts over 255 bytes (the limit of common file systems), more than 1,024 bytes in all (the limit of S3).
     """
-    if not key or "\\" in key or any(ord(c) < 32 or ord(c) == 127 for c in key) or len(key.encode()) > 1024:
+    if not key or "\\" in key or any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in key):
+        return False
+    if len(key.encode()) > 1024:
         return False
     parts = key.split("/")
     if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
