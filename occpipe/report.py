@@ -80,10 +80,9 @@ def _entries(published: Published, input_uri: str | None, sampler: Sampler, why:
     for table in published.batches(COLUMNS, MANY_ROWS):
         sampler.add(table)
     chosen = sampler.chosen()
-    config = published.config
-    corpus = config.corpus
+    corpus = published.config.corpus
     pictures = Pictures(
-        open_store(input_uri or published.manifest["input"], config.storage.input.access),
+        open_store(input_uri or published.manifest["input"]),
         published.store,
         Limits(corpus.max_pixels, 1),
         corpus.max_bytes,

@@ -19,11 +19,15 @@ def settings_for(
 ) -> Config:
     """The settings to decide with: those of the scan, or of a config, with overrides; `more` adds to the policy's lists.
 
-    What was seen stays: `segmenter` and `corpus` are the scan's. Where Ray and weights are found never is, for the scan may
-    be a stranger's. Raises ConfigError.
+    What was seen stays: `segmenter` and `corpus` are the scan's. How Ray, weights and stores are reached never is, because
+    the scan may be a stranger's. Raises ConfigError.
     """
     before, ours = scan.config, load_config(source or "local")
-    base = ours if source else before.model_copy(update={"ray": ours.ray, "weights": ours.weights})
+    base = (
+        ours
+        if source
+        else before.model_copy(update={"ray": ours.ray, "weights": ours.weights, "storage": ours.storage})
+    )
     base = base.model_copy(update={"segmenter": before.segmenter, "corpus": before.corpus})
     config = with_overrides(base, [*([] if source else ["output.retry=none"]), *overrides])
     if (config.segmenter, config.corpus) != (before.segmenter, before.corpus):

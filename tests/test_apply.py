@@ -50,7 +50,10 @@ from tests.scenes import encoded, photo
 from tests.stages import keep_to_declarations
 
 SIZE = (120, 160)
-SETTINGS = ("inpainter.model=telea", "policy.max_area=1", "ray.address='10.0.0.1:6379'", "output.retry=errors")
+SETTINGS = (
+    *("inpainter.model=telea", "policy.max_area=1", "ray.address='10.0.0.1:6379'", "output.retry=errors"),
+    "storage.input.endpoint=https://stranger.example",
+)
 
 
 def box(top: int, left: int, height: int = 30, width: int = 40) -> Mask:
@@ -443,6 +446,7 @@ def test_what_was_seen_stays_and_lists_grow(scan: Published, tmp_path: Path) -> 
     assert (config.policy.cut, config.policy.protect, config.policy.keep) == (0.3, ("person", "dog"), ("cat",))
     assert config.inpainter.model == "telea", "the scan's"
     assert config.ray.address is None, "that of a stranger would be told our code and read our photos"
+    assert config.storage == load_config().storage, "that of a stranger would be told how we sign"
     assert settings_for(scan, "gpu").inpainter.model == "big-lama"
     assert settings_for(scan, "gpu").segmenter == scan.config.segmenter
     assert config.output.retry == "none"
