@@ -108,6 +108,18 @@ def test_a_changed_image_is_done_again_within_its_shard_and_tells_what_it_had() 
     assert published(store)[NAMES[2]] == "error"
 
 
+def test_images_whose_ids_collide_stay_two_images() -> None:
+    store = MemoryStore()
+    list_images(store, 0, NAMES)
+    for run, status in ((1, "unchanged"), (2, "cleaned")):
+        write_part(store, FIRST, run, 0, 0, rows_of(NAMES, status, image_id=7))
+        commit = commit_shard(store, FIRST, 0)
+        assert (commit.missing, commit.failed) == (0, 0)
+        assert published(store) == dict.fromkeys(NAMES, status)
+    assert pending(store) == []
+    assert read_parquet(store, FIRST.rows(0)).column("image_id").to_pylist() == [7] * len(NAMES)
+
+
 def test_of_several_rows_the_newest_run_counts_and_within_a_run_the_result() -> None:
     store = MemoryStore()
     list_images(store, 0, NAMES[:2])
