@@ -68,7 +68,9 @@ def _config_folder() -> Any:
 
 def _read(source: str | Path) -> dict[str, Any]:
     name = str(source)
-    file: Any = Path(name) if name.endswith((".yaml", ".yml")) else _config_folder().joinpath(f"{name}.yaml")
+    file: Any = (
+        Path(name).expanduser() if name.endswith((".yaml", ".yml")) else _config_folder().joinpath(f"{name}.yaml")
+    )
     try:
         text = file.read_text(encoding="utf-8")
         if len(text) > MAX_CHARS:

@@ -38,7 +38,7 @@ class RunLog:
         self._last: tuple[float, Tick] | None = None
         try:
             if path is not None:
-                self._file = sys.stdout if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - see __exit__
+                self._file = sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from None
 

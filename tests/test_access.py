@@ -40,7 +40,7 @@ class _S3(BaseHTTPRequestHandler):
         self.rfile.read(size)
         self.server.asked.append((self.command, dict(self.headers)))
         data = b"" if self.command == "PUT" else b"12345"
-        status, body = self.server.answers.pop(0) if self.server.answers else (200, data)
+        status, body = self.server.answers.pop(0) if self.server.answers else self.server.always or (200, data)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"e"')
@@ -66,7 +66,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _S3)
-    server.asked, server.answers = [], []
+    server.asked, server.answers, server.always = [], [], None
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -118,9 +118,15 @@ def test_an_archived_object_says_so(s3: Any) -> None:
 @pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"])
 def test_credentials_that_do_not_serve_are_not_tried_again(s3: Any, code: str) -> None:
     s3.answers = [(403, error(code))]
-    with pytest.raises(PermissionError, match=r"x\.jpg: no"):
+    with pytest.raises(PermissionError, match=rf"x\.jpg: no \({code}\)"):
         with_retries(lambda: open_store("s3://bucket", Access(endpoint=s3.url)).read("x.jpg"))
     assert len(s3.asked) == 1
+
+
+def test_an_endpoint_that_only_redirects_says_so(s3: Any) -> None:
+    s3.always = (301, error("PermanentRedirect"))
+    with pytest.raises(StorageError, match="only redirects; is it https://"):
+        open_store("s3://bucket", Access(endpoint=s3.url)).check_readable()
 
 
 def test_slow_down_slows_down_and_loses_nothing(s3: Any) -> None:

@@ -118,3 +118,9 @@ def test_digest_covers_what_decides_and_nothing_else() -> None:
     assert load_config("local", ["output.retry=errors", "segmenter.device=cpu"]).digest == base
     assert load_config("local", ["policy.cut=0.2"]).digest != base
     assert load_config("local", ["output.unchanged=skip"]).digest != base
+
+
+def test_a_config_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.yaml").write_text("policy: {cut: 0.3}")
+    assert load_config("~/my.yaml").policy.cut == 0.3  # `--config=~/my.yaml`, which no shell expands

@@ -259,7 +259,8 @@ def _as_os_error(url: str) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         code = error.response["Error"]["Code"]
-        message = f"{url}: {error.response['Error'].get('Message') or code}"
+        said = error.response["Error"].get("Message")
+        message = f"{url}: {said} ({code})" if said else f"{url}: {code}"
         if code == _ARCHIVED:
             kind = error.response["Error"].get("StorageClass") or "GLACIER"
             raise PermissionError(f"{url}: archived ({kind}): restore it, and the next run reads it") from error
@@ -268,6 +269,8 @@ def _as_os_error(url: str) -> Iterator[None]:
         if code in _FORBIDDEN:
             raise PermissionError(message) from error
         raise OSError(message) from error
+    except RecursionError as error:  # botocore asks another region again and again
+        raise PermissionError(f"{url}: the endpoint only redirects; is it https:// in place of http://?") from error
     except away as error:
         raise StoreAwayError(f"{url}: {error}") from error
     except exceptions.BotoCoreError as error:  # no credentials, a reset while reading
