@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from occpipe.classes import fault_of_class
 from occpipe.config_storage import Storage
+from occpipe.images import MetadataPolicy
 from occpipe.provenance import SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -133,12 +134,14 @@ class Inpainter(_Section):
 class Output(_Section):
     """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again.
 
-    `mark` is the IPTC digital source type that an edited file carries in its XMP; `auto` goes by the inpainter, and `none`
-    writes no mark.
+    `metadata` says what an edited file keeps of its source: what can be kept, that without places, or only what the picture
+    needs. `mark` is the IPTC digital source type that an edited file carries in its XMP; `auto` goes by the inpainter, and
+    `none` writes no mark.
     """
 
     unchanged: Literal["copy", "skip"] = "copy"
     retry: Literal["none", "errors", "all"] = "none"
+    metadata: MetadataPolicy = MetadataPolicy.KEEP
     mark: SourceType = SourceType.AUTO
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = "2"
+VERSION = "3"
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
 BOX = pa.struct([("x", pa.int32()), ("y", pa.int32()), ("width", pa.int32()), ("height", pa.int32())])
@@ -67,6 +67,7 @@ PIPELINE: dict[str, pa.DataType] = {
     "mask": pa.large_string(),  # what is filled
     "removed": pa.float32(),  # share of the image that is filled
     "data": pa.large_binary(),  # the encoded result; null where the input is the result
+    "lost": pa.list_(pa.string()),  # what a cleaned picture does not keep of its source; null where none was written
     "output": pa.string(),  # key of the written image below OUTPUT
     "output_size": pa.int64(),
     "output_sha256": pa.string(),
@@ -96,6 +97,7 @@ PUBLISHED = pa.schema(
             "stuff",
             "mask",
             "removed",
+            "lost",
             "output",
             "output_size",
             "output_sha256",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from PIL import Image as Pil
 from PIL import ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from occpipe.images import ImageError, ImageReason, Limits, decode, decode_with_header, encode_like, without_thumbnail
+from occpipe.images import ImageError, ImageReason, Limits, decode, decode_with_header, encode_like
 from occpipe.types import Image
 from tests.scenes import encoded, gradient, moving, photo
 
+PACKET = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:dc="http://purl.org/dc/elements/1.1/" dc:source="VP8L"/></rdf:RDF></x:xmpmeta>'
+)
 LIMITS = Limits(max_pixels=1_000_000, min_side=16)
 
 
@@ -68,7 +73,7 @@ def planar_tiff(planes: Image, orientation: int = 1) -> bytes:
     [
         (b"", ImageReason.EMPTY_FILE),
         (b"this is text", ImageReason.NOT_AN_IMAGE),
-        (b"GIF89a" + bytes(100), ImageReason.NOT_AN_IMAGE),
+        (b"GIF89a" + bytes(100), ImageReason.UNSUPPORTED),
         (encoded(gradient())[:500], ImageReason.TRUNCATED),
         (encoded(gradient(), "PNG")[:200], ImageReason.TRUNCATED),
         (tiff_with_a_broken_page(), ImageReason.TRUNCATED),
@@ -182,7 +187,7 @@ def test_a_tiff_of_another_mode_stays_readable(mode: str, compression: str) -> N
     written = encode_like(seen, out.getvalue(), LIMITS)
     assert np.array_equal(decode(written, LIMITS), seen)
     with Pil.open(io.BytesIO(written)) as again:
-        assert (again.mode, again.info["compression"]) == (mode.replace("P", "RGB"), compression)
+        assert (again.mode, again.info["compression"]) == (mode, compression)
 
 
 def test_a_planar_tiff_stays_readable() -> None:
@@ -220,10 +225,12 @@ def test_a_tiff_keeps_what_describes_it_and_nothing_else(compression: str) -> No
         306: "2020:01:02 03:04:05",
         315: "Zoë".encode(),
     }
-    tags = {**texts, 282: 118.5, 283: 117.25, 296: 3, 700: b"<xmp/>", 317: 2 if compression == "tiff_lzw" else 1}
+    tags = {**texts, 282: 118.5, 283: 117.25, 296: 3, 700: PACKET, 317: 2 if compression == "tiff_lzw" else 1}
     thumbnail = {34377: b"8BIM\x04\x0c" + b"secret picture", 650: "unknown"}
-    ifds = {34665: {36867: "2020:01:02 03:04:05"}, 34853: {1: "N"}} if compression == "raw" else {}
-    source = encoded(photo("coffee"), "TIFF", compression=compression, tiffinfo={**tags, **thumbnail, **ifds})
+    ifds: dict[int, Any] = {34665: {36867: "2020:01:02 03:04:05"}, 34853: {1: "N"}}
+    source = encoded(photo("coffee"), "TIFF", compression=compression, tiffinfo={**tags, **thumbnail})
+    if compression == "raw":  # Pillow writes no EXIF beside compressed pixels
+        source = encoded(photo("coffee"), "TIFF", compression=compression, tiffinfo={**tags, **thumbnail, **ifds})
     seen = decode(source, LIMITS)
     written = encode_like(seen, source, LIMITS)
     assert np.array_equal(decode(written, LIMITS), seen)
@@ -232,7 +239,7 @@ def test_a_tiff_keeps_what_describes_it_and_nothing_else(compression: str) -> No
     before, after = Pil.open(io.BytesIO(source)), Pil.open(io.BytesIO(written))
     for tag in (*texts, 282, 283, 296, 700):
         assert after.tag_v2[tag] == before.tag_v2[tag], tag  # type: ignore[attr-defined]
-    for tag, fields in ifds.items():
+    for tag, fields in ifds.items() if compression == "raw" else ():
         assert after.getexif().get_ifd(tag) == fields
 
 
@@ -247,7 +254,7 @@ def test_a_tiff_without_a_resolution_is_written() -> None:
 @pytest.mark.parametrize("metadata", [(), ("icc_profile",), ("icc_profile", "exif", "xmp")])
 def test_webp_stays_lossless_or_lossy(lossless: bool, metadata: tuple[str, ...]) -> None:
     profile = bytes(133) if lossless else b"VP8L" + bytes(129)  # what stands first must not decide
-    values = {"icc_profile": profile, "exif": exif_with_thumbnail()[0], "xmp": b"<VP8L/>"}
+    values = {"icc_profile": profile, "exif": exif_with_thumbnail()[0], "xmp": PACKET}
     source = encoded(photo("coffee"), "WEBP", lossless=lossless, **{name: values[name] for name in metadata})
     seen = decode(source, LIMITS)
     written = encode_like(seen, source, LIMITS)
@@ -294,9 +301,10 @@ def test_alpha_of_a_palette_survives() -> None:
     out = io.BytesIO()
     Pil.fromarray(rgba).quantize(64).save(out, format="PNG")
     result = Pil.open(io.BytesIO(encode_like(decode(out.getvalue(), LIMITS), out.getvalue(), LIMITS)))
-    assert result.mode == "RGBA"
-    assert np.asarray(result)[:10, :10, 3].max() == 0
-    assert np.asarray(result)[20:, 20:, 3].min() == 255
+    assert result.mode == "P"
+    alpha = np.asarray(result.convert("RGBA"))[..., 3]
+    assert alpha[:10, :10].max() == 0
+    assert alpha[20:, 20:].min() == 255
 
 
 def test_grey_stays_grey() -> None:
@@ -330,8 +338,3 @@ def test_thumbnail_of_the_old_picture_is_blanked() -> None:
     result = encode_like(gradient(), source, LIMITS)
     assert b"secret" not in result
     assert Pil.open(io.BytesIO(result)).getexif()[0x0112] == 1
-
-
-@pytest.mark.parametrize("block", [b"", b"Exif\x00\x00", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"MM\x00*" + bytes(3)])
-def test_broken_exif_is_left_alone(block: bytes) -> None:
-    assert without_thumbnail(block) == block

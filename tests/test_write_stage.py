@@ -35,7 +35,7 @@ def row(photos: Path, name: str, status: str | None, **more: Any) -> dict[str, A
 
 
 def written(photos: Path, *rows: dict[str, Any], images: str | None = "images", unchanged: str = "copy") -> list[Any]:
-    names = ("uri", "size", "etag", "sha256", "data", "earlier", "status", "reason", "error")
+    names = ("uri", "size", "etag", "sha256", "lost", "data", "earlier", "status", "reason", "error")
     batch = pa.table({name: pa.array([row.get(name) for row in rows], PIPELINE[name]) for name in names})
     stage = Write(str(photos), str(photos.parent / "out"), images, unchanged, 2)
     table = keep_to_declarations([stage], batch)

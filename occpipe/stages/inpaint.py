@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from occpipe.config import Config
 from occpipe.decide import is_protected
-from occpipe.images import Limits, decode, encode_like
+from occpipe.images import Limits, decode, encode_with_losses
 from occpipe.inpainters import Inpainter
 from occpipe.inpainters.shadow import cast_shadow
 from occpipe.masks import Rle, rle_decode, scale_down, scale_up, union_mask
@@ -48,7 +48,7 @@ class InpaintStage:
         *("uri", "size", "etag", "sha256", "width", "height", "mask_width", "mask_height"),
         *("objects", "mask", "removed", "status", "reason", "error"),
     )
-    WRITES = ("data", "mask", "removed", "status", "reason", "error")  # a picture that is there already stays
+    WRITES = ("data", "mask", "removed", "lost", "status", "reason", "error")  # a picture that is there already stays
 
     def __init__(self, config: Config, root: str, inpainter: Inpainter | None = None) -> None:
         self._config, self._root, self._inpainter = config, root, inpainter
@@ -61,7 +61,7 @@ class InpaintStage:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "inpaint")
-        columns = {name: rows.column(name) for name in ("data", "mask", "removed")}
+        columns = {name: rows.column(name) for name in ("data", "mask", "removed", "lost")}
         waiting, count = rows.open(), self._config.placement.inpaint.batch_size
         if self._loading is None:  # seconds of one core, while the segmenter is at work
             self._loading = Thread(target=import_module, args=("torch",), daemon=True)
@@ -95,8 +95,10 @@ class InpaintStage:
 
         def close_row(index: int) -> None:
             with rows.attempt(index):
-                mark = source_type(self._config)
-                columns["data"][index] = encode_like(filled[index], opened[index].source, self._limits, mark)
+                mark, policy = source_type(self._config), self._config.output.metadata
+                source = opened[index].source
+                data, lost = encode_with_losses(filled[index], source, self._limits, mark, policy)
+                columns["data"][index], columns["lost"][index] = data, lost
                 rows.finish(index, Status.CLEANED)
 
         list(self._codecs.map(open_row, indices))

@@ -26,7 +26,7 @@ class LoadDetections:
 
     READS = ("uri", "size", "width", "height", "mask_width", "mask_height", "objects", "status", "reason", "error")
     WRITES = ("segments", "status", "reason", "error")
-    DROPS = ("objects", "mask", "removed", "output", "output_size", "output_sha256", "config")
+    DROPS = ("objects", "mask", "removed", "lost", "output", "output_size", "output_sha256", "config")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch.drop_columns(list(Rows.STATE)), "load")

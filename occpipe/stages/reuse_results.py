@@ -25,7 +25,7 @@ from occpipe.types import Status
 
 _SIZES = ("width", "height", "mask_width", "mask_height")
 _PHOTO = ("size", "etag", "sha256")
-_OLD = ("uri", "status", "objects", "mask", "removed", "output", "output_sha256", *_SIZES, *_PHOTO)
+_OLD = ("uri", "status", "objects", "mask", "removed", "lost", "output", "output_sha256", *_SIZES, *_PHOTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ def base_of(published: Published, config: Config, models: list[dict[str, str | N
     same = (
         before.deciding()["inpainter"] == config.deciding()["inpainter"]
         and source_type(before) == source_type(config)
+        and before.output.metadata == config.output.metadata
         and _weights(manifest["models"], fills) == _weights(models, fills)
         and manifest["versions"]["occpipe"] == __version__
     )
@@ -65,11 +66,12 @@ class ReuseResults:
     threads: int
 
     READS = ("uri", "shard", *_PHOTO, *_SIZES, "objects", "mask", "removed", "status", "reason", "error")
-    WRITES = ("data", "mask", "removed", "copied", "status", "reason", "error")
+    WRITES = ("data", "mask", "removed", "lost", "copied", "status", "reason", "error")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "reuse")
-        columns: dict[str, list[Any]] = {name: rows.column(name) for name in ("data", "mask", "removed", "copied")}
+        names = ("data", "mask", "removed", "lost", "copied")
+        columns: dict[str, list[Any]] = {name: rows.column(name) for name in names}
         uris = {index: rows.value("uri", index) for index in rows.open()}
         found = [(base, _rows(base, rows.value("shard", 0), list(uris.values()))) for base in self.bases if uris]
 
@@ -82,7 +84,8 @@ class ReuseResults:
                     data = _picture(base.uri, row)
                     if data is not None:
                         columns["data"][index], columns["copied"][index] = data, True
-                        columns["mask"][index], columns["removed"][index] = row["mask"], row["removed"]
+                        for name in ("mask", "removed", "lost"):
+                            columns[name][index] = row[name]
                         rows.finish(index, Status.CLEANED)
                         return
 

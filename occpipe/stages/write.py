@@ -36,12 +36,13 @@ class Write:
     threads: int
 
     READS = ("uri", "size", "etag", "sha256", "earlier", "status", "reason", "error")
-    WRITES = ("output", "output_size", "output_sha256", "status", "reason", "error")
+    WRITES = ("lost", "output", "output_size", "output_sha256", "status", "reason", "error")
     DROPS = ("data", "earlier")  # there is no `data` in a scan
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "write")
         columns: dict[str, list[Any]] = {name: rows.nulls() for name in ("output", "output_size", "output_sha256")}
+        columns["lost"] = rows.column("lost")  # there is none in a scan
         if self.images is None:
             for index in rows.open():
                 rows.finish(index, Status.SCANNED)

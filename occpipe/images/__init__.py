@@ -1,0 +1,25 @@
+"""Encoded bytes to upright RGB and back, without losing what the file carried and without another picture in it.
+
+`decode` reads and `encode` writes; a module for each format says what goes over, from allow-lists. Start with `encode`.
+Only `provenance`, `jpeg` (scans) and `types` are imported from outside.
+"""
+
+from occpipe.images.decode import decode, decode_with_header
+from occpipe.images.encode import check_no_other_picture, encode_like, encode_with_losses
+from occpipe.images.keeping import MetadataPolicy
+from occpipe.images.reasons import FORMATS, SKIPPED_REASONS, Header, ImageError, ImageReason, Limits
+
+__all__ = [
+    "FORMATS",
+    "SKIPPED_REASONS",
+    "Header",
+    "ImageError",
+    "ImageReason",
+    "Limits",
+    "MetadataPolicy",
+    "check_no_other_picture",
+    "decode",
+    "decode_with_header",
+    "encode_like",
+    "encode_with_losses",
+]

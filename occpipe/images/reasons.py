@@ -1,0 +1,73 @@
+"""What images are opened, within which limits, and the reasons why one is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+
+class ImageReason(StrEnum):
+    """Why an image was skipped, or could not be processed."""
+
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED = "unsupported"
+    TRUNCATED = "truncated"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    MULTIPLE_FRAMES = "multiple_frames"
+    COLOUR_MODEL = "colour_model"
+    BIT_DEPTH = "bit_depth"
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+    UNREACHABLE = "unreachable"
+    UNSAFE_PATH = "unsafe_path"
+    STAGE_FAILED = "stage_failed"
+    EMBEDDED_PICTURE = "embedded_picture"
+    CRASHED = "crashed"
+    TOO_COMPLEX = "too_complex"
+    SOURCE_CHANGED = "source_changed"
+
+
+SKIPPED_REASONS = frozenset(
+    {
+        ImageReason.UNSUPPORTED,
+        ImageReason.TOO_SMALL,
+        ImageReason.MULTIPLE_FRAMES,
+        ImageReason.COLOUR_MODEL,
+        ImageReason.BIT_DEPTH,
+    }
+)
+"""A valid image that occpipe leaves alone on purpose; every other reason is an error."""
+
+
+class ImageError(Exception):
+    """An image that cannot or must not be decoded; `reason` says why."""
+
+    def __init__(self, reason: ImageReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is decoded at all: pixels in the file (width × height), and the shortest side in pixels."""
+
+    max_pixels: int = 100_000_000
+    min_side: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the file says of itself; width and height are upright pixels.
+
+    The orientation is what is left to apply to the decoded picture: 1 for a TIFF, which Pillow turns as it decodes.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int
