@@ -55,11 +55,20 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
     """A BMP with the picture, of the layout of the source."""
     layout = _layout(source.data)
     head = bytearray(source.data[: layout.head])
-    if layout.compression in (_RLE8, _RLE4):
+    if run_length := layout.compression in (_RLE8, _RLE4):
         keeping.lose("run-length coding")
         struct.pack_into("<I", head, 30, _RGB)
     pixels = _pixels(picture, source, layout)
+    if pixels is None:
+        keeping.lose("palette")
+        out = io.BytesIO()
+        picture.save(out, "BMP", dpi=source.image.info.get("dpi", (96, 96)))
+        return out.getvalue()
     profile = _profile(source.data, layout, keeping)
+    if layout.pixels > layout.head or (
+        not run_length and len(source.data) > layout.pixels + len(pixels) + layout.profile[1]
+    ):
+        keeping.lose("data beside the pixels of the BMP")
     struct.pack_into("<I", head, 2, len(head) + len(pixels) + len(profile))
     struct.pack_into("<I", head, 10, len(head))
     if layout.header >= 40:
@@ -105,26 +114,20 @@ def _layout(data: bytes) -> _Layout:
     return _Layout(header, width, height, bits, compression, palette, pixels, masks, profile)
 
 
-def _pixels(picture: Pil.Image, source: Source, layout: _Layout) -> bytes:
-    """The rows of pixels, in the order of the source."""
+def _pixels(picture: Pil.Image, source: Source, layout: _Layout) -> bytes | None:
+    """The rows of pixels, in the order of the source; None where its palette has no colours for them."""
+    step = -1 if layout.height > 0 else 1  # rows go up, or down
+    if layout.bits <= 8:
+        image = like_palette_of(picture, source.image) if source.image.mode == "P" else picture
+        return None if image is None else _padded(_packed(np.asarray(image, np.uint8), layout.bits)[::step], layout)
     new, old = (np.asarray(image.convert("RGB"), np.uint8) for image in (picture, source.image))
     changed = (new != old).any(axis=-1)
-    if layout.bits <= 8:
-        image = like_palette_of(picture.convert("RGB"), source.image) if source.image.mode == "P" else picture
-        rows = _packed(np.asarray(image, np.uint8), layout.bits)
-    else:
-        size = layout.bits // 8
-        stored = np.frombuffer(source.data, np.uint8, layout.row * abs(layout.height), layout.pixels)
-        rows = stored.reshape(-1, layout.row)[:, : layout.width * size].copy()
-        words = rows.reshape(len(rows), layout.width, size)
-        if layout.height > 0:
-            words = words[::-1]
-        words[changed] = _words(words[changed], new[changed], layout)
-        rows = words.reshape(len(rows), -1)
-        if layout.height > 0:
-            rows = rows[::-1]
-        return _padded(rows, layout)
-    return _padded(rows if layout.height < 0 else rows[::-1], layout)
+    size = layout.bits // 8
+    stored = np.frombuffer(source.data, np.uint8, layout.row * abs(layout.height), layout.pixels)
+    rows = stored.reshape(-1, layout.row)[::step, : layout.width * size].copy()
+    words = rows.reshape(len(rows), layout.width, size)
+    words[changed] = _words(words[changed], new[changed], layout)
+    return _padded(words.reshape(len(rows), -1)[::step], layout)
 
 
 def _words(stored: npt.NDArray[np.uint8], rgb: npt.NDArray[np.uint8], layout: _Layout) -> npt.NDArray[np.uint8]:
@@ -145,16 +148,16 @@ def _words(stored: npt.NDArray[np.uint8], rgb: npt.NDArray[np.uint8], layout: _L
 def _packed(numbers: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     if bits == 8:
         return numbers
+    numbers = np.minimum(numbers, (1 << bits) - 1)
     each = 8 // bits
     wide = np.pad(numbers, ((0, 0), (0, -numbers.shape[1] % each))).reshape(len(numbers), -1, each)
     shifts = np.arange(each - 1, -1, -1, dtype=np.uint8) * bits
-    return np.bitwise_or.reduce(wide << shifts, axis=-1).astype(np.uint8)
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(wide << shifts, axis=-1)
+    return packed
 
 
 def _padded(rows: npt.NDArray[np.uint8], layout: _Layout) -> bytes:
-    out = io.BytesIO()
-    out.write(np.pad(rows, ((0, 0), (0, layout.row - rows.shape[1]))).tobytes())
-    return out.getvalue()
+    return bytes(np.pad(rows, ((0, 0), (0, layout.row - rows.shape[1]))).tobytes())
 
 
 def _profile(source: bytes, layout: _Layout, keeping: Keeping) -> bytes:

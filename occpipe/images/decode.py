@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from occpipe.images import kinds
+from occpipe.images import jpeg, kinds
 from occpipe.images.reasons import FORMATS, Header, ImageError, ImageReason, Limits
 from occpipe.jpeg import MAX_SCANS, has_many_scans
 from occpipe.types import Image
@@ -81,6 +81,8 @@ def open_image(data: bytes, limits: Limits) -> ImageFile.ImageFile:
         raise ImageError(ImageReason.EMPTY_FILE, "the file has no bytes")
     if data.startswith(b"\xff\xd8") and has_many_scans(data):
         raise ImageError(ImageReason.TOO_COMPLEX, f"a JPEG of more than {MAX_SCANS} scans")
+    if data.startswith(b"\xff\xd8") and not jpeg.is_known(data):
+        raise kinds.why_not_opened(data, "a JPEG of another coding or depth")  # which Pillow opens, and cannot decode
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a broken EXIF block warns; the picture may still be fine
@@ -107,7 +109,8 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
     rawmode = str(image.tile[0][3]) if image.tile else ""
     # Pillow reads the planes of a 16-bit TIFF as 8-bit ones; only the tag tells.
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)) if _is_tiff(image) else (8,)
-    if max(bits) > 8 or ";16" in rawmode or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    deep = ";16" in rawmode and "BGR;16" not in rawmode  # which are 16 bits of all three colours together
+    if max(bits) > 8 or deep or image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ImageError(ImageReason.BIT_DEPTH, f"more than 8 bits a sample ({image.mode}, {rawmode})")
     if image.mode not in _EIGHT_BIT_MODES:
         raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} would not survive the way through RGB")

@@ -15,19 +15,12 @@ POINTERS: dict[int, dict[int, dict[int, object]]] = {EXIF: {INTEROP: {}}, GPS: {
 ORIENTATION = 0x0112
 _PREFIX = b"Exif\x00\x00"
 _MAKER_NOTE = 0x927C
-# What describes a thumbnail, or how the old pixels are stored; nobody misses it.
+# How the old pixels are stored, what describes a thumbnail, and padding: nobody misses it.
 _STORAGE = {
-    0xEA1C,
-    *range(0x00FE, 0x0100),
-    *range(0x0100, 0x0108),
-    0x0111,
-    0x0115,
-    0x0116,
-    0x0117,
-    0x011C,
-    0x0201,
-    0x0202,
+    *(0x00FE, 0x00FF, *range(0x0100, 0x0108), 0x010A, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C, 0x013D, 0x0140),
+    *(0x0142, 0x0143, 0x0144, 0x0145, 0x0152, 0x0153, 0x015B, *range(0x0200, 0x020A), 0x0212, 0xEA1C),
 }
+_CONTENT_CREDENTIALS = 0xCD41
 
 TEXTS = {0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298}
 """DocumentName, ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Copyright."""
@@ -92,6 +85,8 @@ def kept_directory(source: Directory, allowed: set[int], name: str, keeping: Kee
             kept.values[tag] = value
         elif tag == _MAKER_NOTE and name == "EXIF":
             keeping.lose("EXIF maker note")
+        elif tag == _CONTENT_CREDENTIALS:
+            keeping.lose("C2PA manifest")
         elif tag not in _STORAGE or tag in allowed:
             keeping.lose(f"{name} 0x{tag:04x}")
     for tag, below in source.below.items():

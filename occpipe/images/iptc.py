@@ -18,7 +18,7 @@ _DIGEST = 0x0425
 # altitude of light, seed of identifiers, list of URLs, version
 _RESOURCES = {
     *(0x03ED, 0x03EE, 0x03F0, 0x03F1, 0x03F2, 0x03F3, 0x0406, 0x0408, 0x040A, 0x040B, 0x040D, 0x0411, 0x0414),
-    *(0x0419, 0x041A, 0x041E, 0x0421, 0x0425, 0x2710, IPTC),
+    *(0x0419, 0x041A, 0x041E, 0x0421, 0x0425, 0x2710),
 }
 _THUMBNAILS = {0x0409, 0x040C}
 _OBJECT_PREVIEW = {200, 201, 202}
@@ -35,10 +35,12 @@ def kept_resources(block: bytes, keeping: Keeping) -> bytes:
         for number, name, data in resources(block):
             if number in _THUMBNAILS:
                 keeping.lose("Photoshop thumbnail")
+            elif number == IPTC:
+                kept.append((number, name, kept_iptc(data, keeping)))
             elif number not in _RESOURCES or holds_picture(data):
                 keeping.lose(f"Photoshop resource 0x{number:04x}")
             else:
-                kept.append((number, name, kept_iptc(data, keeping) if number == IPTC else data))
+                kept.append((number, name, data))
     except ValueError:
         keeping.lose("Photoshop resources (broken)")
     records = b"".join(data for number, _, data in kept if number == IPTC)

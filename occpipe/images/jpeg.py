@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image as Pil
 
 from occpipe.images.exif import exif_values, kept_exif
@@ -30,17 +31,23 @@ Segment = tuple[int, bytes]
 
 def segments(data: bytes) -> Iterator[Segment]:
     """Marker and payload of each segment up to the first scan, which is the last one."""
+    for marker, start, end in _places(data):
+        yield marker, data[start + 4 : end]
+
+
+def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment up to the first scan."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        size = max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-        yield marker, data[at + 4 : at + 2 + size]
+        end = at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+        yield marker, at, end
         if marker in (SOS, EOI):
             return
-        at += 2 + size
+        at = end
 
 
 def segment(marker: int, payload: bytes) -> bytes:
@@ -62,9 +69,10 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 def metadata(data: bytes) -> Iterator[bytes]:
     """What a written JPEG holds beside its picture. Raises ImageError where it ends with another one."""
-    end = len(data) - 2
-    scan = data.find(b"\xff\xda")
-    if data[end:] != b"\xff\xd9" or data.find(b"\xff\xd9", scan, end) >= 0 or data.find(b"\xff\xd8", scan) >= 0:
+    coded = np.frombuffer(data, np.uint8)[_first_scan(data) :]
+    marks = np.flatnonzero(coded[:-1] == 0xFF)
+    edges = marks[(coded[marks + 1] | 1) == EOI]  # a start or an end
+    if edges.tolist() != [len(coded) - 2] or data[-1] != EOI:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JPEG that goes on behind its end")
     for marker, payload in segments(data):
         if payload.startswith(_EXIF):
@@ -189,8 +197,12 @@ def _name(marker: int, payload: bytes) -> str:
     return f"APP{marker - 0xE0} {label if label.isprintable() else ''}".strip()
 
 
-def _ends_early(source: bytes) -> bool:
-    """Whether bytes follow the first end of the picture, but for zeros that fill up a block."""
-    scan = source.find(b"\xff\xda", 2)
-    end = source.find(b"\xff\xd9", scan) if scan >= 0 else -1
-    return end >= 0 and bool(source[end + 2 :].strip(b"\0"))
+def _ends_early(data: bytes) -> bool:
+    """Whether bytes follow the end of the picture, but for zeros that fill up a block."""
+    end = data.find(b"\xff\xd9", _first_scan(data))
+    return end >= 0 and bool(data[end + 2 :].strip(b"\0"))
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the first scan begins; the end of the file where there is none."""
+    return next((end for marker, _, end in _places(data) if marker == SOS), len(data))

@@ -69,12 +69,18 @@ def chunk(name: bytes, payload: bytes) -> bytes:
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
     """A PNG with the picture, in the mode and the depth of the source, and the chunks of the source that are kept."""
     found = [*chunks(source.data)]
+    if len(MAGIC) + sum(12 + len(payload) for _, payload in found) < len(source.data):
+        keeping.lose("data behind the end of the PNG")
     header = next(payload for name, payload in found if name == b"IHDR")
     if header[12]:
         keeping.lose("interlacing")
     palette = next((payload for name, payload in found if name == b"PLTE"), b"")
     key = next((payload for name, payload in found if name == b"tRNS"), b"")
+    is_palette = source.image.mode == "P"
     picture = _like(picture, source.image, header, palette, key)
+    if is_palette and picture.mode != "P":
+        keeping.lose("palette")
+        found = [(name, payload) for name, payload in found if name not in (b"tRNS", b"bKGD", b"sBIT")]
     out = io.BytesIO()
     options: dict[str, Any] = {"bits": header[8]} if picture.mode in ("P", "L") else {}
     picture.info = {}
@@ -110,7 +116,10 @@ def _like(picture: Pil.Image, original: ImageFile.ImageFile, header: bytes, pale
     """The picture in the mode of the source; a colour that stands for transparency is met where it was and nowhere else."""
     if original.mode == "P":
         alphas = np.frombuffer(key.ljust(len(palette) // 3, b"\xff"), np.uint8)
-        return like_palette(picture, original, np.frombuffer(palette, np.uint8).reshape(-1, 3), alphas)
+        numbers = like_palette(picture, original, np.frombuffer(palette, np.uint8).reshape(-1, 3), alphas)
+        if numbers is None and key:
+            picture.putalpha(original.convert("RGBA").getchannel("A"))
+        return numbers or picture
     if original.mode not in ("RGB", "L") or len(key) not in (2, 6):
         return picture
     scale = 255 // (2 ** header[8] - 1)

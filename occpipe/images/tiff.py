@@ -41,7 +41,10 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
     layout = ifd.layout_of(source.data)
     before = ifd.read(source.data, layout, ifd.first_offset(source.data, layout), exif.POINTERS)
     if source.image.mode == "P":
-        picture = like_palette_of(picture, source.image)
+        indexed = like_palette_of(picture, source.image)
+        if indexed is None:
+            keeping.lose("palette")
+        picture = indexed or picture
     if any(bits < 8 for bits in before.values[258].integers(layout.order) if 258 in before.values):
         keeping.lose("bit depth below 8")
     if sum(before.values[277].integers(layout.order) if 277 in before.values else (1,)) > len(picture.getbands()):

@@ -39,7 +39,7 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
         if name in (b"EXIF", b"XMP ", b"ICCP", *_PIXELS):
             first.setdefault(name, payload)
         elif name not in (_FRAME, b"ANIM"):  # an animation of one frame, which becomes a picture
-            keeping.lose(f"WebP {name.decode('latin-1')}")
+            keeping.lose("C2PA manifest" if name == b"C2PA" else f"WebP {name.decode('latin-1')}")
     if source.data[8 + int.from_bytes(source.data[4:8], "little") :].strip(b"\0"):
         keeping.lose("data behind the end of the WebP")
     options: dict[str, Any] = {"quality": _QUALITY}
