@@ -143,6 +143,7 @@ def test_what_looks_like_pictures_costs_a_bounded_time() -> None:
     noise = np.random.default_rng(0).integers(0, 256, 2_000_000, dtype=np.uint8).tobytes()
     assert not holds_picture(noise)
     assert not holds_picture(b"word " * 100_000)
+    assert not holds_picture(b"converted from GIF89a, JPEG 2000 and BM files of 24 bits")
 
 
 def test_tables_that_the_encoder_refuses_become_its_own_at_the_nearest_quality(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ def test_pixels_outside_the_hole_stay(sample: Sample) -> None:
         assert (error == own_error).all(), "blocks are coded apart from one another"
     assert error.mean() <= own_error.mean() * 1.1 + 0.05
     assert own_error.mean() < 2
+    assert abs((again.astype(int) - made.before)[far].mean()) < 0.4, "neither darker nor brighter"
 
 
 def test_nothing_is_lost_silently() -> None:

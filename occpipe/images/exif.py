@@ -100,13 +100,18 @@ def kept_directory(source: Directory, allowed: set[int], name: str, keeping: Kee
 
 
 def exif_values(block: bytes) -> list[Value]:
-    """All values of a block; IfdError where it cannot be read, or holds a thumbnail or what is not on the list."""
+    """All values of a block as it is written here; IfdError where anything else is in it."""
     block = block.removeprefix(_PREFIX)
     layout = ifd.layout_of(block)
     source = ifd.read(block, layout, ifd.first_offset(block, layout), POINTERS)
-    if source.next or source.broken:
-        raise IfdError("a second directory, or a broken value")
-    for directory, allowed in ((source, MAIN), *((d, _ALLOWED[tag]) for tag, d in source.below.items())):
-        if not directory.values.keys() <= allowed:
-            raise IfdError("tags that are not on the list")
+    _check_tags(source, MAIN)
+    if source.next or ifd.write(source, layout, layout.header) != block[layout.header :]:
+        raise IfdError("bytes that belong to no value")
     return [*ifd.every_value(source)]
+
+
+def _check_tags(directory: Directory, allowed: set[int]) -> None:
+    if directory.broken or not directory.values.keys() <= allowed:
+        raise IfdError("tags that are not on the list")
+    for tag, below in directory.below.items():
+        _check_tags(below, _ALLOWED[tag])

@@ -12,6 +12,8 @@ import struct
 from functools import cache
 from typing import Any
 
+import cv2
+import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFile, JpegImagePlugin
 
@@ -90,9 +92,7 @@ def _stitched(picture: Pil.Image, sampling: list[tuple[int, int]], tables: list[
     """One JPEG of three components, of which each is encoded alone at its own size."""
     wide, high = (max(factors) for factors in zip(*sampling, strict=True))
     frame, quantisation, components, scans = 0xC0, b"", b"", b""
-    for number, (channel, (h, v), table) in enumerate(
-        zip(picture.convert("YCbCr").split(), sampling, tables, strict=True)
-    ):
+    for number, (channel, (h, v), table) in enumerate(zip(_components(picture), sampling, tables, strict=True)):
         small = -(-picture.width * h // wide), -(-picture.height * v // high)
         if wide % h == 0 and high % v == 0:
             channel = channel.reduce((wide // h, high // v))
@@ -109,6 +109,12 @@ def _stitched(picture: Pil.Image, sampling: list[tuple[int, int]], tables: list[
     head = struct.pack(">BBHBHHB", 0xFF, frame, 8 + len(components), 8, picture.height, picture.width, 3)
     jfif = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
     return b"\xff\xd8" + jfif + quantisation + head + components + scans + b"\xff\xd9"
+
+
+def _components(picture: Pil.Image) -> tuple[Pil.Image, ...]:
+    """Y, Cb and Cr of an RGB picture; Pillow's own conversion rounds down, which darkens by half a level."""
+    y, cr, cb = cv2.split(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2YCrCb))
+    return tuple(map(Pil.fromarray, (y, cb, cr)))
 
 
 def _parts_of_grey(data: bytes, number: int) -> tuple[int, bytes, bytes]:

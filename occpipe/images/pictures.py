@@ -17,15 +17,16 @@ from PIL import Image as Pil
 _PIXEL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # Long enough to be no accident; these formats are not opened here.
 _CERTAIN = (
-    *(b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"jP  \r\n\x87\n", b"JXL \r\n\x87\n", b"\xff\x4f\xff\x51\x00"),
+    *(b"\x89PNG\r\n\x1a\n", b"jP  \r\n\x87\n", b"JXL \r\n\x87\n", b"\xff\x4f\xff\x51\x00"),
     *(b"8BPS\x00\x01", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftypavif", b"ftypmp4", b"ftypisom"),
     *(b"ftypqt  ", b"ftypM4V", b"ftyp3gp", b"ftypavc1", b"ftypjxl "),
 )
 # Short signatures, each with the bytes before them that belong to the picture; what they find is opened.
 _POSSIBLE = (
     *((b"\xff\xd8\xff", 0), (b"WEBPVP8", 8), (b"II*\x00", 0), (b"MM\x00*", 0), (b"II+\x00", 0), (b"MM\x00+", 0)),
-    (b"BM", 0),
+    *((b"BM", 0), (b"GIF87a", 0), (b"GIF89a", 0)),
 )
+_GIFS = (b"GIF87a", b"GIF89a")
 MAX_CANDIDATES = 64
 """Places that look like a picture and are none; a block with more of them counts as one that holds a picture."""
 _TEXT_RUN = re.compile(rb"[0-9A-Za-z+/=\s]{160,}")
@@ -49,7 +50,7 @@ def _has_signature(block: bytes) -> bool:
         while at >= 0:
             if _is_likely(block, at, signature):
                 candidates += 1
-                if candidates > MAX_CANDIDATES or _opens(block[max(0, at - before) :]):
+                if candidates > MAX_CANDIDATES or signature in _GIFS or _opens(block[max(0, at - before) :]):
                     return True
             at = block.find(signature, at + 1)
     return False
@@ -60,6 +61,8 @@ def _is_likely(block: bytes, at: int, signature: bytes) -> bool:
     if signature == b"BM":  # reserved fields are zero, and the size of the header is one of the known ones
         header = int.from_bytes(block[at + 14 : at + 18], "little")
         return block[at + 6 : at + 10] == bytes(4) and header in (12, 40, 52, 56, 64, 108, 124)
+    if signature in _GIFS:  # or a text that speaks of the format
+        return not block[at + 6 : at + 13].decode("latin-1").isprintable()
     if signature == b"\xff\xd8\xff":
         return block[at + 3 : at + 4] >= b"\xc0"
     return True
