@@ -142,7 +142,7 @@ def _words(stored: npt.NDArray[np.uint8], rgb: npt.NDArray[np.uint8], layout: _L
         value = (rgb[:, channel].astype(np.uint32) * top + 127) // 255
         words = words & np.uint32(~mask & 0xFFFFFFFF) | value << np.uint32(shift)
     packed: npt.NDArray[np.uint8] = np.frombuffer(words.astype(kind).tobytes(), np.uint8)
-    return packed.reshape(len(words), -1)
+    return packed.reshape(len(words), layout.bits // 8)
 
 
 def _packed(numbers: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

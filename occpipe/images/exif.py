@@ -57,14 +57,14 @@ def kept_exif(block: bytes, orientation: int, keeping: Keeping) -> bytes:
     """
     block = block.removeprefix(_PREFIX)
     directory, layout = Directory(), Layout("<")
-    if block and not keeping.strips_all:
+    if block:
         try:
             layout = ifd.layout_of(block)
             source = ifd.read(block, layout, ifd.first_offset(block, layout), POINTERS)
         except IfdError:
             keeping.lose("EXIF (unreadable)")
         else:
-            directory = kept_directory(source, MAIN, "EXIF", keeping)
+            directory = kept_directory(source, RESOLUTION if keeping.strips_all else MAIN, "EXIF", keeping)
             if source.next:
                 keeping.lose("EXIF thumbnail")
     if orientation != 1 or directory.values or directory.below:
@@ -90,7 +90,7 @@ def kept_directory(source: Directory, allowed: set[int], name: str, keeping: Kee
         elif tag not in _STORAGE or tag in allowed:
             keeping.lose(f"{name} 0x{tag:04x}")
     for tag, below in source.below.items():
-        if tag == GPS and keeping.strips_location:
+        if keeping.strips_all or (tag == GPS and keeping.strips_location):
             continue
         if tag in _ALLOWED:
             made = kept_directory(below, _ALLOWED[tag], _NAMES[tag], keeping)

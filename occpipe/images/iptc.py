@@ -60,6 +60,14 @@ def kept_resources(block: bytes, keeping: Keeping) -> bytes:
     return out
 
 
+def resource_values(block: bytes) -> Iterator[bytes]:
+    """The data of all resources; ValueError where one is not on the list."""
+    for number, _, data in resources(block):
+        if number != IPTC and number not in _RESOURCES:
+            raise ValueError(f"a resource 0x{number:04x} of Photoshop")
+        yield data
+
+
 def resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Number, padded name and data of each resource; ValueError where a block is broken."""
     at = 0

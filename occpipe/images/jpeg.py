@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pil
 
 from occpipe.images.exif import exif_values, kept_exif
-from occpipe.images.iptc import kept_resources
+from occpipe.images.iptc import kept_resources, resource_values
 from occpipe.images.jpeg_pixels import FRAMES, encoded
 from occpipe.images.keeping import Keeping, Source
 from occpipe.images.pictures import holds_picture
@@ -25,6 +25,7 @@ EOI, SOS, APP0, COM = 0xD9, 0xDA, 0xE0, 0xFE
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JFIF, _EXIF, _XMP = b"JFIF\x00", b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED, _ICC, _PHOTOSHOP = b"http://ns.adobe.com/xmp/extension/\x00", b"ICC_PROFILE\x00", b"Photoshop 3.0\x00"
+_ADOBE = b"Adobe"
 _MOST = 65_533
 Segment = tuple[int, bytes]
 
@@ -59,11 +60,11 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
     """A JPEG with the picture, stored as the source was, and the segments of the source that are kept."""
     head = _kept_segments(source, keeping)
     data = encoded(picture, source.image, keeping)
-    start = 2  # where the segments of the encoder begin; its JFIF header goes where the source has its own
-    if data[3] == APP0:
+    start = 2
+    if data[3] == APP0:  # the JFIF header of the encoder, which goes where the source has its own
         start += 2 + int.from_bytes(data[4:6], "big")
-    if not any(marker == APP0 for marker, _ in head):
-        head.insert(0, (APP0, data[6:start])) if data[3] == APP0 else None
+        if not any(marker == APP0 for marker, _ in head):
+            head.insert(0, (APP0, data[6:start]))
     return data[:2] + b"".join(segment(*block) for block in head) + data[start:]
 
 
@@ -74,15 +75,19 @@ def metadata(data: bytes) -> Iterator[bytes]:
     edges = marks[(coded[marks + 1] | 1) == EOI]  # a start or an end
     if edges.tolist() != [len(coded) - 2] or data[-1] != EOI:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JPEG that goes on behind its end")
+    resources = b""
     for marker, payload in segments(data):
         if payload.startswith(_EXIF):
             yield from (value.data for value in exif_values(payload))
-        elif payload.startswith(b"JFXX\x00") or (payload.startswith(_JFIF) and payload[12:14] != b"\0\0"):
+        elif payload.startswith(_JFIF) and payload[12:] != b"\0\0":
             raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JFIF thumbnail")
-        elif payload.startswith((b"MPF\x00", b"JP\x00")):
-            raise ImageError(ImageReason.EMBEDDED_PICTURE, "a list of further pictures")
-        elif 0xE0 <= marker <= 0xEF or marker == COM:
+        elif payload.startswith(_PHOTOSHOP):
+            resources += payload.removeprefix(_PHOTOSHOP)
+        elif marker == COM or payload.startswith((_JFIF, _XMP, _EXTENDED, _ICC, _ADOBE)):
             yield payload
+        elif 0xE0 <= marker <= 0xEF:
+            raise ImageError(ImageReason.EMBEDDED_PICTURE, f"a segment APP{marker - 0xE0}, which may be a picture")
+    yield from resource_values(resources)
 
 
 def is_known(data: bytes) -> bool:
@@ -115,7 +120,7 @@ def _kept_segments(source: Source, keeping: Keeping) -> list[Segment]:
             resources += payload.removeprefix(_PHOTOSHOP)
         elif marker == COM:
             comments.append(payload)
-        elif 0xE0 <= marker <= 0xEF and not (marker == 0xEE and payload.startswith(b"Adobe")):
+        elif 0xE0 <= marker <= 0xEF and not (marker == 0xEE and payload.startswith(_ADOBE)):
             keeping.lose(_name(marker, payload))
         elif marker in _ARITHMETIC:
             keeping.lose("arithmetic coding")

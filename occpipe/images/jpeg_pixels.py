@@ -43,21 +43,17 @@ def encoded(picture: Pil.Image, original: ImageFile.ImageFile, keeping: Keeping)
         tables.pop()  # Pillow uses the last table for all further components
     options = {"keep_rgb": keep_rgb, "subsampling": max(JpegImagePlugin.get_sampling(original), 0)}
     # libjpeg optimises in a buffer for the whole file, and Pillow's guess of two bytes a pixel can be too low.
-    attempts: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"qtables": tables, "optimize": True, "progressive": progressive}, ""),
-        ({"qtables": tables}, "progressive" if progressive else ""),
-        ({"quality": _nearest_quality(tables[0])}, "quantisation tables"),
-    )
-    for attempt, lost in attempts[:-1]:
+    for optimize in (True, False):
         try:
+            attempt = {"qtables": tables, "optimize": optimize, "progressive": progressive and optimize}
             data = _saved(picture, options | attempt)
         except (OSError, ValueError, TypeError):
             continue
-        if lost:
-            keeping.lose(lost)
+        if progressive and not optimize:
+            keeping.lose("progressive")
         return data
-    keeping.lose(attempts[-1][1])
-    return _saved(picture, options | attempts[-1][0])
+    keeping.lose("quantisation tables")
+    return _saved(picture, options | {"quality": _nearest_quality(tables[0])})
 
 
 def is_rgb(original: JpegImagePlugin.JpegImageFile) -> bool:

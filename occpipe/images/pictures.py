@@ -50,7 +50,9 @@ def _has_signature(block: bytes) -> bool:
         while at >= 0:
             if _is_likely(block, at, signature):
                 candidates += 1
-                if candidates > MAX_CANDIDATES or signature in _GIFS or _opens(block[max(0, at - before) :]):
+                if candidates > MAX_CANDIDATES or _begins_jpeg(block, at) or signature in _GIFS:
+                    return True
+                if _opens(block[max(0, at - before) :]):
                     return True
             at = block.find(signature, at + 1)
     return False
@@ -66,6 +68,16 @@ def _is_likely(block: bytes, at: int, signature: bytes) -> bool:
     if signature == b"\xff\xd8\xff":
         return block[at + 3 : at + 4] >= b"\xc0"
     return True
+
+
+def _begins_jpeg(block: bytes, at: int) -> bool:
+    """Whether a start is followed by a segment that leads to the next one: a JPEG, whole or broken further on."""
+    end = at + 4 + int.from_bytes(block[at + 4 : at + 6], "big")
+    return (
+        block.startswith(b"\xff\xd8\xff", at)
+        and block[end : end + 1] == b"\xff"
+        and block[end + 1 : end + 2] >= b"\xc0"
+    )
 
 
 def _opens(data: bytes) -> bool:

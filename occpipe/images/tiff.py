@@ -15,7 +15,7 @@ from PIL import ImageFile, TiffImagePlugin
 
 from occpipe.images import exif, ifd
 from occpipe.images.ifd import Directory, IfdError, Layout, Value
-from occpipe.images.iptc import kept_iptc, kept_resources
+from occpipe.images.iptc import kept_iptc, kept_resources, resource_values
 from occpipe.images.keeping import Keeping, Source
 from occpipe.images.palettes import like_palette_of
 from occpipe.images.pictures import holds_picture
@@ -45,9 +45,10 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
         if indexed is None:
             keeping.lose("palette")
         picture = indexed or picture
-    if any(bits < 8 for bits in before.values[258].integers(layout.order) if 258 in before.values):
+    bits, samples = (before.values.get(tag, Value(3, b"")).integers(layout.order) for tag in (258, 277))
+    if bits and min(bits) < 8:
         keeping.lose("bit depth below 8")
-    if sum(before.values[277].integers(layout.order) if 277 in before.values else (1,)) > len(picture.getbands()):
+    if sum(samples) > len(picture.getbands()):
         keeping.lose("TIFF extra samples")
     data = _compressed(picture, source.image, keeping)
     inner = ifd.layout_of(data)
@@ -77,7 +78,9 @@ def metadata(data: bytes) -> Iterator[bytes]:
     known = exif.MAIN | _GEO | _LAYOUT | {_OFFSETS, _COUNTS, _XMP, _IPTC, _RESOURCES, _ICC}
     if unknown := directory.values.keys() - known:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, f"tags that may be a picture: {sorted(unknown)}")
-    yield from (v.data for tag, v in directory.values.items() if tag not in _LAYOUT | {_OFFSETS, _COUNTS})
+    yield from (v.data for tag, v in directory.values.items() if tag not in _LAYOUT | {_OFFSETS, _COUNTS, _RESOURCES})
+    if _RESOURCES in directory.values:
+        yield from resource_values(directory.values[_RESOURCES].data)
     for below in directory.below.values():
         yield from (value.data for value in ifd.every_value(below))
 
@@ -102,13 +105,10 @@ def _kept_directory(before: Directory, layout: Layout, keeping: Keeping) -> Dire
     if values.pop(_SUB_IFDS, None) is not None or _SUB_IFDS in before.broken:
         keeping.lose("TIFF sub-images")
     turned = (*values.get(exif.ORIENTATION, Value(3, b"")).integers(layout.order), 1)[0] >= 5
-    if keeping.strips_all:
-        kept = Directory({tag: value for tag, value in values.items() if tag in exif.RESOLUTION})
-    else:
-        allowed = exif.MAIN if keeping.strips_location else exif.MAIN | _GEO
-        if keeping.strips_location:
-            values = {tag: value for tag, value in values.items() if tag not in _GEO}
-        kept = exif.kept_directory(Directory(values, before.below, before.broken), allowed, "TIFF", keeping)
+    if keeping.strips_location:
+        values = {tag: value for tag, value in values.items() if tag not in _GEO}
+    allowed = exif.RESOLUTION if keeping.strips_all else exif.MAIN | _GEO
+    kept = exif.kept_directory(Directory(values, before.below, before.broken), allowed, "TIFF", keeping)
     if turned and {282, 283} <= kept.values.keys():
         kept.values[282], kept.values[283] = kept.values[283], kept.values[282]
     kept.values[exif.ORIENTATION] = ifd.integers(layout.order, ifd.SHORT, 1)  # or one in the XMP would count again

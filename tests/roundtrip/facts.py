@@ -58,8 +58,8 @@ def facts(data: bytes) -> Facts:
 
 def _metadata(image: ImageFile.ImageFile, data: bytes) -> Facts:
     exif = image.getexif()
-    storage = _STORAGE | ({282, 283, 296} if image.format == "TIFF" else set())
-    main = {tag: value for tag, value in exif.items() if tag not in storage}
+    resolution = {tag: exif[tag] for tag in (282, 283, 296) if tag in exif and image.format != "TIFF"}
+    main = {tag: value for tag, value in exif.items() if tag not in (*_STORAGE, 282, 283, 296)}
     photo = {tag: value for tag, value in exif.get_ifd(0x8769).items() if tag not in (0x927C, 0x9287)}
     info = image.info
     texts = {key: text for key, text in getattr(image, "text", {}).items() if key not in _RAW}
@@ -77,6 +77,7 @@ def _metadata(image: ImageFile.ImageFile, data: bytes) -> Facts:
         "comment": info.get("comment") if image.format in ("JPEG", "MPO") else None,
         "texts": texts,
         "density": _density(image),
+        "density in EXIF": resolution,
     }
 
 
