@@ -18,6 +18,7 @@ from occpipe.classes import fault_of_class
 from occpipe.config_storage import Storage
 from occpipe.images import MetadataPolicy
 from occpipe.provenance import SourceType
+from occpipe.provenance import MetadataPolicy, SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]

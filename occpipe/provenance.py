@@ -1,4 +1,6 @@
-"""The mark in an edited picture that says it was edited by software: IPTC's digital source type, in XMP.
+"""What an edited picture says of itself: how much of its source's metadata, and the mark that software edited it.
+
+The mark is IPTC's digital source type, in XMP.
 
 Sources: IPTC Photo Metadata Standard 2025.1, "Digital Source Type"; the NewsCodes at
 http://cv.iptc.org/newscodes/digitalsourcetype/; ISO 16684-1 (XMP), 7.3 and 7.4.
@@ -28,6 +30,18 @@ class SourceType(StrEnum):
     COMPOSITE = "compositeSynthetic"
     ENHANCED = "algorithmicallyEnhanced"
     NONE = "none"
+
+
+class MetadataPolicy(StrEnum):
+    """What an edited file keeps of the metadata of its source.
+
+    `keep` keeps what can be kept. `strip_location` leaves out where the photo was taken. `strip_all` keeps only what the
+    picture needs to look the same: colour, orientation, transparency and density.
+    """
+
+    KEEP = "keep"
+    STRIP_LOCATION = "strip_location"
+    STRIP_ALL = "strip_all"
 
 
 def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:

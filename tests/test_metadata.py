@@ -17,14 +17,13 @@ from occpipe.images import (
     ImageError,
     ImageReason,
     Limits,
-    MetadataPolicy,
     check_no_other_picture,
     decode,
     encode_like,
     encode_with_losses,
 )
 from occpipe.images.pictures import MAX_CANDIDATES, holds_picture
-from occpipe.provenance import SourceType
+from occpipe.provenance import MetadataPolicy, SourceType
 from tests.roundtrip import blocks
 from tests.roundtrip.blocks import PREVIEW, RAW_PREVIEW, SMALL_PNG, exif, png_chunk, resource, xmp
 from tests.roundtrip.collection import Sample, samples, trip

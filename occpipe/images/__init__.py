@@ -6,7 +6,6 @@ Only `provenance`, `jpeg` (scans) and `types` are imported from outside.
 
 from occpipe.images.decode import decode, decode_with_header
 from occpipe.images.encode import check_no_other_picture, encode_like, encode_with_losses
-from occpipe.images.keeping import MetadataPolicy
 from occpipe.images.reasons import FORMATS, SKIPPED_REASONS, Header, ImageError, ImageReason, Limits
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "ImageError",
     "ImageReason",
     "Limits",
-    "MetadataPolicy",
     "check_no_other_picture",
     "decode",
     "decode_with_header",

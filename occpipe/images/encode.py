@@ -24,10 +24,10 @@ from occpipe.images.decode import (
     saved_format,
 )
 from occpipe.images.ifd import IfdError
-from occpipe.images.keeping import Keeping, MetadataPolicy, Source
+from occpipe.images.keeping import Keeping, Source
 from occpipe.images.pictures import holds_picture
 from occpipe.images.reasons import ImageError, ImageReason, Limits
-from occpipe.provenance import SourceType
+from occpipe.provenance import MetadataPolicy, SourceType
 from occpipe.types import Image
 
 _Write = Callable[[Pil.Image, Source, Keeping], bytes]

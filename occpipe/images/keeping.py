@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from PIL import ImageFile
 
-from occpipe.provenance import SourceType
+from occpipe.provenance import MetadataPolicy, SourceType
 
 MAX_NAMES = 32
 MAX_NAME_CHARS = 60
-
-
-class MetadataPolicy(StrEnum):
-    """What an edited file keeps of the metadata of its source.
-
-    `keep` keeps what can be kept. `strip_location` leaves out where the photo was taken. `strip_all` keeps only what the
-    picture needs to look the same: colour, orientation, transparency and density.
-    """
-
-    KEEP = "keep"
-    STRIP_LOCATION = "strip_location"
-    STRIP_ALL = "strip_all"
 
 
 @dataclass(frozen=True, slots=True)

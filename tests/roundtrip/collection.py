@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.images import Limits, MetadataPolicy, decode, encode_with_losses
-from occpipe.provenance import SourceType
+from occpipe.images import Limits, decode, encode_with_losses
+from occpipe.provenance import MetadataPolicy, SourceType
 from occpipe.types import Image, Mask
 from tests.roundtrip.blocks import SECRETS
 from tests.roundtrip.jpegs import jpegs
