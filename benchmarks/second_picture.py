@@ -19,7 +19,7 @@ SIDES = {"JPEG": 3600, "WEBP": 2700, "PNG": 1150, "TIFF": 1000, "BMP": 1000}
 
 
 def main() -> None:
-    """Print milliseconds for each format, of a picture with a colour profile."""
+    """Print milliseconds of CPU for each format, of a picture with a colour profile."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for fmt, side in SIDES.items():
         y, x = np.mgrid[0:side, 0:side]
@@ -30,9 +30,9 @@ def main() -> None:
         written = encode_like(decode(out.getvalue(), Limits()), out.getvalue(), Limits())
         times = []
         for _ in range(REPEATS):
-            start = time.perf_counter()
+            start = time.process_time()
             check_no_other_picture(written, fmt)
-            times.append(1000 * (time.perf_counter() - start))
+            times.append(1000 * (time.process_time() - start))
         print(f"{fmt}: {len(written) / 1e6:.1f} MB, {median(times):.2f} ms, least {min(times):.2f} ms")
 
 

@@ -70,10 +70,7 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 def metadata(data: bytes) -> Iterator[bytes]:
     """What a written JPEG holds beside its picture. Raises ImageError where it ends with another one."""
-    coded = np.frombuffer(data, np.uint8)[_first_scan(data) :]
-    marks = np.flatnonzero(coded[:-1] == 0xFF)
-    edges = marks[(coded[marks + 1] | 1) == EOI]  # a start or an end
-    if edges.tolist() != [len(coded) - 2] or data[-1] != EOI:
+    if not data.endswith(b"\xff\xd9") or _edges(data, _first_scan(data)) != 1:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JPEG that goes on behind its end")
     resources = b""
     for marker, payload in segments(data):
@@ -96,6 +93,12 @@ def is_known(data: bytes) -> bool:
         if marker in FRAMES:
             return marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) and payload[:1] == b"\x08"
     return True
+
+
+def _edges(data: bytes, start: int) -> int:
+    """How many pictures begin or end from a place on; as pairs of bytes, at even places and at odd ones."""
+    views = [np.frombuffer(data, "<u2", max(0, len(data) - at) // 2, at) for at in (start, start + 1) if at < len(data)]
+    return sum(int(np.count_nonzero(view == edge)) for view in views for edge in (0xD8FF, 0xD9FF))
 
 
 def _kept_segments(source: Source, keeping: Keeping) -> list[Segment]:
