@@ -16,8 +16,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from occpipe.classes import fault_of_class
 from occpipe.config_storage import Storage
-from occpipe.images import MetadataPolicy
-from occpipe.provenance import SourceType
 from occpipe.provenance import MetadataPolicy, SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
