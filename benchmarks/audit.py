@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from occpipe.classes import coco_stuff
-from occpipe.config import Config
+from occpipe.core.classes import coco_stuff
+from occpipe.core.config import Config
+from occpipe.core.resources import cores
+from occpipe.core.schemas import BOX, EVIDENCE, OBJECT, PUBLISHED, STUFF
 from occpipe.dataset.layout import SUMS, rows_key
 from occpipe.dataset.parquet import ROW_GROUP, to_parquet
-from occpipe.gauges import cores
-from occpipe.schemas import BOX, EVIDENCE, OBJECT, PUBLISHED, STUFF
 
 SHARD_ROWS = 8_192
 CUT = 0.117

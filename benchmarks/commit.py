@@ -22,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.schemas import MANIFEST, PUBLISHED
+from occpipe.core.types import Evidence, Reason, SceneObject, Segment, Verdict
 from occpipe.dataset.layout import FIRST
 from occpipe.dataset.manifest import image_id, write_shard
 from occpipe.dataset.shards import commit_shard, write_part
 from occpipe.dataset.sums import write_sums
-from occpipe.schemas import MANIFEST, PUBLISHED
+from occpipe.io.storage import Store, open_store
 from occpipe.stages.relate import object_row
-from occpipe.storage import Store, open_store
-from occpipe.types import Evidence, Reason, SceneObject, Segment, Verdict
 
 SHARD, BLOCK, THINGS = 8_192, 128, 8
 HEIGHT, WIDTH = 768, 1_024

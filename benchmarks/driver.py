@@ -20,18 +20,18 @@ import psutil
 import pyarrow as pa
 from ray.data import DataContext
 
-from occpipe.cluster import configure_data, ray_session
-from occpipe.config import Config
-from occpipe.config_file import load_config
-from occpipe.pipeline.execute import ReadUnit, chain
-from occpipe.pipeline.guard import Guard
+from occpipe.core.config import Config
+from occpipe.core.config_file import load_config
+from occpipe.core.schemas import PIPELINE
+from occpipe.io.storage import Store
 from occpipe.pipeline.job import Unit
-from occpipe.pipeline.journal import JournalHandle
+from occpipe.pipeline.planning.plan import UNIT_ROWS
+from occpipe.pipeline.planning.rates import SHARD_IMAGES
+from occpipe.pipeline.ray.connection import configure_data, ray_session
+from occpipe.pipeline.ray.crash_guard import Guard
+from occpipe.pipeline.ray.executor import ReadUnit, chain
+from occpipe.pipeline.ray.journal import JournalHandle
 from occpipe.pipeline.steps import POOLS, STAGES
-from occpipe.plan import UNIT_ROWS
-from occpipe.rates import SHARD_IMAGES
-from occpipe.schemas import PIPELINE
-from occpipe.storage import Store
 
 MB = 1 << 20
 _COLUMNS = ("uri", "size", "shard", "row", "status", "reason", "error", "segments", "stuff", "mask")

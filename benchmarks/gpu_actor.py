@@ -26,10 +26,10 @@ from PIL import Image as Pil
 from benchmarks.inpaint_large import made_up_photo
 from benchmarks.shapes import EOMT_L, save_eomt
 from benchmarks.stages import manifest_of
-from occpipe.classes import coco_stuff
-from occpipe.config_file import load_config
-from occpipe.segmenters.huggingface import Batch, HuggingFaceSegmenter
-from occpipe.segmenters.panoptic import Merged
+from occpipe.core.classes import coco_stuff
+from occpipe.core.config_file import load_config
+from occpipe.models.segmenters.huggingface import Batch, HuggingFaceSegmenter
+from occpipe.models.segmenters.panoptic import Merged
 from occpipe.stages.load import Load
 from occpipe.stages.segment import SegmentStage
 

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from benchmarks.inpaint_large import made_up_photo
-from occpipe.config_file import load_config
-from occpipe.images import Limits, decode, encode_like
-from occpipe.inpainters import Inpainter
-from occpipe.masks import Rle
-from occpipe.schemas import PIPELINE
+from occpipe.core.config_file import load_config
+from occpipe.core.masks import Rle
+from occpipe.core.schemas import PIPELINE
+from occpipe.io.images import Limits, decode, encode_like
+from occpipe.models.inpainters import Inpainter
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.training.holes import thing_hole
 

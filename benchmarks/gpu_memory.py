@@ -19,8 +19,8 @@ import psutil
 from benchmarks.gpu_actor import TINY
 from benchmarks.inpaint_large import made_up_photo
 from benchmarks.shapes import EOMT_L, save_eomt
-from occpipe.classes import coco_stuff
-from occpipe.segmenters.huggingface import HuggingFaceSegmenter
+from occpipe.core.classes import coco_stuff
+from occpipe.models.segmenters.huggingface import HuggingFaceSegmenter
 
 LAYERS = {"num_hidden_layers": 6}
 

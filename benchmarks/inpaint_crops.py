@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from occpipe.inpainters import Inpainter
-from occpipe.inpainters.torchscript import BigLamaInpainter
-from occpipe.types import Image, Mask
+from occpipe.core.types import Image, Mask
+from occpipe.models.inpainters import Inpainter
+from occpipe.models.inpainters.torchscript import BigLamaInpainter
 
 SIZE = (512, 768)
 

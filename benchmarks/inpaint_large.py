@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image as Pil
 
-from occpipe.config_file import load_config
-from occpipe.models import load_inpainter
+from occpipe.core.config_file import load_config
+from occpipe.core.types import Image
+from occpipe.models.loading import load_inpainter
 from occpipe.training.holes import thing_hole
 from occpipe.training.inpaint_evaluation import psnr, seam, sharpness
-from occpipe.types import Image
 
 SIZE = (3000, 4000)
 AREA = 0.08

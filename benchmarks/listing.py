@@ -25,10 +25,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import psutil
 
-from occpipe.config import Corpus as Settings
+from occpipe.core.config import Corpus as Settings
 from occpipe.dataset.corpus import open_corpus
 from occpipe.dataset.listing import list_corpus
-from occpipe.storage import Store, open_store
+from occpipe.io.storage import Store, open_store
 
 PAGE = 1_000
 PAUSE_S = 0.05
@@ -101,9 +101,9 @@ def executor_of(kind: str) -> Iterator[Executor]:
             list(pool.map(quote, [""] * 4))
             yield pool
         return
-    from occpipe.cluster import ray_session
-    from occpipe.config import RayRuntime
-    from occpipe.pipeline.execute import RayExecutor
+    from occpipe.core.config import RayRuntime
+    from occpipe.pipeline.ray.connection import ray_session
+    from occpipe.pipeline.ray.executor import RayExecutor
 
     with ray_session(RayRuntime()):
         executor = RayExecutor()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from occpipe.gauges import cores
+from occpipe.core.resources import cores
 
 NICENESS = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112 - Ray calls it so
 """Of Ray's workers, which matters where other work competes with them."""

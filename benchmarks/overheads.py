@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from benchmarks.corpus import is_written
 from benchmarks.processes import Processes
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.schemas import MANIFEST, PUBLISHED
 from occpipe.dataset.layout import METADATA, Layout, manifest_key
 from occpipe.dataset.parquet import to_parquet
 from occpipe.dataset.shards import commit_shard, write_part
+from occpipe.io.storage import open_store
+from occpipe.pipeline.planning.rates import SHARD_IMAGES, Overhead, Rates
 from occpipe.pipeline.steps import POOLS, STAGES
-from occpipe.rates import SHARD_IMAGES, Overhead, Rates
-from occpipe.schemas import MANIFEST, PUBLISHED
-from occpipe.storage import open_store
 
 ROOT = Path(__file__).parents[1]
 PART_ROWS = 64

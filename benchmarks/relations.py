@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from occpipe.classes import coco_stuff
-from occpipe.relations import EmbeddingScorer, load_relations
+from occpipe.core.classes import coco_stuff
+from occpipe.models.relations import EmbeddingScorer, load_relations
 
 CONTEXT = 8
 ONE_BY_ONE = 2000
@@ -23,7 +23,7 @@ ONE_BY_ONE = 2000
 
 def load_seconds() -> float:
     """Seconds of `load_relations()` in a fresh process, after the import."""
-    code = "import time; from occpipe.relations import load_relations as f; s = time.perf_counter(); f(); "
+    code = "import time; from occpipe.models.relations import load_relations as f; s = time.perf_counter(); f(); "
     code += "print(time.perf_counter() - s)"
     return min(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3))
 

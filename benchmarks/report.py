@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image as Pil
 
-from occpipe.config import Config
+from occpipe.analysis.pages.report import write_report
+from occpipe.core.config import Config
+from occpipe.core.masks import Rle
+from occpipe.core.schemas import PUBLISHED
 from occpipe.dataset.layout import SUMS, rows_key
 from occpipe.dataset.parquet import ROW_GROUP, to_parquet
-from occpipe.masks import Rle
-from occpipe.report import write_report
-from occpipe.schemas import PUBLISHED
-from occpipe.storage import open_store
+from occpipe.io.storage import open_store
 
 SHARD_ROWS = 8_192
 SIDE = 480

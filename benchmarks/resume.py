@@ -23,15 +23,15 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from occpipe.config_file import load_config
+from occpipe.core.config_file import load_config
+from occpipe.core.schemas import MANIFEST, PUBLISHED
 from occpipe.dataset.layout import FIRST, METADATA
 from occpipe.dataset.manifest import image_id, load_index, save_index, write_shard
 from occpipe.dataset.shards import commit_shard, list_shards, write_part
 from occpipe.dataset.sums import write_sums
 from occpipe.dataset.versions import open_version
-from occpipe.models import identities
-from occpipe.schemas import MANIFEST, PUBLISHED
-from occpipe.storage import Store, open_store
+from occpipe.io.storage import Store, open_store
+from occpipe.models.loading import identities
 
 ROOT = Path(__file__).parents[1]
 NAMES = 10_000  # images of a folder

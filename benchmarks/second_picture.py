@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageCms
 
-from occpipe.images import check_no_other_picture, decode, encode_like
-from occpipe.images.reasons import Limits
+from occpipe.io.images import check_no_other_picture, decode, encode_like
+from occpipe.io.images.reasons import Limits
 
 REPEATS = 21
 OPTIONS = {"JPEG": {"quality": 80}, "WEBP": {"quality": 92, "method": 0}, "PNG": {}, "TIFF": {}, "BMP": {}}

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image as Pil
 
-from occpipe.efficientnet import normalise
-from occpipe.segmenters.starter import StarterSegmenter, input_shape, resize_image
-from occpipe.types import Image
+from occpipe.core.types import Image
+from occpipe.models.efficientnet import normalise
+from occpipe.models.segmenters.starter import StarterSegmenter, input_shape, resize_image
 
 ROUNDS = 5
 ROWS = 8  # `placement.segment.batch_size`

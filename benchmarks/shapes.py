@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from occpipe.segmenters.starter import load_weights
+from occpipe.models.segmenters.starter import load_weights
 
 EOMT_L: dict[str, Any] = {
     "hidden_size": 1024,

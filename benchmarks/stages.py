@@ -28,19 +28,19 @@ import torch
 
 from benchmarks.machine import NICENESS, cpu_model, free_share, gpu_name
 from benchmarks.overheads import commit_seconds, driver_seconds, overhead, watch
-from occpipe.config import Config
-from occpipe.config_file import load_config
+from occpipe.core.config import Config
+from occpipe.core.config_file import load_config
+from occpipe.core.resources import cores
 from occpipe.dataset.manifest import manifest_table, with_ids
-from occpipe.gauges import cores
-from occpipe.images import Limits, decode_with_header
-from occpipe.models import load_inpainter, load_segmenter, pick_device, set_threads
-from occpipe.rates import Machine, Overhead, Rates, Seconds
+from occpipe.io.images import Limits, decode_with_header
+from occpipe.io.storage import open_store
+from occpipe.models.loading import load_inpainter, load_segmenter, pick_device, set_threads
+from occpipe.pipeline.planning.rates import Machine, Overhead, Rates, Seconds
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.load import Load
 from occpipe.stages.relate import Relate
 from occpipe.stages.segment import SegmentStage
 from occpipe.stages.write import Write
-from occpipe.storage import open_store
 
 ROOT = Path(__file__).parents[1]
 MASKS = 8  # photos with a removal that inpaint is measured on; with fewer, bolder cuts give more

@@ -28,7 +28,10 @@ from benchmarks.processes import Processes
 from occpipe.dataset.layout import METADATA, Layout
 
 HOOKS = ROOT / "benchmarks" / "hooks"
-POOL_CALLS = {"segment pool": "occpipe.models.load_segmenter", "inpaint pool": "occpipe.models.load_inpainter"}
+POOL_CALLS = {
+    "segment pool": "occpipe.models.loading.load_segmenter",
+    "inpaint pool": "occpipe.models.loading.load_inpainter",
+}
 IMPORTS = ("import occpipe.pipeline.run", "import cv2", "import ray", "import ray.data", "import torch")
 Part = tuple[str, float, float]
 """A name, when it ended, and how long it took, in seconds since the command."""

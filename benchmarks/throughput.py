@@ -36,13 +36,13 @@ import numpy as np
 from benchmarks.corpus import MB, ROOT, observe
 from benchmarks.machine import cpu_model, free_share, gpu_name
 from benchmarks.stages import measure_stages
-from occpipe.config import Config
-from occpipe.config_file import load_config
+from occpipe.core.config import Config
+from occpipe.core.config_file import load_config
+from occpipe.core.resources import cores
 from occpipe.dataset.layout import METADATA, Layout
-from occpipe.gauges import cores
-from occpipe.models import pick_device
+from occpipe.models.loading import pick_device
+from occpipe.pipeline.planning.rates import Machine, Overhead, Rates, Seconds
 from occpipe.pipeline.steps import POOLS, STAGES
-from occpipe.rates import Machine, Overhead, Rates, Seconds
 
 WAYS = ("occpipe", "sequential", "loop")
 BATCHES = (8, 32)

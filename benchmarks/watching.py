@@ -11,15 +11,15 @@ import time
 
 import ray
 
-from occpipe.cluster import ray_session
-from occpipe.config_file import load_config
-from occpipe.figures import BatchDone
-from occpipe.gauges import cpu_use, gpu_use
-from occpipe.metrics import Metrics
-from occpipe.pipeline.journal import JournalHandle
-from occpipe.pipeline.monitor import Watch
+from occpipe.core.config_file import load_config
+from occpipe.core.resources import cpu_use, gpu_use
+from occpipe.pipeline.monitoring.metrics import Metrics
+from occpipe.pipeline.monitoring.monitor import Watch
+from occpipe.pipeline.monitoring.run_result import Made
+from occpipe.pipeline.monitoring.stage_statistics import BatchDone
+from occpipe.pipeline.ray.connection import ray_session
+from occpipe.pipeline.ray.journal import JournalHandle
 from occpipe.pipeline.steps import STAGES
-from occpipe.summary import Made
 
 LOOKS = 50
 

@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from occpipe.config import Config
-from occpipe.decide import decide, removal_mask
-from occpipe.gauges import cores
-from occpipe.images import Header, ImageError, Limits, decode, decode_with_header, encode_like
-from occpipe.masks import scale_up, union_mask
-from occpipe.models import load_inpainter, load_relations, load_segmenter, pick_device, source_type
+from occpipe.core.config import Config
+from occpipe.core.masks import scale_up, union_mask
+from occpipe.core.resources import cores
+from occpipe.core.types import Image, Mask, SceneObject, Segmentation, Verdict
+from occpipe.io.images import Header, ImageError, Limits, decode, decode_with_header, encode_like
+from occpipe.models.loading import load_inpainter, load_relations, load_segmenter, pick_device, source_type
+from occpipe.models.relations.decide import decide, removal_mask
 from occpipe.stages.relate import object_row
-from occpipe.types import Image, Mask, SceneObject, Segmentation, Verdict
 
 BATCH = 8
 GPU_BATCH = 32

@@ -12,8 +12,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from occpipe.classes import coco_stuff
-from occpipe.relations.vectors import read_asset
+from occpipe.core.classes import coco_stuff
+from occpipe.models.relations.vectors import read_asset
 
 WIDTH, HEIGHT, MARGIN = 1400, 1000, 70
 COLOURS = {True: "#b3361d", False: "#1d5fa8"}

@@ -2,7 +2,7 @@
 
 import sys
 
-from occpipe.cli import main
+from occpipe.cli.main import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "clean")

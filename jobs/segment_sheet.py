@@ -12,9 +12,9 @@ import typer
 from make_demo import photos, scenes  # type: ignore[import-not-found]  # a job has its own folder on its path
 from PIL import Image as Pil
 
-from occpipe.config_file import load_config
-from occpipe.drawing import draw_segments
-from occpipe.models import load_segmenter
+from occpipe.analysis.pages.drawing import draw_segments
+from occpipe.core.config_file import load_config
+from occpipe.models.loading import load_segmenter
 
 COLUMNS = 2
 WIDTH = 620

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from occpipe.cli import main
+from occpipe.cli.main import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "train-embeddings")

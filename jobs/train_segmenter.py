@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import typer
 
-from occpipe.segmenters.starter import StarterSegmenter, input_shape
+from occpipe.models.segmenters.starter import StarterSegmenter, input_shape
 from occpipe.training import evaluation as ev
 from occpipe.training.segmentation import TrainConfig, Trainer, export, exported_state
 from occpipe.training.segmentation_data import LabelSpace, Photo, read_photos

@@ -8,11 +8,11 @@ import sys
 def main() -> None:
     """Entry point of the `occpipe` command."""
     try:
-        from occpipe.cli import main as run
+        from occpipe.cli.main import main as run
 
         run()
     except KeyboardInterrupt:
-        from occpipe.errors import INTERRUPTED_EXIT_CODE
+        from occpipe.core.errors import INTERRUPTED_EXIT_CODE
 
         sys.stderr.write("occpipe: stopped\n")
         raise SystemExit(INTERRUPTED_EXIT_CODE) from None

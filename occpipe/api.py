@@ -9,20 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from occpipe.config import Config
-from occpipe.config_file import load_config
-from occpipe.decide import decide, removal_mask
-from occpipe.inpainters import Inpainter
-from occpipe.inpainters.shadow import cast_shadow
-from occpipe.masks import union_mask
-from occpipe.models import load_inpainter as _load_inpainter
-from occpipe.models import load_relations as _load_relations
-from occpipe.models import load_segmenter as _load_segmenter
-from occpipe.relations import RelationScorer
-from occpipe.segmenters import Segmenter
-from occpipe.types import CleanResult, Image, Segmentation, Verdict
+from occpipe.core.config import Config
+from occpipe.core.config_file import load_config
+from occpipe.core.types import CleanResult, Image
+from occpipe.models.inpainters import Inpainter
+from occpipe.models.loading import load_inpainter as _load_inpainter
+from occpipe.models.loading import load_relations as _load_relations
+from occpipe.models.loading import load_segmenter as _load_segmenter
+from occpipe.models.relations import RelationScorer
+from occpipe.models.segmenters import Segmenter
+from occpipe.stages.cleaner import Cleaner as Cleaner
 
 
 def load_segmenter(name: str = "starter", device: str = "auto", config: Config | str | Path = "local") -> Segmenter:
@@ -44,34 +40,6 @@ def load_inpainter(name: str = "starter", device: str = "auto", config: Config |
     Raises WeightsError where its weights are missing.
     """
     return _load_inpainter(_with(config, "inpainter", model=name, device=device))
-
-
-class Cleaner:
-    """All three loaded once, for many images in one process; `workers` is how many the segmenter may look at at a time."""
-
-    def __init__(self, config: Config | str | Path = "local", *, workers: int = 1) -> None:
-        self.config = _config(config)
-        self.segmenter = _load_segmenter(self.config, workers=workers)
-        self.relations = _load_relations(self.config.relations)
-        self.inpainter = _load_inpainter(self.config)
-
-    def __call__(self, rgb: Image) -> CleanResult:
-        """Find what does not belong in an image, RGB uint8 H x W x 3, and fill it; TypeError for anything else."""
-        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise TypeError(f"an image is an RGB uint8 array, H x W x 3, not {type(rgb).__name__}; see numpy.asarray")
-        (scene,) = self.segmenter([rgb])
-        return self.apply(rgb, scene)
-
-    def apply(self, rgb: Image, scene: Segmentation) -> CleanResult:
-        """Decide and fill with a segmentation at the image's size."""
-        objects = decide(scene, self.relations, self.config.policy)
-        mask = removal_mask(objects, self.config.policy, self.config.inpainter)
-        if mask is None:
-            return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)
-        things = union_mask((o.segment.rle for o in objects if o.verdict is Verdict.KEEP), *mask.shape)
-        if self.config.inpainter.shadow:
-            mask = mask | (cast_shadow(rgb, mask) & (1 - things))
-        return CleanResult(self.inpainter(rgb, mask, things), mask, objects, scene.stuff)
 
 
 def clean_image(rgb: Image, config: Config | str | Path = "local") -> CleanResult:

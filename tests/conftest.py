@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from occpipe.cluster import ray_session
-from occpipe.config_file import load_config
+from occpipe.core.config_file import load_config
+from occpipe.pipeline.ray.connection import ray_session
 
 
 @pytest.fixture(scope="session")

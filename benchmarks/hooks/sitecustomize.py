@@ -20,7 +20,7 @@ def with_cat(scene_of: Any) -> Any:
         nonlocal made
         import numpy as np
 
-        from occpipe.types import Segment
+        from occpipe.core.types import Segment
 
         scene, made = scene_of(segmenter, result, height, width), made + 1
         if made % EVERY:
@@ -35,8 +35,8 @@ def with_cat(scene_of: Any) -> Any:
 
 def install() -> None:
     """Replace both."""
-    from occpipe import weights
-    from occpipe.segmenters.huggingface import HuggingFaceSegmenter
+    from occpipe.models import weights
+    from occpipe.models.segmenters.huggingface import HuggingFaceSegmenter
 
     weights._fault = lambda *_: None
     HuggingFaceSegmenter._scene = with_cat(HuggingFaceSegmenter._scene)  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ from typing import Any
 
 CALLS = {
     "ray": ("init",),
-    "occpipe.models": ("load_segmenter", "load_inpainter"),
+    "occpipe.models.loading": ("load_segmenter", "load_inpainter"),
     "occpipe.stages.load": ("Load.__call__",),
     "occpipe.stages.segment": ("SegmentStage.__call__",),
     "occpipe.stages.inpaint": ("InpaintStage.__call__",),

@@ -1,5 +1,4 @@
-"""The data set that a run writes: its layout, the manifest of the corpus, shards of rows, lock, versions and reader.
+"""An output on a store: its layout, the manifest, shards, versions and the lock.
 
-It may import `storage`, `config`, `schemas`, `types` and `errors`, and nothing of the pipeline: no Ray and no torch.
-Start with `layout.py`, which names every file of an output, and `shards.py`, which makes rows out of parts.
+It imports `core`, `io` and `models`. Start at `layout`, which names each path of an output.
 """

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from fsspec.utils import glob_translate
 
+from occpipe.core.access import access_of
+from occpipe.core.errors import StorageError
 from occpipe.dataset.list_formats import SUFFIXES
 from occpipe.dataset.uri_list import find_list, read_list
-from occpipe.errors import StorageError
-from occpipe.storage import Access, Address, Entry, Span, locate, open_store, scheme_of, split_name, split_pattern
-from occpipe.storage.access import access_of
+from occpipe.io.storage import Access, Address, Entry, Span, locate, open_store, scheme_of, split_name, split_pattern
 
 if TYPE_CHECKING:
-    from occpipe import config
+    from occpipe.core import config
 
 FEW_KEYS = 1_000
 """Keys that are looked at, at a time, until there is an image among them."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from occpipe.errors import first_line
+from occpipe.core.errors import first_line
 
 SUFFIXES = (".txt", ".lst", ".csv", ".tsv", ".parquet")
 COLUMNS = ("uri", "url", "path", "file_name", "filename", "file", "image", "fullname", "key")

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from occpipe.core.errors import StorageError, first_line
+from occpipe.core.resources import cores
 from occpipe.dataset.corpus import Corpus, bounded
 from occpipe.dataset.layout import PASSED_OVER
 from occpipe.dataset.manifest import (
@@ -28,9 +30,7 @@ from occpipe.dataset.manifest import (
     save_index,
 )
 from occpipe.dataset.merge import THREADS, Known, Reply, Step, divide, has_changed, known_rows, list_span, list_spans
-from occpipe.errors import StorageError, first_line
-from occpipe.gauges import cores
-from occpipe.storage import Entry, Span, Store, with_retries
+from occpipe.io.storage import Entry, Span, Store, with_retries
 
 MAX_TASKS = 8
 """Tasks at once, where the driver has as many cores: more processes would only share them. Each may hold `THREADS` times

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Self
 
 import psutil
 
+from occpipe.core.errors import OutputBusyError, StorageError
 from occpipe.dataset.layout import LOCKS
-from occpipe.errors import OutputBusyError, StorageError
-from occpipe.storage import Store
+from occpipe.io.storage import Store
 
 HEARTBEAT_S = 20.0
 EXPIRY_S = 120.0

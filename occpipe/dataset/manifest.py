@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from occpipe.core.schemas import MANIFEST as SCHEMA
 from occpipe.dataset.layout import LISTING, MANIFEST, manifest_key, shard_of
 from occpipe.dataset.parquet import read_footer, read_parquet, to_parquet
-from occpipe.schemas import MANIFEST as SCHEMA
-from occpipe.storage import Entry, Store, with_retries
+from occpipe.io.storage import Entry, Store, with_retries
 
 ROW_GROUP = 1_024
 """Rows of a row group of a shard: what a read task reads at least."""

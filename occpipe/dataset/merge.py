@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from occpipe.core.errors import first_line
 from occpipe.dataset.layout import manifest_key
 from occpipe.dataset.manifest import ShardInfo, manifest_table, read_index
 from occpipe.dataset.parquet import read_parquet
-from occpipe.errors import first_line
-from occpipe.storage import Span, Store, open_store
+from occpipe.io.storage import Span, Store, open_store
 
 if TYPE_CHECKING:
     from occpipe.dataset.corpus import Corpus

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from occpipe.storage import Store, with_retries
+from occpipe.io.storage import Store, with_retries
 
 T = TypeVar("T")
 

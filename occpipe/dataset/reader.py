@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from occpipe.config import Config, Relations
+from occpipe.core.config import Config, Relations
+from occpipe.core.errors import ConfigError, StorageError, WeightsError, first_line
 from occpipe.dataset.layout import METADATA, SUMS, shard_of
 from occpipe.dataset.parquet import read_footer
-from occpipe.errors import ConfigError, StorageError, WeightsError, first_line
-from occpipe.models import load_relations
-from occpipe.relations import RelationScorer
-from occpipe.storage import Store, open_store
+from occpipe.io.storage import Store, open_store
+from occpipe.models.loading import load_relations
+from occpipe.models.relations import RelationScorer
 
 ROWS_AT_ONCE = 512
 MANY_ROWS = 65_536

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from occpipe.core.schemas import PUBLISHED
+from occpipe.core.types import Status, Verdict
 from occpipe.dataset.layout import Layout, manifest_key, run_of, shard_of
 from occpipe.dataset.parquet import PATIENCE_S, ROW_GROUP, read_footer, read_parquet, to_parquet
-from occpipe.images import ImageReason
-from occpipe.schemas import PUBLISHED
-from occpipe.storage import Store, with_retries
-from occpipe.types import Status, Verdict
+from occpipe.io.images import ImageReason
+from occpipe.io.storage import Store, with_retries
 
 RETRYABLE = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
 """Reasons that may pass: rows with them count as not done."""

@@ -12,12 +12,12 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from occpipe import __version__
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.schemas import VERSION
 from occpipe.dataset.layout import FIRST, METADATA, PASSED_OVER, SUMS, Layout
 from occpipe.dataset.shards import read_sums, total
 from occpipe.dataset.versions import CLEAN, Origin
-from occpipe.schemas import VERSION
-from occpipe.storage import Store, with_retries
+from occpipe.io.storage import Store, with_retries
 
 _THREADS = 16
 

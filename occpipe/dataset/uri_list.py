@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
+from occpipe.core.access import access_of
+from occpipe.core.errors import StorageError, first_line
 from occpipe.dataset.list_formats import SUFFIXES, ListFormatError, names_in
-from occpipe.errors import StorageError, first_line
-from occpipe.storage import Entry, Span, Store, is_safe_key, locate, open_store, scheme_of, split_name, with_retries
-from occpipe.storage.access import access_of
+from occpipe.io.storage import Entry, Span, Store, is_safe_key, locate, open_store, scheme_of, split_name, with_retries
 
 MAX_LOOKED_FOR = 1_000
 """Images of a list that are looked for until one is there."""

@@ -11,11 +11,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.errors import ConfigError, StorageError
 from occpipe.dataset.layout import FIRST, METADATA, SUMS, VERSIONS, Layout
 from occpipe.dataset.shards import list_shards
-from occpipe.errors import ConfigError, StorageError
-from occpipe.storage import Span, Store
+from occpipe.io.storage import Span, Store
 
 _SAME = ("input", "command", "config", "scan", "verdicts", "weights")
 

@@ -1,7 +1,6 @@
-"""The job: the list of its steps, what a run is told, how it runs on Ray Data, and what it says of itself.
+"""A run: which steps it has, what is left to do, Ray (`ray`), its progress (`monitoring`), its cost (`planning`).
 
-It may import `stages`, `dataset`, `storage` and what stands below them. Start with `steps.py`, then `run.py`.
-Nothing heavy is imported here: Ray comes with the first run that has something to do.
+It imports all rooms below it, and not `analysis`, `training` and `cli`. Start at `steps`, then `run`.
 """
 
 from __future__ import annotations

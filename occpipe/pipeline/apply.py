@@ -22,25 +22,25 @@ from typing import Unpack
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.errors import StorageError
+from occpipe.core.schemas import MANIFEST
 from occpipe.dataset.corpus import check_not_inside, check_not_over
 from occpipe.dataset.layout import manifest_key, rows_key
 from occpipe.dataset.listing import Listed
 from occpipe.dataset.manifest import load_index, save_index, write_shard
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published
+from occpipe.dataset.verdicts import Review
 from occpipe.dataset.versions import Origin
-from occpipe.errors import StorageError
-from occpipe.models import identities, needed
+from occpipe.io.storage import Address, Store, locate, open_store, store_of
+from occpipe.models.loading import identities, needed
 from occpipe.pipeline.job import Job, Options, Stage, Unit, read_manifest, read_rows
+from occpipe.pipeline.monitoring.run_result import Summary
 from occpipe.pipeline.run import run
-from occpipe.schemas import MANIFEST
 from occpipe.stages.load_detections import LoadDetections
 from occpipe.stages.relate import Relate
 from occpipe.stages.reuse_results import Base, ReuseResults, base_of
-from occpipe.storage import Address, Store, locate, open_store, store_of
-from occpipe.summary import Summary
-from occpipe.verdicts import Review
 
 _LOADED = ("inpainter", "relations")
 
@@ -104,8 +104,8 @@ def apply_corpus(
 ) -> Summary:
     """Decide again on the published rows of a scan or a clean, and clean what is to be cleaned into `output_uri`.
 
-    `config` is as `occpipe.scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and
-    errors are those of `occpipe.pipeline.run.run`.
+    `config` is as `scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and errors are
+    those of `run`.
     """
     store = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
     root = Address(scan.manifest["input"], config.storage.input.access)

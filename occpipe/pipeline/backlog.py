@@ -16,8 +16,8 @@ from occpipe.dataset.layout import Layout, run_of
 from occpipe.dataset.lock import Share
 from occpipe.dataset.manifest import ShardInfo
 from occpipe.dataset.shards import Commit, commit_shard, list_parts, list_shards, pending_rows
+from occpipe.io.storage import Store, open_store
 from occpipe.pipeline.job import Unit
-from occpipe.storage import Store, open_store
 
 MAX_UNITS = 4_096
 """Read tasks of one execution of Ray Data: its driver holds some kB for each block until the execution ends."""

@@ -14,19 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from occpipe.config import Config
+from occpipe.core.config import Config
 from occpipe.dataset.corpus import check_apart, open_corpus
 from occpipe.dataset.layout import manifest_key
 from occpipe.dataset.listing import Listed, list_corpus
 from occpipe.dataset.manifest import with_ids
 from occpipe.dataset.parquet import with_file
 from occpipe.dataset.versions import CLEAN, SCAN, Origin
-from occpipe.models import PARTS, identities
+from occpipe.io.storage import Store, locate, open_store
+from occpipe.models.loading import PARTS, identities
+from occpipe.pipeline.monitoring.run_result import Tick
 from occpipe.pipeline.steps import Kind
 from occpipe.stages.load import Load
 from occpipe.stages.relate import Relate
-from occpipe.storage import Store, locate, open_store
-from occpipe.summary import Tick
 
 
 class Stage(Protocol):

@@ -15,14 +15,14 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from occpipe.core.errors import OutputBusyError
 from occpipe.dataset.layout import LOCKS, STATE, Layout
 from occpipe.dataset.listing import Listed
 from occpipe.dataset.lock import Lock, is_alive, read_holder
 from occpipe.dataset.manifest import load_index
 from occpipe.dataset.shards import list_shards
-from occpipe.errors import OutputBusyError
+from occpipe.io.storage import Store
 from occpipe.pipeline.job import Job
-from occpipe.storage import Store
 
 if TYPE_CHECKING:
     from occpipe.pipeline.backlog import Backlog

@@ -20,23 +20,23 @@ from concurrent.futures import Future
 from threading import Event
 from typing import TYPE_CHECKING, Any, Unpack
 
-from occpipe.config import Config
+from occpipe.core.config import Config
+from occpipe.core.errors import RunError
 from occpipe.dataset.layout import SUMS, Layout
 from occpipe.dataset.lock import OutputLock, Share
 from occpipe.dataset.manifest import load_index
 from occpipe.dataset.shards import Commit
 from occpipe.dataset.sums import write_sums
 from occpipe.dataset.versions import open_version
-from occpipe.errors import RunError
-from occpipe.models import load_relations
+from occpipe.io.storage import Store, locate, open_store
+from occpipe.models.loading import load_relations
 from occpipe.pipeline.backlog import Backlog, commit_task
 from occpipe.pipeline.job import Job, Options, Unit, corpus_job
 from occpipe.pipeline.lister import Lister
-from occpipe.storage import Store, locate, open_store
-from occpipe.summary import Made, Summary, Tick
+from occpipe.pipeline.monitoring.run_result import Made, Summary, Tick
 
 if TYPE_CHECKING:
-    from occpipe.pipeline.session import Session  # whose import of Ray takes seconds
+    from occpipe.pipeline.ray.session import Session  # whose import of Ray takes seconds
 
 
 def clean_corpus(config: Config, input_uri: str, output_uri: str, **options: Unpack[Options]) -> Summary:
@@ -132,7 +132,7 @@ class _Run:
 
         def session() -> Session:
             if self._session is None:
-                from occpipe.pipeline.session import Session
+                from occpipe.pipeline.ray.session import Session
 
                 self._session = stack.enter_context(Session(self._config, self._job.kind))
                 if lister is not None:

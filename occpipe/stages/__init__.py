@@ -1,5 +1,5 @@
-"""The stages, a file each: load, segment, relate, inpaint, write; for `apply` load_detections and reuse_results.
+"""The stages of a job, one verb in one file: a table of rows in, a table of rows out, without Ray.
 
-A stage is a callable over Arrow tables that declares the columns it READS, WRITES and DROPS. It takes rows in any number,
-keeps their order, and turns what goes wrong with one of them into its status, reason and error.
+It imports all rooms but `pipeline` and those above it. Start at `load`, then follow the data: `segment`, `relate`,
+`inpaint`, `write`.
 """

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from occpipe.config import Config
-from occpipe.decide import is_protected
-from occpipe.images import Limits, decode, encode_with_losses
-from occpipe.inpainters import Inpainter
-from occpipe.inpainters.shadow import cast_shadow
-from occpipe.masks import Rle, rle_decode, scale_down, scale_up, union_mask
-from occpipe.models import load_inpainter, set_threads, source_type
-from occpipe.rows import Rows
+from occpipe.core.config import Config
+from occpipe.core.masks import Rle, rle_decode, scale_down, scale_up, union_mask
+from occpipe.core.types import Image, Mask, Status, Verdict
+from occpipe.io.images import Limits, decode, encode_with_losses
+from occpipe.io.storage import store_of
+from occpipe.models.inpainters import Inpainter
+from occpipe.models.inpainters.shadow import cast_shadow
+from occpipe.models.loading import load_inpainter, set_threads, source_type
+from occpipe.models.relations.decide import is_protected
 from occpipe.stages.load import read_same_image
-from occpipe.storage import store_of
-from occpipe.types import Image, Mask, Status, Verdict
+from occpipe.stages.rows import Rows
 
 
 class _Opened(NamedTuple):

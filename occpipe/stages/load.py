@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from occpipe.config import Corpus
-from occpipe.images import ImageError, ImageReason, Limits, decode_with_header
-from occpipe.rows import Rows
-from occpipe.storage import Store, TooLargeError, is_safe_key, store_of, with_retries, within
+from occpipe.core.config import Corpus
+from occpipe.io.images import ImageError, ImageReason, Limits, decode_with_header
+from occpipe.io.storage import Store, TooLargeError, is_safe_key, store_of, with_retries, within
+from occpipe.stages.rows import Rows
 
 _MAX_BYTES = sys.maxsize
 _decoding = BoundedSemaphore(4)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from occpipe.images import ImageError, ImageReason
-from occpipe.masks import Rle
-from occpipe.rows import Rows
-from occpipe.storage import is_safe_key
-from occpipe.types import Status
+from occpipe.core.masks import Rle
+from occpipe.core.types import Status
+from occpipe.io.images import ImageError, ImageReason
+from occpipe.io.storage import is_safe_key
+from occpipe.stages.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from occpipe.config import Config
-from occpipe.decide import decide, overrule, removal_mask
-from occpipe.masks import Rle
-from occpipe.models import load_relations
-from occpipe.observations import Verdicts, judgements
-from occpipe.rows import Rows
+from occpipe.core.config import Config
+from occpipe.core.masks import Rle
+from occpipe.core.types import SceneObject, Segment, Segmentation, Status
+from occpipe.models.loading import load_relations
+from occpipe.models.relations.decide import decide, overrule, removal_mask
+from occpipe.models.relations.observations import Verdicts, judgements
+from occpipe.stages.rows import Rows
 from occpipe.stages.segment import segment_row
-from occpipe.types import SceneObject, Segment, Segmentation, Status
 
 _scorer = cache(load_relations)
 

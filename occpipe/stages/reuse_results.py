@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe import __version__
-from occpipe.config import Config, Policy
+from occpipe.core.config import Config, Policy
+from occpipe.core.types import Status
 from occpipe.dataset.layout import METADATA, rows_key
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published
-from occpipe.decide import is_protected
-from occpipe.models import needed, source_type
-from occpipe.rows import Rows
-from occpipe.storage import is_safe_key, store_of, with_retries
-from occpipe.types import Status
+from occpipe.io.storage import is_safe_key, store_of, with_retries
+from occpipe.models.loading import needed, source_type
+from occpipe.models.relations.decide import is_protected
+from occpipe.stages.rows import Rows
 
 _SIZES = ("width", "height", "mask_width", "mask_height")
 _PHOTO = ("size", "etag", "sha256")

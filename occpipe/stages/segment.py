@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from occpipe.config import Config
-from occpipe.models import load_segmenter, set_threads
-from occpipe.rows import Rows
-from occpipe.segmenters import Segmenter
-from occpipe.types import Image, Segment, Segmentation
+from occpipe.core.config import Config
+from occpipe.core.types import Image, Segment, Segmentation
+from occpipe.models.loading import load_segmenter, set_threads
+from occpipe.models.segmenters import Segmenter
+from occpipe.stages.rows import Rows
 
 
 def to_columns(scene: Segmentation) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

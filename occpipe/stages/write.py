@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from occpipe.rows import Rows
+from occpipe.core.types import Status
+from occpipe.io.storage import SourceChangedError, is_safe_key, store_of, with_retries
 from occpipe.stages.load import read_same_image
-from occpipe.storage import SourceChangedError, is_safe_key, store_of, with_retries
-from occpipe.types import Status
+from occpipe.stages.rows import Rows
 
 PATIENCE_S = 300.0
 """How long the output is tried: a storage that is away for minutes must not become error rows."""

@@ -1,1 +1,4 @@
-"""Training of the small nets that ship in the package; needs the extra `train` and the data of a folder."""
+"""How the starter models are trained and measured; nothing of it runs in a job.
+
+It imports `core`, `io` and `models`. Start at `run`.
+"""

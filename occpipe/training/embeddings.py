@@ -17,9 +17,9 @@ from typing import IO
 
 import numpy as np
 
-from occpipe.classes import aliases, coco_stuff
-from occpipe.relations.vectors import ClassVectors, singular
-from occpipe.tables import open_text
+from occpipe.core.classes import aliases, coco_stuff
+from occpipe.core.tables import open_text
+from occpipe.models.relations.vectors import ClassVectors, singular
 
 STOP_WORDS = frozenset(
     re.findall(

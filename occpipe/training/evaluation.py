@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.classes import coco_stuff_class
-from occpipe.segmenters.starter import StarterSegmenter, input_shape
+from occpipe.core.classes import coco_stuff_class
+from occpipe.core.types import Image, Segmentation
+from occpipe.models.segmenters.starter import StarterSegmenter, input_shape
 from occpipe.training.segmentation_data import IGNORE, NONE, LabelSpace, Photo
-from occpipe.types import Image, Segmentation
 
 KEY_CLASSES = (
     "person", "dog", "cat", "horse", "cow", "sheep", "car", "bicycle", "chair", "couch", "sky-other", "grass", "tree",

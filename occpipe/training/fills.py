@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.inpainters.patches import PatchInpainter
-from occpipe.inpainters.starter import StarterInpainter
+from occpipe.core.types import Image, Mask
+from occpipe.models.inpainters.patches import PatchInpainter
+from occpipe.models.inpainters.starter import StarterInpainter
 from occpipe.training.holes import box_hole, brush_hole, thing_hole
 from occpipe.training.segmentation_data import THINGS, is_held_out
-from occpipe.types import Image, Mask
 
 STORED_SIDE = 512
 THING_SHARE = 0.2  # of a hole that may lie on things

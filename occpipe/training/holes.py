@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pil
 
+from occpipe.core.types import Image, Mask
 from occpipe.training.segmentation_data import THINGS, is_held_out
-from occpipe.types import Image, Mask
 
 _LEAST_SIDE = 24
 _LEAST_FILL = 0.3  # of its box; less is a net or a frame, or a thing behind others

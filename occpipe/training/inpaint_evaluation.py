@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from occpipe.efficientnet import VARIANTS, Backbone, normalise
-from occpipe.images import Limits, decode
-from occpipe.inpainters import MaskGrowth, grow_mask
-from occpipe.segmenters import Segmenter
+from occpipe.core.types import Image, Mask
+from occpipe.io.images import Limits, decode
+from occpipe.models.efficientnet import VARIANTS, Backbone, normalise
+from occpipe.models.inpainters import MaskGrowth, grow_mask
+from occpipe.models.segmenters import Segmenter
 from occpipe.training.holes import Cutout, thing_hole
 from occpipe.training.segmentation import pretrained_state
-from occpipe.types import Image, Mask
 
 Fill = Callable[[Image, Mask], Image]
 

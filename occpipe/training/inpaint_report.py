@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.config_file import load_config
-from occpipe.errors import ConfigError
-from occpipe.inpainters import CropInpainter
-from occpipe.models import load_inpainter, load_segmenter
+from occpipe.core.config_file import load_config
+from occpipe.core.errors import ConfigError
+from occpipe.core.types import Image, Mask
+from occpipe.models.inpainters import CropInpainter
+from occpipe.models.loading import load_inpainter, load_segmenter
 from occpipe.training import inpaint_evaluation as ev
 from occpipe.training.holes import read_cutouts
 from occpipe.training.segmentation_data import is_held_out
-from occpipe.types import Image, Mask
 
 BARE = ("telea", "navier-stokes", "pypatchmatch")
 """Measured on the whole photo, as their packages offer them, without the crop engine."""

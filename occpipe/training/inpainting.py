@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, to_stored
-from occpipe.inpainters.refiner_net import RefinerNet
+from occpipe.core.types import Image, Mask
+from occpipe.models.efficientnet import PIXEL_MEAN, PIXEL_STD, to_stored
+from occpipe.models.inpainters.refiner_net import RefinerNet
 from occpipe.training.fills import FillSampler
 from occpipe.training.inpaint_evaluation import Perceptual
 from occpipe.training.run import RunConfig, TrainingRun
 from occpipe.training.segmentation import pretrained_state
-from occpipe.types import Image, Mask
 
 Sample = tuple[Image, Mask, Image]
 

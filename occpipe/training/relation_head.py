@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from occpipe.relations.benchmark import LabelledImage
-from occpipe.threads import one_core
+from occpipe.core.threads import one_core
+from occpipe.models.relations.benchmark import LabelledImage
 
 BATCH = 256
 

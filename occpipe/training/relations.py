@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from occpipe.classes import aliases, coco_stuff
-from occpipe.relations.benchmark import Case, Figures, LabelledImage, figures, read_labels
-from occpipe.relations.calibration import FALSE_REMOVAL, calibrate, observe_lists
-from occpipe.relations.evaluation import score_cases
-from occpipe.relations.scorer import EmbeddingScorer
-from occpipe.relations.vectors import FORMAT, check_target, read_aliases, read_asset, write_asset
+from occpipe.core.classes import aliases, coco_stuff
+from occpipe.models.relations.benchmark import Case, Figures, LabelledImage, figures, read_labels
+from occpipe.models.relations.calibration import FALSE_REMOVAL, calibrate, observe_lists
+from occpipe.models.relations.evaluation import score_cases
+from occpipe.models.relations.scorer import EmbeddingScorer
+from occpipe.models.relations.vectors import FORMAT, check_target, read_aliases, read_asset, write_asset
 from occpipe.training.embeddings import (
     PAPER_RECIPE,
     EmbeddingConfig,

@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from occpipe.efficientnet import PIXEL_MEAN, PIXEL_STD, from_published, normalise, to_stored
-from occpipe.segmenters.starter import FORMAT
-from occpipe.segmenters.starter_net import StarterNet
+from occpipe.models.efficientnet import PIXEL_MEAN, PIXEL_STD, from_published, normalise, to_stored
+from occpipe.models.segmenters.starter import FORMAT
+from occpipe.models.segmenters.starter_net import StarterNet
 from occpipe.training.run import RunConfig, TrainingRun
 from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, Sampler
 

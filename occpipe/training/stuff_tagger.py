@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from occpipe.efficientnet import normalise
-from occpipe.segmenters.starter import input_shape, resize_image
-from occpipe.segmenters.starter_net import StarterNet, Together
+from occpipe.models.efficientnet import normalise
+from occpipe.models.segmenters.starter import input_shape, resize_image
+from occpipe.models.segmenters.starter_net import StarterNet, Together
 from occpipe.training.evaluation import best_cut
 from occpipe.training.segmentation_data import THINGS, LabelSpace, Photo
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from tests.chaos.corpus import make_corpus
 from tests.chaos.faults import FAULTS, Fault, Scene, nothing
 from tests.chaos.runs import MORE_SETTINGS
-from tests.s3 import s3_environment, s3_server
+from tests.helpers.s3 import s3_environment, s3_server
 
 _INSIDE = "OCCPIPE_CHAOS_INSIDE"
 _WIDTHS = {

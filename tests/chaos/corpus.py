@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pil
 
-from tests.scenes import photo
+from tests.helpers.scenes import photo
 
 POISON = b"POISON"
 SETTINGS = (

@@ -19,15 +19,15 @@ import numpy as np
 from PIL import Image as Pil
 from ray.cluster_utils import Cluster
 
+from occpipe.core.errors import OutputBusyError, StorageError
 from occpipe.dataset.layout import FIRST, METADATA
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.shards import list_shards
-from occpipe.errors import OutputBusyError, StorageError
-from occpipe.storage import open_store
+from occpipe.io.storage import open_store
 from tests.chaos.corpus import POISON, SETTINGS
 from tests.chaos.network import Proxy
 from tests.chaos.runs import Outcome, Run, count, hooked
-from tests.published import publish_scan, seen_row
+from tests.helpers.published import publish_scan, seen_row
 
 INTERRUPTED = 130
 TRIES = 4

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 from ray.cluster_utils import Cluster
 
-from occpipe.capacity import check_capacity
-from occpipe.cluster import ray_session
-from occpipe.config import RayRuntime
-from occpipe.config_file import load_config
-from occpipe.errors import CapacityError
+from occpipe.core.config import RayRuntime
+from occpipe.core.config_file import load_config
+from occpipe.core.errors import CapacityError
+from occpipe.pipeline.ray.capacity import check_capacity
+from occpipe.pipeline.ray.connection import ray_session
 from tests.chaos.__main__ import enter_namespace
 from tests.chaos.corpus import make_corpus
 from tests.chaos.runs import Run, count

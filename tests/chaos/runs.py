@@ -20,7 +20,7 @@ import psutil
 from occpipe.dataset.layout import FIRST, METADATA
 from occpipe.dataset.parquet import read_footer, read_parquet
 from occpipe.dataset.shards import list_parts, list_shards
-from occpipe.storage import open_store
+from occpipe.io.storage import open_store
 from tests.chaos.corpus import SETTINGS
 
 HOOKS = Path(__file__).parent / "hooks"

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from occpipe.config_file import known_keys, load_config
-from occpipe.errors import ConfigError
+from occpipe.core.config_file import known_keys, load_config
+from occpipe.core.errors import ConfigError
 from tests.fuzz.tally import SUCCESS, Tally, main, until
 
 REFUSED = "config_error"

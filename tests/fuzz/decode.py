@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from occpipe.images import ImageError, Limits, decode, encode_like
-from occpipe.provenance import SourceType
+from occpipe.core.provenance import SourceType
+from occpipe.io.images import ImageError, Limits, decode, encode_like
 from tests.fuzz.tally import SUCCESS, Tally, main, until
 from tests.hostile.blocks import EXTENSIONS, MAGIC_PNG, saved, valid
 from tests.hostile.files import hostile_files

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.types import Image
-from tests.scenes import encoded, gradient
+from occpipe.core.types import Image
+from tests.helpers.scenes import encoded, gradient
 
 SIDE = 64
 """Pixels on both sides of what is built by hand: above the smallest side that is read, and small."""

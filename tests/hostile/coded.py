@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+from tests.helpers.scenes import encoded, moving
 from tests.hostile.blocks import (
     END,
     SIDE,
@@ -34,7 +35,6 @@ from tests.hostile.blocks import (
     webp_chunks,
     zeros_deflated,
 )
-from tests.scenes import encoded, moving
 
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\x00"
 _RDF = b'<x xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

@@ -12,6 +12,7 @@ import struct
 import zipfile
 from functools import cache
 
+from tests.helpers.scenes import encoded, gradient
 from tests.hostile.blocks import (
     EXTENSIONS,
     SIDE,
@@ -40,7 +41,6 @@ from tests.hostile.blocks import (
 )
 from tests.hostile.coded import jpeg_files, png_files, webp_files
 from tests.hostile.stored import bmp_files, tiff_files
-from tests.scenes import encoded, gradient
 
 _CUTS = (1, 3, 8, 20, 40, 0.25, 0.5, 0.75, 0.95, -1)
 """Bytes that are left, or the share of them, or (negative) bytes that are cut off."""

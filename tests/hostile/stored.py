@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+from tests.helpers.scenes import encoded, moving
 from tests.hostile.blocks import (
     PAYLOAD,
     PLAIN_TIFF,
@@ -22,7 +23,6 @@ from tests.hostile.blocks import (
     valid,
     zeros_deflated,
 )
-from tests.scenes import encoded, moving
 
 _RLE8, _RLE4, _FIELDS = 1, 2, 3
 _HUGE = 0xFFFF_FFFF

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as Pil
 
-from tests.scenes import encoded, photo
+from tests.helpers.scenes import encoded, photo
 
 Field = tuple[int, int, bytes]
 """Tag, type and the bytes of the values."""

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.images import Limits, decode, encode_with_losses
-from occpipe.provenance import MetadataPolicy, SourceType
-from occpipe.types import Image, Mask
+from occpipe.core.provenance import MetadataPolicy, SourceType
+from occpipe.core.types import Image, Mask
+from occpipe.io.images import Limits, decode, encode_with_losses
 from tests.roundtrip.blocks import SECRETS
 from tests.roundtrip.jpegs import jpegs
 from tests.roundtrip.others import bmps, tiffs, webps

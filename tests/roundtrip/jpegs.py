@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageCms
 
+from tests.helpers.scenes import encoded, gradient, photo
 from tests.roundtrip import blocks
 from tests.roundtrip.blocks import IPTC, PREVIEW, exif, resource, xmp
-from tests.scenes import encoded, gradient, photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 _XMP, _EXTENDED = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"

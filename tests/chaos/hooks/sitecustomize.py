@@ -30,7 +30,7 @@ PLACES = {
     "segment": ("occpipe.stages.segment", "to_columns"),
     "sums": ("occpipe.pipeline.run", "write_sums"),
     "relate": ("occpipe.stages.relate", "decide"),
-    "inpaint": ("occpipe.stages.inpaint", "encode_like"),
+    "inpaint": ("occpipe.stages.inpaint", "encode_with_losses"),
 }
 
 
@@ -167,7 +167,7 @@ def sleeping(call: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(segmenter: Any, images: Sequence[Any]) -> Any:
         import numpy as np
 
-        from occpipe.types import Segment, Segmentation
+        from occpipe.core.types import Segment, Segmentation
 
         sleep_as_gpu("segment", CHAOS["work"] * len(images))
         found = []
@@ -194,24 +194,24 @@ def sleeping_to_fill(fill: Callable[..., Any]) -> Callable[..., Any]:
 
 def spoil(module: ModuleType) -> None:
     """Replace what is to fail in a module that was just imported."""
-    if "memory" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
+    if "memory" in CHAOS and module.__name__ == "occpipe.models.segmenters.starter":
         module.StarterSegmenter.__call__ = short_of_memory(module.StarterSegmenter.__call__)
-    if "work" in CHAOS and module.__name__ == "occpipe.segmenters.starter":
+    if "work" in CHAOS and module.__name__ == "occpipe.models.segmenters.starter":
         module.StarterSegmenter.__call__ = sleeping(module.StarterSegmenter.__call__)
-    if "fill_work" in CHAOS and module.__name__ == "occpipe.inpainters.opencv":
+    if "fill_work" in CHAOS and module.__name__ == "occpipe.models.inpainters.opencv":
         module.OpenCvInpainter.fill = sleeping_to_fill(module.OpenCvInpainter.fill)
-    if CHAOS.get("broken") and module.__name__ == "occpipe.segmenters.starter":
+    if CHAOS.get("broken") and module.__name__ == "occpipe.models.segmenters.starter":
         module.StarterSegmenter.__call__ = broken(module.StarterSegmenter.__call__)
     if "count" in CHAOS and module.__name__ == "occpipe.stages.load":
         setattr(module, "decode_with_header", counted(module.decode_with_header))  # noqa: B010 - not known to mypy
     stage = CHAOS.get("die_in")
-    if stage == "commit" and module.__name__ == "occpipe.storage.local":
+    if stage == "commit" and module.__name__ == "occpipe.io.storage.local":
         module.LocalStore.delete = half_committed(module.LocalStore.delete)
-    elif stage == "commit" and module.__name__ == "occpipe.storage.s3":
+    elif stage == "commit" and module.__name__ == "occpipe.io.storage.s3":
         module.S3Store.delete = half_committed(module.S3Store.delete)
-    elif stage == "write" and module.__name__ == "occpipe.storage.local":
+    elif stage == "write" and module.__name__ == "occpipe.io.storage.local":
         module.LocalStore.write = half_written(module.LocalStore.write)
-    elif stage == "write" and module.__name__ == "occpipe.storage.s3":
+    elif stage == "write" and module.__name__ == "occpipe.io.storage.s3":
         module.S3Store.write = written_unheard(module.S3Store.write)
     elif stage in PLACES and module.__name__ == PLACES[stage][0]:
         name = PLACES[stage][1]

@@ -1,0 +1,50 @@
+"""One HTML file from the parts in `data/gallery`: nothing is loaded from elsewhere, and nothing of strangers is markup.
+
+The data is JSON in a script block that no browser runs, and the scripts build text nodes of it. The policy of the page
+allows the scripts and styles of this package, by their hashes, and pictures inside the page; nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+_PARTS = Path(__file__).parent / "static"
+_STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css")
+_SCRIPTS = ("dom.js", "plots.js", "picture.js", "why.js", "filters.js", "gallery.js")
+_MAIN = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
+
+
+def assemble(kind: str, title: str, data: dict[str, Any]) -> str:
+    """The page of a `kind` (report, review, preview) over `data`, as its script reads it."""
+    style, script = _joined(_STYLES), _joined((*_SCRIPTS, *_MAIN[kind]))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    template = Template((_PARTS / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(title),
+        policy=html.escape(policy, quote=True),
+        style=style,
+        script=script,
+        data=escaped(data),
+    )
+
+
+def escaped(data: object) -> str:
+    """JSON as it stands in a page: `<` could end the block or begin a comment in it; as an escape JSON means the same."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return "\n" + "\n".join((_PARTS / name).read_text(encoding="utf-8") for name in names)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,55 @@
+"""Why each thing of a row was decided as it was: what each class around it adds to its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from occpipe.core.config import Config
+from occpipe.dataset.reader import cut_of_run, relations_at_hand
+from occpipe.models.relations import EmbeddingScorer, RelationScorer
+from occpipe.models.relations.decide import context_of
+
+_SAME = 0.005
+"""Relations nearer than this are of the same scorer: rows hold float32, and its sums vary in the last digits."""
+
+
+class Why:
+    """Shares of the context by a config's own scorer, where that can be had: its file may lie on another machine."""
+
+    def __init__(self, config: Config, scorer: RelationScorer | None = None) -> None:
+        scorer = scorer or relations_at_hand(config.relations)
+        self.policy = config.policy
+        self.cut = cut_of_run(config, scorer)
+        self._scorer = scorer if isinstance(scorer, EmbeddingScorer) else None
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What a page says a score was compared with."""
+        policy = self.policy
+        return {
+            "cut": self.cut,
+            "min_area": policy.min_area,
+            "max_area": policy.max_area,
+            "min_score": policy.min_score,
+        }
+
+    def shares(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """Per thing class what each context class adds to the log-odds that it belongs; see `EmbeddingScorer.shares`.
+
+        A class is left out whose relation in the row is not what the scorer gives now.
+        """
+        scorer, found = self._scorer, dict[str, dict[str, float]]()
+        if scorer is None or not row["objects"]:
+            return found
+        things = [(item["label"], item["score"]) for item in row["objects"]]
+        stuff = {item["label"]: item["confidence"] for item in row["stuff"] or ()}
+        context = context_of(things, stuff, self.policy, scorer)
+        for label, relation in {o["label"]: o["relation"] for o in row["objects"]}.items():
+            if relation is None or label not in scorer.vectors:
+                continue
+            around = context.around(label)
+            score = scorer.score(label, around).score
+            if score is not None and abs(score - relation) < _SAME:
+                found[label] = scorer.shares(label, around)
+        return found

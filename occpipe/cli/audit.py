@@ -1,0 +1,101 @@
+"""`occpipe audit` and `occpipe export`: what a published output says of itself, and its rows for other tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from occpipe.cli.common import MOST_SHOWN, MovedInput, one_line
+from occpipe.core.errors import ConfigError
+
+_LAST_LINE_BYTES = 1 << 20
+
+
+class Format(StrEnum):
+    """The formats of `occpipe export`."""
+
+    COCO = "coco"
+    HF = "hf"
+    SIDECAR = "sidecar"
+
+
+def audit(
+    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="What `clean` has published: a folder or URI.")],
+    input_uri: MovedInput = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="An earlier output: say what differs from it.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="The run's JSON log, for the rates of its stages.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Images worth a look, of each kind.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="DIR", help="Write each table there, with all its rows.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the report there, as index.html.")] = None,
+) -> None:
+    """Say what was removed, where, why and how sure: counts and scores of all rows, and images worth a look.
+
+    Only the published Parquet is read, and of that what the figures need; --html reads photos, too.
+    """
+    from occpipe.analysis.audit import audit as audit_of
+    from occpipe.analysis.drift import compare as drift_between
+    from occpipe.cli.audit_tables import drift_tables, stage_table, tables, write_csv
+
+    with one_line():
+        run = _last_line(log) if log else None
+    made = audit_of(output_uri, top=top)
+    drift = drift_between(audit_of(compare, top=top), made) if compare else None
+    said = Console(stderr=True)
+    if csv is not None:
+        written = write_csv(csv, made, drift)
+        said.print(f"{csv}: {len(written)} tables", highlight=False, markup=False, soft_wrap=True)
+    if html is not None:
+        from occpipe.analysis.pages.report import write_report
+
+        shown = write_report(output_uri, input_uri, html / "index.html", MOST_SHOWN, made=made)
+        said.print(f"{html / 'index.html'}: {shown} images", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        more = {"drift": drift.as_dict()} if drift else {}
+        more |= {"stages": run.get("stages", {})} if run else {}
+        sys.stdout.write(json.dumps(made.as_dict() | more, indent=1) + "\n")
+        return
+    console = Console()
+    ascii_only = not (console.encoding or "").lower().startswith("utf")
+    shown_tables = [*tables(made, ascii_only=ascii_only), *([stage_table(run)] if run else [])]
+    shown_tables += drift_tables(drift) if drift else []
+    console.print(f"{output_uri}: {made.images:,} images, {made.things:,} things", highlight=False, markup=False)
+    for table in shown_tables:
+        if table.row_count or table.show_header:
+            console.print(table)
+
+
+def export(
+    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="What `clean` has published: a folder or URI.")],
+    dest_uri: Annotated[str, typer.Argument(metavar="DEST", help="A new or empty folder, or a URI (s3://...).")],
+    kind: Annotated[
+        Format, typer.Option("--format", "-f", help="COCO JSON; a folder for Hugging Face datasets; a JSON an image.")
+    ],
+) -> None:
+    """Write the published rows for other tools. Only `hf` copies images; `coco` and `sidecar` name them."""
+    from occpipe.analysis.export import export as write
+
+    images = write(output_uri, dest_uri, kind)
+    typer.echo(f"{dest_uri}: {images:,} images")
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    """The last line of a log of JSON lines: what the run said at its end. Raises ConfigError, ValueError."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_LINE_BYTES))
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    found = json.loads(lines[-1]) if lines else None
+    if not isinstance(found, dict) or not isinstance(found.get("stages", {}), dict):
+        raise ConfigError(f"{path}: its last line is no record of a run")
+    return found

@@ -1,0 +1,152 @@
+"""Progress for people: a live bar and the stages on a terminal, a plain line now and then elsewhere; the closing tables."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping
+from threading import Event
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from occpipe.core.types import Status
+from occpipe.pipeline.monitoring.run_result import Summary, Tick
+from occpipe.pipeline.monitoring.stage_statistics import Pace
+
+PLAIN_INTERVAL_S = 10.0
+_FIGURE = re.compile(r"\d+%")
+
+
+def describe(statuses: Counter[str], seconds: float) -> str:
+    """`12.3 images/s, 40 cleaned, 55 unchanged, 1 errors`."""
+    rate = statuses.total() / seconds if seconds > 0 else 0.0
+    counts = ", ".join(f"{statuses[s]} {'errors' if s is Status.ERROR else s}" for s in Status if statuses[s])
+    return f"{rate:.1f} images/s" + (f", {counts}" if counts else "")
+
+
+def describe_reasons(reasons: Counter[str]) -> str:
+    """`3 truncated, 1 missing`, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def describe_stages(paces: Mapping[str, Pace]) -> str:
+    """`load 40.1/s (0 wait), segment 11.2/s (64 wait), ...`: rates of the stages, and the rows before each."""
+    return ", ".join(f"{name} {pace.images_per_s:.1f}/s ({pace.queue} wait)" for name, pace in paces.items())
+
+
+def stages_table(paces: Mapping[str, Pace], *, title: str | None = None) -> Table:
+    """A row for each stage; a column of shares is there where it is known for any, rows that wait where any does."""
+    shares = {"at work": "busy", "cores": "cpu", "GPU": "gpu"}
+    known = {head: name for head, name in shares.items() if any(getattr(p, name) is not None for p in paces.values())}
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage")
+    waiting = ["rows waiting"] if any(pace.queue for pace in paces.values()) else []
+    for head in ("images/s", "workers at work", *known, *waiting):
+        table.add_column(head, justify="right")
+    for stage, pace in paces.items():
+        values = [getattr(pace, name) for name in known.values()]
+        shown = ["" if value is None else f"{value:.0%}" for value in values]
+        shown += [str(pace.queue)] * len(waiting)
+        table.add_row(stage, f"{pace.images_per_s:.1f}", f"{pace.at_work:.1f}", *shown)
+    return table
+
+
+class LiveProgress:
+    """Call it with each tick, inside a `with`."""
+
+    def __init__(self, console: Console, verb: str = "cleaning") -> None:
+        self._console = console
+        self._first: tuple[float, int] | None = None
+        self._last_line = 0.0
+        self._limit: str | None = None
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._task = self._bar.add_task("starting", total=None)
+        self._live = Live(self._bar, console=console, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, tick: Tick) -> None:
+        done = tick.statuses.total()
+        if self._first is None:
+            self._first = (tick.seconds, done)
+        text = describe(tick.statuses, tick.seconds)
+        if self._console.is_terminal:
+            self._bar.update(self._task, total=tick.total, completed=done, description=text)
+            notes = (describe_reasons(tick.reasons), tick.limit)
+            self._live.update(Group(self._bar, stages_table(tick.paces), *(Text(note) for note in notes if note)))
+        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S or done == tick.total:
+            self._last_line = time.monotonic()
+            reasons = f" ({describe_reasons(tick.reasons)})" if tick.reasons else ""
+            self._print(f"{done}/{tick.total} {text}{reasons}{self._left(tick, done)}")
+            if done < tick.total and tick.stages:
+                self._print(f"  {describe_stages(tick.paces)}")
+            said = tick.limit and _FIGURE.sub("", tick.limit)
+            if tick.limit and said != self._limit:  # once, not with every new figure
+                self._limit = said
+                self._print(f"  {tick.limit}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _left(self, tick: Tick, done: int) -> str:
+        seconds, before = self._first or (0.0, 0)
+        if done >= tick.total or done <= before or tick.seconds <= seconds:
+            return ""
+        left = (tick.total - done) * (tick.seconds - seconds) / (done - before)
+        return f", {left:.0f} s left"
+
+
+class StopRequest:
+    """What Ctrl-C and SIGTERM do: the first asks the run to finish what it has begun, the next one ends it at once.
+
+    Before `begin` there is nothing yet that would be worth the wait, and the first one ends it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.event, self._console, self._begun = Event(), console, False
+
+    def begin(self) -> None:
+        """The images are in work. Called once Ray runs, for Ray takes SIGTERM for itself when it starts."""
+        if not self._begun:
+            self._begun = True
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and shells in the background say to go on
+                    signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        if self.event.is_set():
+            raise KeyboardInterrupt
+        self.event.set()
+        self._console.print("finishing what has begun; once more to stop at once", highlight=False)
+
+
+def summary_table(summary: Summary, output: str) -> Table:
+    """The closing table: this run beside all that is published."""
+    table = Table(title=f"occpipe: {output}", title_justify="left")
+    for name, justify in (("status", "left"), ("this run", "right"), ("published", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants its literal type
+    published = summary.manifest["status"]
+    for status in Status:
+        made, there = summary.statuses[status], published.get(status, 0)
+        if made or there or status is not Status.SCANNED:  # which only a scan has
+            table.add_row(status, str(made), str(there))
+    table.add_section()
+    table.add_row("images", str(summary.statuses.total()), str(summary.manifest["images"]))
+    return table

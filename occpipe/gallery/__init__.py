@@ -1,1 +1,0 @@
-"""The pages that people look at results with: figures of all rows, a sample worth a look, and its pictures."""

@@ -1,0 +1,23 @@
+"""Encoded bytes to upright RGB and back, without losing what the file carried and without another picture in it.
+
+`decode` reads and `encode` writes; a module for each format says what goes over, from allow-lists. Start with `encode`.
+Only `provenance`, `jpeg` (scans) and `types` are imported from outside.
+"""
+
+from occpipe.io.images.decode import decode, decode_with_header
+from occpipe.io.images.encode import check_no_other_picture, encode_like, encode_with_losses
+from occpipe.io.images.reasons import FORMATS, SKIPPED_REASONS, Header, ImageError, ImageReason, Limits
+
+__all__ = [
+    "FORMATS",
+    "SKIPPED_REASONS",
+    "Header",
+    "ImageError",
+    "ImageReason",
+    "Limits",
+    "check_no_other_picture",
+    "decode",
+    "decode_with_header",
+    "encode_like",
+    "encode_with_losses",
+]

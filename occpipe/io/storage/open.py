@@ -1,0 +1,58 @@
+"""From a place to a store."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from occpipe.core.access import Access, Address, access_of
+from occpipe.io.storage.base import Store
+from occpipe.io.storage.generic import FsspecStore
+from occpipe.io.storage.local import LocalStore
+from occpipe.io.storage.location import locate, scheme_of
+from occpipe.io.storage.s3 import S3Store
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def open_store(uri: str, access: Access | None = None) -> Store:
+    """The store whose root is `uri`: what `locate` takes, in any scheme that fsspec has a driver for.
+
+    A scheme alone, such as `s3://`, is the root of its buckets; lists of URIs are read from there. Nothing is contacted
+    yet. Without `access` it is reached as an `Address` says, or as the environment does. Raises ConfigError for what names
+    no place, or cannot be reached in this way, and StorageError for an unknown scheme.
+    """
+    place = Address(uri if uri.endswith("://") else locate(uri), access or access_of(uri))
+    match scheme_of(place):
+        case None:
+            return LocalStore(place)
+        case "s3":
+            return S3Store(place)
+        case _:
+            return FsspecStore(place)
+
+
+def store_of(uri: str) -> Store:
+    """The store at `uri`, one for each URI and way of access in a process: its threads share a connection pool."""
+    return _kept(str(uri), access_of(uri))
+
+
+@functools.cache
+def _kept(uri: str, access: Access) -> Store:
+    return open_store(uri, access)
+
+
+def split_pattern(uri: str) -> tuple[str, str | None]:
+    """Split a glob into its root and the pattern below it; the pattern is None where there is none.
+
+    >>> split_pattern("s3://bucket/2019/**/*.jpg")
+    ('s3://bucket/2019', '**/*.jpg')
+    >>> split_pattern("photos")
+    ('photos', None)
+    """
+    match = _MAGIC.search(uri)
+    if match is None:
+        return uri, None
+    cut = uri.rfind("/", 0, match.start())
+    root = uri[:cut] if cut > 0 else ("/" if cut == 0 else ".")
+    return root, uri[cut + 1 :]

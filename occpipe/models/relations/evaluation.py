@@ -1,0 +1,157 @@
+"""The figures of a relation file on label lists, beside the paper's formula and plain statistics in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from occpipe.models.relations import load_relations
+from occpipe.models.relations.benchmark import (
+    Case,
+    Figures,
+    LabelledImage,
+    Npmi,
+    Scores,
+    area_under_curve,
+    as_seen,
+    figures,
+    make_cases,
+    make_intrusions,
+    read_labels,
+    run,
+)
+from occpipe.models.relations.scene import SceneContext, scene_context
+from occpipe.models.relations.scorer import EmbeddingScorer
+from occpipe.models.relations.vectors import read_asset
+
+SEED = 7
+SEEN = "as a segmenter sees it"
+SEEN_UNWEIGHTED = "the same, unweighted"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "complete": {},
+    "30% of stuff missed": {"drop_stuff": 0.3},
+    "30% missed, one wrong": {"drop_stuff": 0.3, "add_stuff": 1},
+    **{f"at most {k}": {"at_most": k} for k in (5, 3, 2, 1)},
+}
+"""What a segmenter gets wrong, by name."""
+
+
+def evaluate(
+    things: Path,
+    stuff: Path,
+    relations: Path | None = None,
+    *,
+    all_images: bool = False,
+    rounds: int = 3,
+) -> dict[str, Any]:
+    """The intruder benchmark as plain values: `contexts` (figures by setting and scorer), `cut`, `at_cut`, `classes`.
+
+    Scored are the images of the test part, which the shipped file was not trained on, or `all_images`. The NPMI
+    statistics come from the training part; a baseline is measured on the pairs that it knows. Raises ValueError where a
+    file cannot be read or nothing is to score.
+    """
+    scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
+    paper = load_relations("paper2019", relations)
+    images = read_labels(things, stuff)
+    asked = [i for i in images if all_images or i.part == "test"]
+    npmi = Npmi([i for i in images if i.part == "train" and i.things and i.stuff])
+    contexts: dict[str, dict[str, Any]] = {}
+    rates: dict[str, dict[str, float]] = {}
+    classes: list[dict[str, Any]] = []
+    for name, cases in _settings(asked, rounds):
+        if not cases:
+            raise ValueError(f"{things}: no image with a thing, two kinds of stuff and a possible intruder")
+        own, intruder = score_cases(scorer, cases)
+        contexts[name] = {"default": asdict(figures(own, intruder))}
+        cut = np.log(scorer.default_cut / (1 - scorer.default_cut))
+        rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
+        if name == "complete":
+            for baseline, score in (("paper2019", paper.relation), ("NPMI", npmi)):
+                known = run(score, cases)
+                if len(known[0]):
+                    contexts[name][baseline] = asdict(figures(*known))
+            classes = _classes(cases, own, intruder, float(cut))
+    for name, (own, intruder) in _intrusions(scorer, asked, rounds):
+        contexts[name] = {"default": asdict(figures(own, intruder))}
+        rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
+    return {
+        "part": "all" if all_images else "test",
+        "contexts": contexts,
+        "cut": scorer.default_cut,
+        "at_cut": rates,
+        "classes": classes,
+    }
+
+
+def _settings(images: Sequence[LabelledImage], rounds: int) -> Iterator[tuple[str, list[Case]]]:
+    for name, setting in SETTINGS.items():
+        yield name, make_cases(images, SEED, rounds, **setting)
+    seen = as_seen(make_cases(images, SEED, rounds), images, SEED)
+    yield SEEN, seen
+    yield SEEN_UNWEIGHTED, [Case(c.own, c.intruder, tuple(c.context)) for c in seen]
+
+
+def score_cases(scorer: EmbeddingScorer, cases: Sequence[Case]) -> tuple[Scores, Scores]:
+    """Own and intruder log-odds of all cases."""
+    contexts = [c.context for c in cases]
+    own = scorer.log_odds([c.own for c in cases], contexts)
+    intruder = scorer.log_odds([c.intruder for c in cases], contexts)
+    return own.astype(np.float64), intruder.astype(np.float64)
+
+
+def _intrusions(
+    scorer: EmbeddingScorer, images: Sequence[LabelledImage], rounds: int
+) -> Iterator[tuple[str, tuple[Scores, Scores]]]:
+    """Scenes with one and with two intruders: with things that vouch as far as they belong, and fully."""
+    for count in (1, 2):
+        scenes = make_intrusions(images, SEED, rounds, intruders=count)
+        for vouching in (True, False) if scenes else ():
+            contexts = []
+            for scene in scenes:
+                things, stuff = dict.fromkeys(scene.things, 1.0), dict.fromkeys(scene.stuff, 1.0)
+                seen = scene_context(scorer, things, stuff) if vouching else SceneContext(things, stuff)
+                contexts.append((seen.around(scene.own), seen.around(scene.intruder)))
+            own = scorer.log_odds([s.own for s in scenes], [c for c, _ in contexts])
+            intruder = scorer.log_odds([s.intruder for s in scenes], [c for _, c in contexts])
+            name = f"{count} intruder{'s' * (count > 1)} there" + ("" if vouching else ", trusted")
+            yield name, (own.astype(np.float64), intruder.astype(np.float64))
+
+
+def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -> list[dict[str, Any]]:
+    """Per thing class: how often it is the own thing and the intruder, and what happens to it at the cut."""
+    own_names, intruder_names = np.array([c.own for c in cases]), np.array([c.intruder for c in cases])
+    rows = []
+    for thing in sorted({*own_names, *intruder_names}):
+        ours, strange = own[own_names == thing], intruder[intruder_names == thing]
+        rows.append(
+            {
+                "thing": str(thing),
+                "own": len(ours),
+                "intruder": len(strange),
+                "auc": area_under_curve(ours, strange) if len(ours) and len(strange) else None,
+                "own_removed": float((ours < cut).mean()) if len(ours) else None,
+                "found": float((strange < cut).mean()) if len(strange) else None,
+            }
+        )
+    return rows
+
+
+def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str]:
+    """The result of `evaluate` as a table."""
+    for name, scorers in result["contexts"].items():
+        for scorer, found in scorers.items():
+            yield f"{name:27} {scorer:10} {Figures(**found)}"
+        rates = result["at_cut"][name]
+        yield (
+            f"{'':27} at the cut of {result['cut']:.4f}: {rates['own_removed']:.1%} of the own things removed, "
+            f"{rates['found']:.1%} of the intruders found"
+        )
+    if per_class:
+        yield f"\n{'thing':16} {'own':>5} {'intruder':>8} {'AUC':>6} {'removed':>8} {'found':>6}   (at the cut)"
+        for row in result["classes"]:
+            auc, removed, found = ("-" if row[k] is None else f"{row[k]:.3f}" for k in ("auc", "own_removed", "found"))
+            yield f"{row['thing']:16} {row['own']:5} {row['intruder']:8} {auc:>6} {removed:>8} {found:>6}"

@@ -1,0 +1,287 @@
+"""The registry of weights: where each comes from, its checksum, licence and contract; and how a node gets it.
+
+Weights lie in `weights.dir`: the user's cache by default, a folder or any URI. From a URI each node copies a weight once
+to its own cache: of several processes that ask, one copies, and the others wait for it. What is downloaded or copied is
+filled beside its place and renamed, so what lies there is whole.
+
+A `file` entry has a checksum from its publisher, and a file that does not match is refused. A `hub` entry has none: its
+sha256 is recorded with the results, there is no published checksum to compare. A weight under a licence that forbids
+commercial use must be accepted by name in the config.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from occpipe.core import config as cfg
+from occpipe.core.errors import WeightsError, first_line
+from occpipe.io.storage import is_safe_key, open_store, scheme_of
+from occpipe.io.storage.local import alone_in
+
+_MODEL_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One entry of the registry; exactly one of `shipped`, `file` and `hub` says where it comes from."""
+
+    name: str
+    kind: str
+    contract: str
+    licence: str
+    shipped: str | None = None
+    file: str | None = None
+    hub: str | None = None
+    md5: str | None = None
+    sha256_prefix: str | None = None
+    classes: str | None = None
+    paper: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return self.file or (f"hf:{self.hub}" if self.hub else "shipped with occpipe")
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether its licence forbids commercial use."""
+        return "-NC" in self.licence
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether its publisher gives a checksum; hub and shipped entries have none."""
+        return bool(self.md5 or self.sha256_prefix)
+
+
+@cache
+def registry() -> dict[str, Weight]:
+    """All known weights by name."""
+    text = files("occpipe").joinpath("models/weights.yaml").read_text()
+    return {name: Weight(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def find_hub(hub: str) -> Weight | None:
+    """The entry of a hub id, whatever its case (the hub does not tell `A/b` from `a/B`); None for one not registered."""
+    return next((w for w in registry().values() if w.hub and w.hub.casefold() == hub.strip("/").casefold()), None)
+
+
+def check_consent(weight: Weight, settings: cfg.Weights) -> None:
+    """Raise WeightsError where a licence forbids commercial use and the config does not accept it by name."""
+    if weight.needs_consent and weight.licence not in settings.accept_licence:
+        raise WeightsError(
+            f"{weight.name} is under {weight.licence}, which forbids commercial use; to accept it: "
+            f"--set weights.accept_licence=[{weight.licence}]"
+        )
+
+
+def locate(weight: Weight, settings: cfg.Weights) -> Path:
+    """The local file or folder of a weight, verified as far as `verify` can; copied from `weights.dir` where that is a URI.
+
+    Raises WeightsError where it is missing (with the command that fetches it), damaged, or not accepted.
+    """
+    check_consent(weight, settings)
+    path = _place_of(weight, settings)
+    if not path.exists() and settings.dir and scheme_of(settings.dir):
+        _copy_from_store(weight, settings.dir, path)
+    if not path.exists():
+        raise WeightsError(f"{weight.name} is not at {path}; get it with: {_command(weight, settings)}")
+    verify(weight, path)
+    return path
+
+
+def is_here(weight: Weight, settings: cfg.Weights) -> bool:
+    """Whether a weight lies on this machine; nothing is hashed, downloaded or asked of a bucket."""
+    path = _place_of(weight, settings)
+    return path.exists() and not (weight.hub and _missing_part(path))
+
+
+def verify(weight: Weight, path: Path) -> None:
+    """Raise WeightsError where the file at `path` differs from its publisher's checksum, or a hub folder misses a part.
+
+    For hub entries there is no published checksum to compare: changed bytes show only in the sha256 that is recorded.
+    """
+    if fault := _fault(weight, path):
+        raise WeightsError(f"{path} {fault}")
+
+
+def fetch(weight: Weight, settings: cfg.Weights) -> Path:
+    """Download a weight from its source into the cache; its path. One that is there is only verified.
+
+    Where `weights.dir` is a URI it is then written there too, over what is there: that is how a cluster without internet
+    gets it. Raises WeightsError, before the download where the licence is not accepted.
+    """
+    check_consent(weight, settings)
+    path = _place_of(weight, settings)
+    if weight.file and not path.exists():
+        url = weight.file
+        _fill(weight, path, url, lambda whole: _download_file(url, whole))
+    elif weight.hub and not path.exists():
+        hub = weight.hub
+        _fill(weight, path, f"hf:{hub}", lambda whole: _download_hub(hub, whole))
+    path = locate(weight, settings)
+    if not weight.shipped and settings.dir and scheme_of(settings.dir):
+        _copy_to_store(weight, path, settings.dir)
+    return path
+
+
+def identity(weight: Weight, path: Path) -> dict[str, str | None]:
+    """What is written with the results: name, sha256, licence and source."""
+    return {"name": weight.name, "sha256": sha256(path), "licence": weight.licence, "source": weight.source}
+
+
+def sha256(path: Path) -> str | None:
+    """The sha256 of a file, or of `model.safetensors` in a folder; None where that is not there."""
+    file = path / _MODEL_FILE if path.is_dir() else path
+    return _digest(file, "sha256") if file.exists() else None
+
+
+def cache_folder(settings: cfg.Weights) -> Path:
+    """Where weights lie on this node: `weights.dir` if it is a folder, else the user's cache."""
+    if settings.dir and not scheme_of(settings.dir):
+        return Path(settings.dir).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "occpipe" / "weights"
+
+
+def _place_of(weight: Weight, settings: cfg.Weights) -> Path:
+    if weight.shipped:
+        return Path(str(files("occpipe").joinpath("models/assets", weight.shipped)))
+    return cache_folder(settings) / _name_on_disk(weight)
+
+
+def _name_on_disk(weight: Weight) -> str:
+    return weight.file.rsplit("/", 1)[1] if weight.file else weight.name
+
+
+def _command(weight: Weight, settings: cfg.Weights) -> str:
+    where = f" --set weights.dir={settings.dir}" if settings.dir else ""
+    return f"occpipe models fetch {weight.name}{where}"
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _fault(weight: Weight, path: Path) -> str | None:
+    for algorithm, expected in (("md5", weight.md5), ("sha256", weight.sha256_prefix)):
+        if expected and not (found := _digest(path, algorithm)).startswith(expected):
+            return f"is not {weight.name}: its {algorithm} is {found}, expected {expected}"
+    if weight.hub and (part := _missing_part(path)):
+        return f"is not the whole of {weight.name}: {part} is missing; delete it and fetch it again"
+    return None
+
+
+def _missing_part(folder: Path) -> str | None:
+    """A file without which transformers cannot load a folder; large models lie in several files that an index names."""
+    parts = {_CONFIG_FILE, _MODEL_FILE}
+    if (folder / _INDEX_FILE).is_file():
+        try:
+            parts = {_CONFIG_FILE, *map(str, json.loads((folder / _INDEX_FILE).read_bytes())["weight_map"].values())}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"what {_INDEX_FILE} should name"
+    return next((part for part in sorted(parts) if not (folder / part).is_file()), None)
+
+
+def _fill(weight: Weight, path: Path, source: str, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary place beside `path`, verify it and rename it, unless another process did so meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            alone_in(path.parent),
+            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as beside,
+        ):
+            if path.exists():
+                return
+            whole = Path(beside) / path.name
+            fill(whole)
+            if fault := _fault(weight, whole):
+                raise WeightsError(f"what came from {source} {fault}")
+            try:
+                whole.rename(path)
+            except OSError:  # a folder that is not empty is never replaced
+                if not path.exists():
+                    raise
+    except OSError as error:
+        raise WeightsError(f"{weight.name} cannot be written to {path}: {error}") from error
+
+
+def _copy_from_store(weight: Weight, uri: str, path: Path) -> None:
+    store = open_store(uri)
+    store.check_readable()
+    name = _name_on_disk(weight)
+    try:
+        keys = [name] if weight.file else [entry.key for entry in store.walk(name)]
+    except OSError as error:
+        raise WeightsError(f"{weight.name}: {store.url(name)} cannot be listed: {error}") from error
+    for key in keys:
+        if not is_safe_key(key) or key.split("/", 1)[0] != name:
+            raise WeightsError(f"{weight.name}: {store.uri} holds a key that is no file name: {key!r}")
+    if not keys:
+        return
+
+    def copy(whole: Path) -> None:
+        for key in keys:
+            target = whole.parent / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                data = store.read(key)
+            except FileNotFoundError:
+                fetched_by = _command(weight, cfg.Weights(dir=uri))
+                raise WeightsError(f"{weight.name} is not at {store.url(key)}; get it with: {fetched_by}") from None
+            except OSError as error:
+                raise WeightsError(f"{weight.name}: {store.url(key)} cannot be read: {error}") from error
+            target.write_bytes(data)
+
+    _fill(weight, path, store.url(name), copy)
+
+
+def _copy_to_store(weight: Weight, path: Path, uri: str) -> None:
+    store = open_store(uri)
+    if path.is_dir():
+        parts = [
+            (f"{path.name}/{file.relative_to(path).as_posix()}", file) for file in path.rglob("*") if file.is_file()
+        ]
+    else:
+        parts = [(path.name, path)]
+    # Without its config.json a folder is not whole, so a node that copies it meanwhile refuses it.
+    for key, file in sorted(parts, key=lambda part: (part[1].name == _CONFIG_FILE, part[0])):
+        try:
+            store.write(key, file.read_bytes())
+        except OSError as error:
+            raise WeightsError(f"{weight.name}: {store.url(key)} cannot be written: {error}") from error
+
+
+def _download_file(url: str, path: Path) -> None:
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except Exception as error:  # aiohttp and fsspec raise many kinds, and all of them mean that it did not arrive
+        raise WeightsError(f"{url} could not be downloaded: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _download_hub(hub: str, path: Path) -> None:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise WeightsError("huggingface_hub is not installed: pip install 'occpipe[hf]'") from error
+    try:
+        snapshot_download(hub, local_dir=path, allow_patterns=["*.json", "*.safetensors", "*.txt"])
+    except Exception as error:  # as above
+        raise WeightsError(f"hf:{hub} could not be downloaded: {type(error).__name__}: {first_line(error)}") from error
+    shutil.rmtree(path / ".cache", ignore_errors=True)  # the hub's notes on the download

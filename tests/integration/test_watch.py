@@ -1,0 +1,286 @@
+"""What a run says while it goes on: ticks, JSON lines and metrics, pure and of one real run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import ray
+from rich.console import Console
+
+from occpipe.cli.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
+from occpipe.core.config import Placement
+from occpipe.core.config_file import load_config
+from occpipe.core.errors import StorageError
+from occpipe.pipeline.monitoring.metrics import COUNTERS, GAUGES, values_of
+from occpipe.pipeline.monitoring.monitor import RECENT_S, TELLING_S, Watch, watching
+from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
+from occpipe.pipeline.monitoring.run_result import Made, Summary, Tick
+from occpipe.pipeline.monitoring.stage_statistics import Pace, StageFigures
+from occpipe.pipeline.ray.connection import job_name
+from occpipe.pipeline.ray.journal import JournalHandle
+from occpipe.pipeline.run import clean_corpus
+from occpipe.pipeline.steps import POOLS, STAGES
+from tests.chaos.corpus import SETTINGS, make_corpus
+from tests.integration.test_readme import ROOT
+
+BROKEN = "broken.jpg"
+COUNT = 24
+
+
+Watched: TypeAlias = tuple[Summary, list[Tick], list[dict[str, Any]], list[str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Watched:
+    """A run over some images and a broken one: its summary, ticks, log and what the node's agent then serves."""
+    folder = tmp_path_factory.mktemp("watched")
+    make_corpus(folder / "in", COUNT)
+    (folder / "in" / BROKEN).write_bytes(b"no image")
+    ticks: list[Tick] = []
+    with RunLog(str(folder / "log.jsonl"), Console(file=io.StringIO())) as log:
+
+        def on_progress(tick: Tick) -> None:
+            ticks.append(tick)
+            log(tick)
+
+        summary = clean_corpus(
+            load_config("local", SETTINGS), str(folder / "in"), str(folder / "out"), on_progress=on_progress
+        )
+        log.end(summary)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return summary, ticks, lines, scraped(job_name(str(folder / "out")))
+
+
+def scraped(output: str) -> list[str]:
+    """The lines about an output that this node's agent serves to Prometheus; it hears of them every few seconds."""
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    for _ in range(60):
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            text = answer.read().decode()
+        lines = [line for line in text.splitlines() if f'output="{output}"' in line]
+        if total_of(lines, "ray_occpipe_images_total") == COUNT + 1:  # the driver's last word
+            return lines
+        time.sleep(0.5)
+    raise AssertionError("no metrics of the run after 30 s")
+
+
+def total_of(lines: list[str], metric: str) -> float:
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(metric))
+
+
+def test_each_image_is_counted_in_each_stage(run: Watched) -> None:
+    summary, ticks, _, _ = run
+    assert summary.over_all is ticks[-1]
+    assert ticks[0].stages == {}
+    assert (ticks[0].total, ticks[-1].statuses.total()) == (COUNT + 1, COUNT + 1)
+    assert ticks[-1].reasons == {"not_an_image": 1}
+    assert {name: sums.rows for name, sums in ticks[-1].stages.items()} == dict.fromkeys(STAGES, COUNT + 1)
+    assert all(sums.busy_s > 0 for sums in ticks[-1].stages.values())
+    assert {name for name, pace in ticks[-1].paces.items() if pace.busy is not None} == set(POOLS)
+    assert {pace.queue for pace in ticks[-1].paces.values()} == {0}
+
+
+def test_the_log_says_what_its_page_says(run: Watched) -> None:
+    summary, _, lines, _ = run
+    page = (ROOT / "docs" / "watching.md").read_text().partition("## As JSON lines")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (`.*?) \| (.*) \|$", page, re.M)
+    fields = {name: says for names, says in table for name in re.findall(r"`(\w+)`", names)}
+    *during, end = lines
+    assert {line["event"] for line in during} == {"tick"}
+    assert end["event"] == "end"
+    for line in lines:
+        kept = {name for name, says in fields.items() if not says.startswith(("`end`", "`failed`"))}
+        assert line.keys() == kept | ({"stopped", "done_before", "published"} if line is end else set())
+        assert [*line["stages"]] == list(STAGES)
+        assert {*line["stages"]["segment"]} <= {*re.findall(r"`(\w+)`", fields["stages"])}
+    assert (end["done"], end["published"], end["done_before"], end["stopped"]) == (COUNT + 1, COUNT + 1, 0, False)
+    assert end["status"] == {name: count for name, count in summary.manifest["status"].items() if count}
+    assert end["stages"]["write"]["rows"] == COUNT + 1
+    times = [line["seconds"] for line in lines]
+    assert times == sorted(times)
+
+
+def test_prometheus_gets_each_metric(run: Watched) -> None:
+    served = run[3]
+    names = {line.partition("{")[0] for line in served}
+    without_gpu = {"ray_occpipe_stage_gpu_use"}
+    assert names - without_gpu == {f"ray_{name}" for name in (*COUNTERS, *GAUGES)} - without_gpu
+    (errors,) = (line for line in served if line.startswith("ray_occpipe_closed_images_total"))
+    assert 'reason="not_an_image"' in errors
+    assert errors.endswith(" 1.0")
+    assert total_of(served, "ray_occpipe_images_total") == COUNT + 1
+    rows = [float(line.split()[-1]) for line in served if line.startswith("ray_occpipe_stage_rows_total")]
+    assert rows == [COUNT + 1] * len(STAGES)
+
+
+def test_the_dashboard_and_the_page_know_these_metrics_and_no_other() -> None:
+    ours = {f"ray_{name}" for name in (*COUNTERS, *GAUGES)}
+    board = json.loads((ROOT / "cluster" / "grafana-dashboard.json").read_text())
+    drawn = {name for panel in board["panels"] for target in panel["targets"] for name in metrics_in(target["expr"])}
+    assert drawn == ours
+    asked = [variable["query"] for variable in board["templating"]["list"]]
+    assert {name for query in asked for name in metrics_in(query)} <= ours
+    assert metrics_in((ROOT / "docs" / "watching.md").read_text()) == ours
+    for panel in board["panels"]:
+        assert panel["datasource"]["uid"] == "${datasource}", "whoever imports it has another one"
+        assert all('output=~"$output"' in target["expr"] for target in panel["targets"])
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+
+
+def metrics_in(text: str) -> set[str]:
+    return set(re.findall(r"\bray_occpipe_\w+", text))
+
+
+def test_counters_say_only_what_a_tick_knows() -> None:
+    tick = Tick(Counter(cleaned=2), 5, 1.0, Counter(missing=1), {"write": StageFigures(3, 0.5)})
+    assert values_of(tick) == [
+        ("occpipe_images_to_do", 5, {}),
+        ("occpipe_images_total", 2, {"status": "cleaned"}),
+        ("occpipe_closed_images_total", 1, {"reason": "missing"}),
+        ("occpipe_stage_rows_total", 3, {"stage": "write"}),
+        ("occpipe_stage_busy_seconds_total", 0.5, {"stage": "write"}),
+        ("occpipe_stage_waiting_seconds_total", 0.0, {"stage": "write"}),
+    ]
+
+
+def segmented(rows: int, busy: float, waited: float = 0.0) -> dict[str, StageFigures]:
+    return {"load": StageFigures(100, 1.0), "segment": StageFigures(rows, busy, waited)}
+
+
+def watch_of(total: int, made: Made | None = None) -> Watch:
+    watch = Watch(made or Made(), 0.0, Placement())
+    watch.total = total
+    return watch
+
+
+def test_a_tick_looks_back_half_a_minute_and_the_last_one_over_all() -> None:
+    watch = watch_of(1000)
+    watch.tick({"load": StageFigures(100, 1.0)}, {}, 10.0)
+    for second in range(11, 101):
+        tick = watch.tick(segmented((second - 10) * 2, second - 10), {"CPU": 1.0}, float(second))
+    assert tick.paces["segment"].images_per_s == pytest.approx(2)
+    assert tick.paces["segment"].at_work == pytest.approx(1)
+    watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S / 2)
+    assert watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S).paces["segment"].images_per_s == 0
+    last = watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S, over_all=True)
+    assert last.paces["segment"].images_per_s == pytest.approx(180 / (90 + RECENT_S))
+    assert last.paces["load"].queue == 900
+    assert last.paces["relate"].queue == 180
+
+
+def test_what_limits_a_run_is_said_once_it_is_in_its_stride() -> None:
+    watch = watch_of(1000)
+    watch.tick({}, {}, 10.0)
+    early = watch.tick(segmented(30, 9.9), {"CPU": 1.0}, 10.0 + TELLING_S - 1)
+    late = watch.tick(segmented(40, 19.9), {"CPU": 1.0}, 10.0 + TELLING_S)
+    assert early.limit is None
+    assert late.limit == "segment is the limit (at work 100% of its time), raise placement.segment.max_size (now 1)"
+
+
+def test_a_log_on_a_full_disk_says_so_once_and_the_run_goes_on() -> None:
+    said = io.StringIO()
+    with RunLog("/dev/full", Console(file=said)) as log:
+        log(Tick(Counter(), 1, 0.0))
+        log.end(Summary(Made(), 0, 1.0, {"images": 0}))
+    assert said.getvalue() == "/dev/full: [Errno 28] No space left on device; no more of this log\n"
+
+
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        RunLog(str(tmp_path / "no" / "log.jsonl"), Console())
+
+
+def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+
+    def fail() -> None:
+        with RunLog(str(path), Console()) as log:
+            log(Tick(Counter(unchanged=3), 9, 2.0))
+            log(Tick(Counter(unchanged=4), 9, 2.1))
+            raise ValueError("broken\nto pieces")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    first, last = map(json.loads, path.read_text().splitlines())
+    assert INTERVAL_S > 1
+    assert (first["event"], first["done"]) == ("tick", 3)
+    assert (last["event"], last["done"], last["error"]) == ("failed", 3, "broken to pieces")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_watcher_that_fails_is_kept_and_a_stop_still_heard() -> None:
+    ticks: list[Tick] = []
+    made, journal, stop = Made(), JournalHandle(), threading.Event()
+
+    def on_progress(tick: Tick) -> None:
+        ticks.append(tick)
+        if len(ticks) == 2:
+            assert threading.current_thread() is not threading.main_thread()
+            raise ValueError("no more")
+
+    with watching(watch_of(1, made), journal, "/out", stop, on_progress):
+        until(lambda: made.unwatched is not None)
+        assert not journal.ask("is_stopping")
+        stop.set()
+        until(lambda: journal.ask("is_stopping"))
+    assert str(made.unwatched) == "no more"
+    assert len(ticks) == 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_metrics_that_cannot_be_had_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such metric")
+
+    monkeypatch.setattr("occpipe.pipeline.monitoring.metrics.Metrics.publish", fail)
+    ticks: list[Tick] = []
+    made = Made()
+    with watching(watch_of(1, made), JournalHandle(), "/out", threading.Event(), ticks.append):
+        pass
+    assert made.unwatched is None
+    assert made.over_all is ticks[-1]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not within 20 s")
+
+
+def test_the_words_for_a_terminal() -> None:
+    pace = {"load": Pace(40.06, 0.2, None, 0, None, None), "segment": Pace(11.2, 1.0, 0.97, 64, 0.5, None)}
+    assert describe_stages(pace) == "load 40.1/s (0 wait), segment 11.2/s (64 wait)"
+    assert describe_reasons(Counter(missing=1, truncated=3)) == "3 truncated, 1 missing"
+    screen = Console(file=io.StringIO(), width=100, force_terminal=False)
+    screen.print(stages_table(pace))
+    printed = screen.file.getvalue()  # type: ignore[attr-defined]  # it is the one given
+    heads = [word.strip() for word in printed.splitlines()[1].split("┃") if word.strip()]
+    assert heads == ["stage", "images/s", "workers at work", "at work", "cores", "rows waiting"]
+    assert [cell.strip() for cell in printed.splitlines()[4].split("│")[1:-1]] == [
+        "segment", "11.2", "1.0", "97%", "50%", "64"
+    ]  # fmt: skip
+
+
+def test_a_line_elsewhere_says_the_limit_once() -> None:
+    screen = Console(file=io.StringIO(), width=200)
+    with LiveProgress(screen) as progress:
+        for number, limit in enumerate(("segment is the limit (97%)", "segment is the limit (96%)", "write (90%)"), 1):
+            progress._last_line = -PLAIN_INTERVAL_S
+            progress(Tick(Counter(unchanged=number), 9, number, Counter(missing=1), limit=limit))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the one given
+    assert lines[0] == "1/9 1.0 images/s, 1 unchanged (1 missing)"
+    assert [line.strip() for line in lines if line.startswith("  ")] == ["segment is the limit (97%)", "write (90%)"]
