@@ -112,7 +112,7 @@ def test_outliers(made: Audit) -> None:
 
 def test_the_answers_are_those_of_plain_sql(made: Audit, output: Path) -> None:
     """The views over the Parquet, as docs/sql.md has them, and the tables of the command give the same."""
-    views = (ROOT / "occpipe" / "data" / "views.sql").read_text().replace("cleaned/", f"{output}/")
+    views = (ROOT / "occpipe" / "analysis" / "views.sql").read_text().replace("cleaned/", f"{output}/")
     with duckdb.connect() as database:
         database.execute(views)
         database.execute(f"SET VARIABLE cut = {made.cut}; SET VARIABLE top = 10")
