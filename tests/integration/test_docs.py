@@ -38,7 +38,7 @@ def test_the_sql_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     scripts = re.findall(r"^```sql\n(.*?)^```", page, re.M | re.S)
     said = [query.strip().removesuffix(";") for query in scripts]
     assert set(queries().values()) <= set(said)
-    assert (ROOT / "occpipe" / "data" / "views.sql").read_text(encoding="utf-8") == scripts[0]
+    assert (ROOT / "occpipe" / "analysis" / "views.sql").read_text(encoding="utf-8") == scripts[0]
     with duckdb.connect() as database:
         answers = [database.execute(script).fetchall() for script in scripts]
     empty = [query.split()[0] for query, answer in zip(said, answers, strict=True) if not answer]
