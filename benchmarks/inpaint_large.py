@@ -55,7 +55,6 @@ def main() -> None:
     mask = thing_hole(np.random.default_rng(2), (photo.shape[0], photo.shape[1]), AREA)
     given = photo * (1 - mask)[..., None]
     inpainter = load_inpainter(load_config("local", [f"inpainter.model={wanted.model}"]))
-    inpainter.feather = 0  # the blanked hole would shine through
     if wanted.most is not None:
         inpainter.model.max_side = wanted.most
     inpainter(given[:400, :400], np.eye(400, dtype=np.uint8))  # warm up

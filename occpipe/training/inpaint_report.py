@@ -94,7 +94,6 @@ def compare(
 
 def _load(name: str, config: str) -> ev.Fill:
     engine = load_inpainter(load_config(config, [f"inpainter.model={name}"]))
-    engine.feather = 0  # the original would shine through
     return _Bare(engine.model) if name in BARE else engine
 
 

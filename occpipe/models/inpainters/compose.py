@@ -1,4 +1,4 @@
-"""How filled pixels are set into a photo: their colour matched at the seam, their edge blended, nothing else touched."""
+"""How filled pixels are set into a photo: their tone matched at the seam, nothing else touched."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ _USUAL_SPREAD = 20.0
 _SIDE = 768  # pixels, the longest side at which the shift is worked out
 
 
-def paste(result: Image, new: Image, mask: Mask, hole: Box, *, reach: float, match_seam: bool) -> None:
-    """Set `new`, the filled pixels of the box `hole`, into `result`, H x W x 3, in place, where `mask`, H x W, is 1.
+def paste(result: Image, filled: Image, window: Box, mask: Mask, hole: Box, *, match_seam: bool) -> None:
+    """Set `filled`, the pixels of a window, into `result`, H x W x 3, in place, where `mask`, H x W, is 1 within `hole`.
 
-    `match_seam` shifts the fill's tone to meet the photo's. Over `reach` pixels from the mask's edge inwards the fill
-    fades in; below 0.5 it does not. The image's own edge is no seam.
+    `match_seam` shifts the fill's tone to meet the photo's. The image's own edge is no seam. What `result` has under the
+    mask is not read, because it is of the thing, and a rim of it would stay.
     """
-    rows, cols = slice(hole.y, hole.y + hole.height), slice(hole.x, hole.x + hole.width)
-    # One pixel more around the box, where the image has it: a border of zeros would count as an edge.
-    y0, x0 = max(0, hole.y - 1), max(0, hole.x - 1)
-    wide = np.s_[y0 : hole.y + hole.height + 1, x0 : hole.x + hole.width + 1]
-    inner = np.s_[hole.y - y0 : hole.y - y0 + hole.height, hole.x - x0 : hole.x - x0 + hole.width]
+    # One pixel more around the hole, where the image has it: a border of zeros would count as an edge.
+    y, x = max(0, hole.y - 1), max(0, hole.x - 1)
+    wide = np.s_[y : hole.y + hole.height + 1, x : hole.x + hole.width + 1]
+    inner = np.s_[hole.y - y : hole.y - y + hole.height, hole.x - x : hole.x - x + hole.width]
     around = np.ascontiguousarray(mask[wide])
-    inside = mask[rows, cols]
-    old = result[rows, cols]
-    fill = new.astype(np.float32)  # whole boxes: numpy picks the pixels of a mask out ten times as slowly
+    height, width = around.shape
+    new = np.ascontiguousarray(filled[y - window.y :, x - window.x :][:height, :width])
     if match_seam:
-        joined = result[wide].copy()
-        joined[inner] = cv2.copyTo(new, inside, joined[inner].copy())
-        fill += seam_shift(joined, around)[inner]
-    if reach >= 0.5:
-        depth = cv2.distanceTransform(around, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[inner]
-        alpha = np.minimum(depth / np.float32(reach + 1), 1)[..., None]
-        fill = alpha * fill + (1 - alpha) * old
-    pixels = np.rint(np.clip(fill, 0, 255)).astype(np.uint8)
-    old[:] = cv2.copyTo(pixels, inside, old.copy())
+        joined = cv2.copyTo(new, around, result[wide].copy())
+        new = np.rint(np.clip(new + seam_shift(joined, around), 0, 255)).astype(np.uint8)
+    place = result[hole.y : hole.y + hole.height, hole.x : hole.x + hole.width]
+    place[:] = cv2.copyTo(np.ascontiguousarray(new[inner]), np.ascontiguousarray(around[inner]), place.copy())
 
 
 def seam_shift(filled: Image, mask: Mask) -> NDArray[np.float32]:

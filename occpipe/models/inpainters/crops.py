@@ -67,13 +67,12 @@ class Inpainter:
     """Fills masks in images with a model that works on crops.
 
     `context` is the margin of a window around its hole as a share of the hole's longer side (at least 48 px), by
-    default the model's own, or 0.21, which makes the window 1.4 times as long and twice as large as the hole. `feather`
-    is the width of the blend at the mask's edge as a share of sqrt(height * width), inside the mask only; it belongs to
-    a grown mask, since it lets the original shine through: keep it below the growth. `match_seam` shifts the tone of a
-    fill to meet the photo's. `batch_size` counts crops of 512 x 512. `bucket` rounds the sides of crops up, in pixels,
-    so that more of them share a batch (only for models with a `multiple` above 1). `workers` batches are filled at the
-    same time and share so many cores: on two cores two fills take 0.56 of the time of one after the other. The model
-    itself takes `calls` of them at the same time, by default all; on a GPU 1, beside which others are cut and pasted.
+    default the model's own, or 0.21, which makes the window 1.4 times as long and twice as large as the hole. `match_seam`
+    shifts the tone of a fill to meet the photo's. `batch_size` counts crops of 512 x 512. `bucket` rounds the sides of
+    crops up, in pixels, so that more of them share a batch (only for models with a `multiple` above 1). `workers` batches
+    are filled at the same time and share so many cores: on two cores two fills take 0.56 of the time of one after the
+    other. The model itself takes `calls` of them at the same time, by default all; on a GPU 1, beside which others are cut
+    and pasted.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class Inpainter:
         model: CropInpainter,
         *,
         context: float | None = None,
-        feather: float = 0.004,
         match_seam: bool = True,
         batch_size: int = 8,
         bucket: int = 32,
@@ -90,7 +88,6 @@ class Inpainter:
     ) -> None:
         self.model = model
         self.context = getattr(model, "context", _CONTEXT) if context is None else context
-        self.feather = feather
         self.match_seam = match_seam
         self.batch_size = batch_size
         self.workers = workers
@@ -107,17 +104,21 @@ class Inpainter:
     def fill_many(
         self, images: Sequence[Image], masks: Sequence[Mask], things: Sequence[Mask | None] | None = None
     ) -> list[Image]:
-        """Fill several images of any sizes; their crops share batches. ValueError as in `check_fill`."""
+        """Fill several images of any sizes; their crops share batches. ValueError as in `check_fill`.
+
+        No pixel under a mask is read: each is blanked before anything else looks at its image.
+        """
         kept = things or [None] * len(images)
         buckets: dict[tuple[int, int], list[Crop]] = defaultdict(list)
         for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
             check_fill(image, mask)
             for crop in self.plan(mask, i):
                 buckets[crop.padded].append(crop)
+        known = [_blanked(image, mask) for image, mask in zip(images, masks, strict=True)]
         batches = list(self._batches(buckets))
 
         def fill(batch: list[Crop]) -> list[Image]:
-            return self._fill(batch, images, masks, kept)
+            return self._fill(batch, known, masks, kept)
 
         windows: dict[int, list[tuple[Crop, Image]]] = defaultdict(list)
         for batch, filled in zip(batches, self._side_by_side(fill, batches), strict=True):
@@ -125,7 +126,7 @@ class Inpainter:
                 windows[crop.index].append((crop, window))
 
         def paste_all(index: int) -> Image:
-            result = images[index].copy()
+            result = known[index]
             for crop, window in windows[index]:
                 self._paste(result, masks[index], crop, window)
             return result
@@ -204,11 +205,13 @@ class Inpainter:
         return restore_detail(image[window], mask[window], filled, hole, barred)
 
     def _paste(self, result: Image, mask: Mask, crop: Crop, pixels: Image) -> None:
-        """Blend a filled window into `result`, in place, only where the crop's own hole is."""
-        w, h = crop.window, crop.hole
-        new = pixels[h.y - w.y : h.y - w.y + h.height, h.x - w.x : h.x - w.x + h.width]
-        reach = self.feather * (mask.shape[0] * mask.shape[1]) ** 0.5
-        paste(result, new, mask, h, reach=reach, match_seam=self.match_seam)
+        """Set a filled window into `result`, in place, only where the crop's own hole is."""
+        paste(result, pixels, crop.window, mask, crop.hole, match_seam=self.match_seam)
+
+
+def _blanked(image: Image, mask: Mask) -> Image:
+    """A copy of an image that is black under its mask."""
+    return np.asarray(cv2.copyTo(np.zeros_like(image), mask, image.copy()), np.uint8)
 
 
 def _margin(hole: Box, context: float) -> int:
@@ -277,11 +280,13 @@ def _cut(image: Image, mask: Mask, things: Mask | None, crop: Crop) -> tuple[Ima
     thing = np.zeros_like(hole) if things is None else beside(hole, things[window])
     height, width = crop.size
     if (height, width) != hole.shape:
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-        # Any share of the thing in a pixel would leak its colour into the fill, so such a pixel is a hole; where every
-        # pixel has a share, those with the least must serve as known.
+        # Pixels under the mask are blank, so a pixel that is a hole in part is the mean of the rest. It is a hole all the
+        # same; only where every pixel is one in part, those with the least of it must serve as known.
         share = cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        hole = (share > share.min()).astype(np.uint8)
+        small = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+        if share.min() > 0:
+            small = np.rint(small / np.maximum(1 - share, 1e-3)[..., None]).clip(0, 255)
+        pixels, hole = small.astype(np.uint8), (share > share.min()).astype(np.uint8)
         if not hole.any():  # all have the same share
             hole[:] = 1
             hole[0, 0] = 0

@@ -116,7 +116,7 @@ class Flat:
 
 def test_the_engine_restores_detail_for_every_model() -> None:
     truth, mask = stripes(400, 400), disc(400, 400, 200, 200, 70)
-    result = Inpainter(Flat(), feather=0)(truth * (1 - mask)[..., None], mask)
+    result = Inpainter(Flat())(truth * (1 - mask)[..., None], mask)
     inside = disc(400, 400, 200, 200, 60) == 1
     rough, wanted = (cv2.Laplacian(i.astype(np.float32), cv2.CV_32F)[inside].std() for i in (result, truth))
     assert rough > 0.6 * wanted

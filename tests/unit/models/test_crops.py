@@ -101,7 +101,7 @@ def test_tiny_images(size: tuple[int, int], model: Recorder | OpenCvInpainter) -
     mask = np.zeros(size, np.uint8)
     mask[-1, -1] = 1
     image[-1, -1] = 0
-    filled = Inpainter(model, feather=0, match_seam=False)(image, mask)
+    filled = Inpainter(model, match_seam=False)(image, mask)
     assert (filled[mask == 0] == 90).all()
     assert abs(int(filled[-1, -1, 0]) - 90) <= 4  # Telea overshoots by 2 on a single row
 
@@ -164,7 +164,7 @@ def test_a_large_window_is_filled_downscaled_and_only_its_hole_replaced() -> Non
     mask = box(900, 1500, 200, 300, 500, 600)
     image[mask == 1] = 250
     model = Recorder(max_side=256)
-    filled = Inpainter(model, feather=0, match_seam=False)(image, mask)
+    filled = Inpainter(model, match_seam=False)(image, mask)
     assert max(model.shapes[0]) <= 256
     (seen,), (hole,) = model.images, model.masks
     assert (seen[hole == 0] == 60).all()  # nothing of the thing leaks into what the model takes for known
@@ -199,27 +199,6 @@ def test_batches_are_bounded_by_pixels() -> None:
     mask = box(1024, 1024, 100, 100, 600, 600)
     Inpainter(model, batch_size=8).fill_many([noise(1024, 1024)] * 3, [mask] * 3)
     assert [s[0] for s in model.shapes] == [2, 1]
-
-
-def test_the_feather_fades_from_the_edge_inwards_only() -> None:
-    image = np.full((100, 100, 3), 200, np.uint8)
-    image[:, :50] = 0
-    image[40:60, 40:60] = 255
-    mask = box(100, 100, 30, 30, 40, 40)
-
-    class Black(Recorder):
-        def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            return np.zeros_like(images)
-
-    filled = Inpainter(Black(), feather=0.04, match_seam=False)(image, mask)  # 4 px
-    row = filled[35, 60:70, 0].astype(int)
-    assert (np.diff(row) >= 0).all()
-    assert row[-1] == pytest.approx(200 * 0.8, abs=2)
-    assert (row[:-4] == 0).all()
-    assert (filled[mask == 0] == image[mask == 0]).all()
-    # The image's own edge is no seam.
-    at_edge = Inpainter(Black(), feather=0.04, match_seam=False)(image, box(100, 100, 30, 60, 40, 40))
-    assert (at_edge[50, 90:, 0] == 0).all()
 
 
 @pytest.mark.parametrize(("size", "radius"), [((512, 768), 8), ((3000, 4000), 42), ((10, 10), 1)])
@@ -282,7 +261,7 @@ def test_a_hole_of_which_every_pixel_has_the_same_share_is_filled() -> None:
     model, image = Recorder(max_side=100), noise(400, 400)
     mask = np.zeros((400, 400), np.uint8)
     mask[::2, ::2] = 1
-    filled = Inpainter(model, feather=0, match_seam=False)(image, mask)
+    filled = Inpainter(model, match_seam=False)(image, mask)
     assert model.masks[0].any()
     assert (filled[mask == 0] == image[mask == 0]).all()
 

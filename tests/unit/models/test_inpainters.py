@@ -54,20 +54,20 @@ def spoilt(image: Image, mask: Mask) -> Image:
 )
 def test_a_gradient_is_continued(model: CropInpainter, limit: float) -> None:
     truth, mask = gradient(120, 160), disc(120, 160, 60, 80, 18)
-    filled = Inpainter(model, feather=0, match_seam=False)(spoilt(truth, mask), mask)
+    filled = Inpainter(model, match_seam=False)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < limit
 
 
 def test_the_starter_restores_a_pattern_that_telea_cannot() -> None:
     truth, mask = tiles(144, 180), disc(144, 180, 70, 90, 22)
     given = spoilt(truth, mask)
-    assert error(Inpainter(PatchInpainter(), feather=0, match_seam=False)(given, mask), truth, mask) < 3
-    assert error(Inpainter(OpenCvInpainter(), feather=0, match_seam=False)(given, mask), truth, mask) > 20
+    assert error(Inpainter(PatchInpainter(), match_seam=False)(given, mask), truth, mask) < 3
+    assert error(Inpainter(OpenCvInpainter(), match_seam=False)(given, mask), truth, mask) > 20
 
 
 def test_the_starter_copies_texture_at_full_size_when_it_solves_at_less() -> None:
     truth, mask = tiles(300, 400, 16), disc(300, 400, 150, 200, 60)
-    filled = Inpainter(PatchInpainter(work_side=220), feather=0, match_seam=False)(spoilt(truth, mask), mask)
+    filled = Inpainter(PatchInpainter(work_side=220), match_seam=False)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < 12
     inside = disc(300, 400, 150, 200, 50) == 1
     assert filled[inside].std() > 0.9 * truth[inside].std()
@@ -77,7 +77,7 @@ def test_the_starter_never_takes_from_the_hole() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(100, 120, (150, 170, 3), np.uint8)
     mask = disc(150, 170, 80, 60, 25) | disc(150, 170, 20, 150, 12)
-    filled = Inpainter(PatchInpainter(), feather=0, match_seam=False)(spoilt(image, mask), mask)
+    filled = Inpainter(PatchInpainter(), match_seam=False)(spoilt(image, mask), mask)
     assert filled.min() >= 99
     assert filled.max() <= 120
 
@@ -111,7 +111,7 @@ HOLES: dict[str, tuple[tuple[int, int], Mask]] = {
 def test_odd_holes_are_filled_with_what_is_around(name: str, work_side: int) -> None:
     size, mask = HOLES[name]
     image = np.full((*size, 3), 130, np.uint8)
-    filled = Inpainter(PatchInpainter(work_side=work_side), feather=0, match_seam=False)(spoilt(image, mask), mask)
+    filled = Inpainter(PatchInpainter(work_side=work_side), match_seam=False)(spoilt(image, mask), mask)
     assert (filled[mask == 0] == 130).all()
     assert np.abs(filled.astype(int) - 130).max() <= 8  # Telea, where no patch is to be had, drifts by a few levels
 
@@ -205,7 +205,7 @@ def test_migan_contract(tmp_path: Path) -> None:
     image = np.zeros((300, 900, 3), np.uint8)
     image[:, ::2] = 200
     mask = disc(300, 900, 100, 150, 40) | disc(300, 900, 150, 800, 30)
-    filled = Inpainter(model, feather=0, context=0.5)(spoilt(image, mask), mask)
+    filled = Inpainter(model, context=0.5)(spoilt(image, mask), mask)
     assert (filled[mask == 0] == image[mask == 0]).all()
     assert np.abs(filled[mask == 1].astype(int) - 100).max() <= 3
     assert model.batched is True
@@ -269,7 +269,7 @@ def test_the_peer_restores_a_pattern() -> None:
     from occpipe.models.inpainters.pypatchmatch import PyPatchMatchInpainter
 
     truth, mask = tiles(144, 180), disc(144, 180, 70, 90, 22)
-    filled = Inpainter(PyPatchMatchInpainter(), feather=0, match_seam=False)(spoilt(truth, mask), mask)
+    filled = Inpainter(PyPatchMatchInpainter(), match_seam=False)(spoilt(truth, mask), mask)
     assert error(filled, truth, mask) < 20
     assert (filled[mask == 0] == truth[mask == 0]).all()
 
@@ -281,7 +281,7 @@ def test_nothing_is_copied_from_a_thing() -> None:
     thing = np.zeros((140, 180), np.uint8)
     thing[40:100, 100:150] = 1
     mask = disc(140, 180, 70, 80, 26) & (1 - thing)
-    engine = Inpainter(PatchInpainter(), feather=0, match_seam=False)
+    engine = Inpainter(PatchInpainter(), match_seam=False)
     free, barred = engine(spoilt(image, mask), mask), engine(spoilt(image, mask), mask, thing)
     inside = mask == 1
     assert barred[inside].max() < 115
