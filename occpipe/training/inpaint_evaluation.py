@@ -1,7 +1,7 @@
 """How good an inpainter is: holes in photos whose content is known, and things pasted where they were not.
 
-All figures are taken inside the hole. What was there is blanked before the model sees the photo, and nothing of it is
-blended in again (feather 0).
+All figures are taken inside the hole. The inpainter is called as the stage calls it, with the config's settings. What was
+in the hole is replaced by noise, so that no figure can depend on it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def spread(paths: Sequence[Path], count: int) -> Iterator[Path]:
 
 
 def hole_cases(paths: Sequence[Path], count: int, outlines: Sequence[Mask], seed: int = 0) -> list[Case]:
-    """Photos with one hole each in the shape of a thing, 2-15% of the area; what was there is black in `given`."""
+    """Photos with one hole each in the shape of a thing, 2-15% of the area; what was there is noise in `given`."""
     rng = np.random.default_rng(seed)
     cases: list[Case] = []
     for path in spread(paths, count):
@@ -73,7 +73,8 @@ def hole_cases(paths: Sequence[Path], count: int, outlines: Sequence[Mask], seed
         if min(photo.shape[:2]) < MIN_SIDE:
             continue
         mask = thing_hole(rng, photo.shape[:2], float(rng.uniform(*AREA)), outlines)
-        cases.append(Case(path.stem, photo, mask, photo * (1 - mask)[..., None]))
+        noise = np.random.default_rng((seed, len(cases))).integers(0, 256, photo.shape, np.uint8)
+        cases.append(Case(path.stem, photo, mask, np.where(mask[..., None] == 1, noise, photo)))
         if len(cases) == count:
             break
     return cases

@@ -40,7 +40,7 @@ class _Bare:
         self.model = model
 
     def __call__(self, image: Image, mask: Mask) -> Image:
-        return np.asarray(self.model.fill(image[None], mask[None])[0])
+        return np.asarray(self.model.fill((image * (1 - mask)[..., None])[None], mask[None])[0])
 
 
 def compare(

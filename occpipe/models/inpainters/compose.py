@@ -29,7 +29,7 @@ def paste(result: Image, filled: Image, window: Box, mask: Mask, hole: Box, *, m
     height, width = around.shape
     new = np.ascontiguousarray(filled[y - window.y :, x - window.x :][:height, :width])
     if match_seam:
-        joined = cv2.copyTo(new, around, result[wide].copy())
+        joined = np.asarray(cv2.copyTo(new, around, result[wide].copy()), np.uint8)
         new = np.rint(np.clip(new + seam_shift(joined, around), 0, 255)).astype(np.uint8)
     place = result[hole.y : hole.y + hole.height, hole.x : hole.x + hole.width]
     place[:] = cv2.copyTo(np.ascontiguousarray(new[inner]), np.ascontiguousarray(around[inner]), place.copy())

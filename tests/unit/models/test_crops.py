@@ -149,8 +149,9 @@ def test_windows_hold_at_least_as_much_context_as_hole() -> None:
 
 
 def test_sides_are_multiples_and_padding_mirrors() -> None:
-    model, image = Recorder(), noise(75, 101)
-    Inpainter(model)(image, box(75, 101, 20, 20, 30, 30))
+    mask = box(75, 101, 20, 20, 30, 30)
+    model, image = Recorder(), noise(75, 101) * (1 - mask)[..., None]
+    Inpainter(model)(image, mask)
     ((_, height, width),) = model.shapes
     assert (height, width) == (96, 128)
     (seen,) = model.images
@@ -172,8 +173,9 @@ def test_a_large_window_is_filled_downscaled_and_only_its_hole_replaced() -> Non
 
 
 def test_a_fixed_size_gets_true_context_before_padding() -> None:
-    model, image = Recorder(fixed_size=128), noise(300, 400)
-    Inpainter(model)(image, box(300, 400, 100, 100, 10, 10))
+    mask = box(300, 400, 100, 100, 10, 10)
+    model, image = Recorder(fixed_size=128), noise(300, 400) * (1 - mask)[..., None]
+    Inpainter(model)(image, mask)
     assert model.shapes == [(1, 128, 128)]
     (seen,) = model.images
     assert any((seen == image[y : y + 128, x : x + 128]).all() for y in range(40, 52) for x in range(40, 52))

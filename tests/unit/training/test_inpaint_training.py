@@ -14,6 +14,7 @@ from PIL import Image as Pil
 
 from occpipe.core.errors import WeightsError
 from occpipe.core.types import Image, Mask, Segment, Segmentation
+from occpipe.models.inpainters import Inpainter
 from occpipe.models.inpainters.starter import StarterInpainter, load_refiner
 from occpipe.training import holes
 from occpipe.training import inpaint_evaluation as ev
@@ -246,3 +247,14 @@ def test_the_starter_is_right_and_sharp_on_held_out_photos() -> None:
     assert 0.5 < table["starter"]["sharpness"] < 1.2
     if "perceptual" in table["starter"]:
         assert table["starter"]["perceptual"] < min(table[n]["perceptual"] for n in ("telea", "navier-stokes")) - 0.12
+
+
+def test_no_figure_depends_on_what_was_in_the_hole(tmp_path: Path) -> None:
+    """The same photo twice, once with its hole painted over: what the inpainter makes of both is the same."""
+    Pil.fromarray(photo("coffee", 400)).save(tmp_path / "a.png")
+    (case,) = ev.hole_cases([tmp_path / "a.png"], 1, [])
+    painted = case.truth.copy()
+    painted[case.mask == 1] = (255, 0, 255)
+    fill = Inpainter(StarterInpainter())
+    assert (case.given[case.mask == 1] != case.truth[case.mask == 1]).mean() > 0.9
+    assert (fill(case.given, case.mask) == fill(painted, case.mask)).all()
