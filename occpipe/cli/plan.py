@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from occpipe.cli.common import ConfigOption, SetOption
-from occpipe.core.config import Config, Placement, threads_on
+from occpipe.core.config import Config
 from occpipe.core.config_file import load_config
+from occpipe.core.config_placement import Placement, threads_on
 from occpipe.core.errors import ConfigError
 from occpipe.pipeline.planning.plan import UNLIMITED, Cluster, Plan, make_plan
 from occpipe.pipeline.planning.rates import Rates, read_rates

@@ -12,40 +12,19 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from occpipe.core.classes import fault_of_class
+from occpipe.core.config_placement import Placement
+from occpipe.core.config_section import Section
 from occpipe.core.config_storage import Storage
 from occpipe.core.provenance import MetadataPolicy, SourceType
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-_NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"  # of Kubernetes, which Ray's labels follow
-_LabelKey = Annotated[str, Field(pattern=rf"^(?:{_NAME}/)?{_NAME}$", max_length=253)]
-_LabelValue = Annotated[str, Field(pattern=rf"^!?(?:{_NAME}|in\({_NAME}(?:, ?{_NAME})*\))$", max_length=1000)]
 
 
-def _check_resource(name: str) -> str:
-    if name in ("CPU", "GPU", "memory", "object_store_memory"):
-        raise ValueError("Ray counts that itself; num_cpus and num_gpus say how much a worker takes")
-    return name
-
-
-def _check_share(share: float) -> float:
-    if share > 1 and share != int(share):
-        raise ValueError("Ray takes a share below 1 or a whole number")
-    return share
-
-
-_ResourceName = Annotated[str, Field(pattern=rf"^{_NAME}$"), AfterValidator(_check_resource)]
-_ResourceShare = Annotated[float, Field(ge=0.0001), AfterValidator(_check_share)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
-
-
-class Corpus(_Section):
+class Corpus(Section):
     """Which files are read, by the endings of their names, and the limits on what is decoded.
 
     `hidden` takes files and folders whose names begin with a dot, and those that systems keep beside photos (`@eaDir`).
@@ -60,7 +39,7 @@ class Corpus(_Section):
     min_side: int = Field(default=32, ge=1)
 
 
-class Segmenter(_Section):
+class Segmenter(Section):
     """Which segmenter, and the long side in pixels to which a photo is decoded for it."""
 
     model: str = "starter"
@@ -68,7 +47,7 @@ class Segmenter(_Section):
     decode_side: int = Field(default=1024, ge=64)
 
 
-class Relations(_Section):
+class Relations(Section):
     """How the relation of a thing to its context is scored.
 
     `default` is the calibrated scorer; `paper2019` the formula of the paper with its constants (`cos_min`, `cos_max`).
@@ -81,7 +60,7 @@ class Relations(_Section):
     deduplicate_tokens: bool = True
 
 
-class Policy(_Section):
+class Policy(Section):
     """What is decided from a relation score.
 
     A thing whose relation is below `cut` (none: the scorer's own) is removed. `keep` are classes never removed;
@@ -110,7 +89,7 @@ class Policy(_Section):
         return self
 
 
-class Inpainter(_Section):
+class Inpainter(Section):
     """Which inpainter, and how masks grow before it.
 
     `dilation` is a radius as a share of sqrt(height * width); `dilation_pixels`, where set, is a fixed radius instead,
@@ -130,7 +109,7 @@ class Inpainter(_Section):
     crop_batch: int = Field(default=8, ge=1)
 
 
-class Output(_Section):
+class Output(Section):
     """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again.
 
     `metadata` says what an edited file keeps of its source: what can be kept, that without places, or only what the picture
@@ -144,20 +123,20 @@ class Output(_Section):
     mark: SourceType = SourceType.AUTO
 
 
-class Weights(_Section):
+class Weights(Section):
     """Where weights lie (a folder or any fsspec URI), and the licences that were read and accepted."""
 
     dir: str | None = None
     accept_licence: tuple[str, ...] = ()
 
 
-class Shard(_Section):
+class Shard(Section):
     """The unit of work, of resume and of publication: up to `images` images that were listed together."""
 
     images: int = Field(default=8_192, ge=1, le=65_536)
 
 
-class Errors(_Section):
+class Errors(Section):
     """How many failures a run accepts before it stops.
 
     A model that fails on `max_failed_batches` batches in a row ends its actor, and Ray starts another one. A run stops
@@ -170,77 +149,7 @@ class Errors(_Section):
     min_rows: int = Field(default=200, ge=1)
 
 
-class _Placed(_Section):
-    """Resources of one worker of a stage, and the nodes that it may run on.
-
-    `resources` are custom ones that nodes were started with; `labels` are node labels, each with a value or `!a`,
-    `in(a, b)`, `!in(a, b)`. A worker runs only where all of them are.
-    """
-
-    resources: dict[_ResourceName, _ResourceShare] = {}
-    labels: dict[_LabelKey, _LabelValue] = {}
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # a dict has none of its own
-
-    def ray_options(self) -> dict[str, Any]:
-        """What Ray is told of each worker."""
-        counts = self.model_dump(include={"num_cpus", "num_gpus"})
-        return counts | {"resources": self.resources or None, "label_selector": self.labels or None}
-
-
-class TaskPlacement(_Placed):
-    """Resources of a stage that runs as tasks: CPUs of one task, and tasks at once (none: no limit)."""
-
-    num_cpus: float = Field(default=0.25, ge=0)
-    max_tasks: int | None = Field(default=2, ge=1)
-
-
-class StoragePlacement(TaskPlacement):
-    """As above, with the reads or writes at once in one task."""
-
-    threads: int = Field(default=16, ge=1)
-
-
-class PoolPlacement(_Placed):
-    """Resources of a stage that runs in an actor pool.
-
-    `batch_size` are the images that a model sees at once. `threads` are torch's in one actor; 0 is all cores of the
-    machine, in both pools, so that no core is idle while one of them has work.
-    """
-
-    num_cpus: float = Field(default=0.5, ge=0)
-    num_gpus: float = Field(default=0, ge=0)
-    min_size: int = Field(default=1, ge=1)
-    max_size: int = Field(default=1, ge=1)
-    initial_size: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    threads: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _sizes(self) -> PoolPlacement:
-        if not self.min_size <= self.initial_size <= self.max_size:
-            sizes = f"{self.min_size}, {self.initial_size}, {self.max_size}"
-            raise ValueError(f"min_size, initial_size and max_size must not fall: {sizes}")
-        return self
-
-
-def threads_on(cores: int, threads: int) -> int:
-    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says and 0 all of them."""
-    return threads or max(1, cores)
-
-
-class Placement(_Section):
-    """Where each stage runs."""
-
-    load: StoragePlacement = StoragePlacement()
-    segment: PoolPlacement = PoolPlacement()
-    relate: TaskPlacement = TaskPlacement()
-    inpaint: PoolPlacement = PoolPlacement()
-    write: StoragePlacement = StoragePlacement()
-
-
-class RayRuntime(_Section):
+class RayRuntime(Section):
     """How Ray is reached and bounded.
 
     Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
@@ -255,7 +164,7 @@ class RayRuntime(_Section):
     capacity_timeout_s: int = Field(default=0, ge=0)
 
 
-class Config(_Section):
+class Config(Section):
     """Everything a run depends on."""
 
     corpus: Corpus = Corpus()

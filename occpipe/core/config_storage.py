@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from occpipe.core.access import Access
+from occpipe.core.config_section import Section
 
 
-class _Names(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+class _Names(Section):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
 
 class InputAccess(_Names):

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from occpipe.core.classes import is_thing
-from occpipe.core.config import Config, Relations, threads_on
+from occpipe.core.config import Config, Relations
+from occpipe.core.config_placement import threads_on
 from occpipe.core.errors import ConfigError, WeightsError, first_line
 from occpipe.core.provenance import SourceType
 from occpipe.core.resources import cores

@@ -147,7 +147,7 @@ def _credentials(side: str, store: Store) -> Iterator[Check]:
 def _ray(config: Config) -> Iterator[Check]:
     import ray
 
-    from occpipe.pipeline.ray.checks import SHM, check_cluster, check_machine
+    from occpipe.pipeline.ray.checks import SHM, check_cluster, check_machine, ray_folder
     from occpipe.pipeline.ray.connection import address_of
     from occpipe.pipeline.ray.local_ray import quiet_core
 
@@ -159,10 +159,7 @@ def _ray(config: Config) -> Iterator[Check]:
         return
     check_machine()
     yield Check("Ray", f"Ray {ray.__version__} of its own, {cores()} cores")
-    from ray._common.utils import get_default_ray_temp_dir
-
-    folder = Path(get_default_ray_temp_dir())
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    _, there = ray_folder()
     yield _disk("disk of Ray", there, "free some, or set RAY_TMPDIR to a folder on another disk", _RAY_FULL)
     free, wanted = shutil.disk_usage(SHM).free, config.ray.object_store_mb << 20
     slow = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from occpipe.core.config import Placement
 from occpipe.core.config_file import load_config, overrides_of
+from occpipe.core.config_placement import Placement
 from occpipe.core.errors import CapacityError, ConfigError
 from occpipe.pipeline.ray import capacity
 from occpipe.pipeline.ray.capacity import Node, bundles_of, find_shortage, matches

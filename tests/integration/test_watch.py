@@ -18,8 +18,8 @@ import ray
 from rich.console import Console
 
 from occpipe.cli.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
-from occpipe.core.config import Placement
 from occpipe.core.config_file import load_config
+from occpipe.core.config_placement import Placement
 from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.metrics import COUNTERS, GAUGES, values_of
 from occpipe.pipeline.monitoring.monitor import RECENT_S, TELLING_S, Watch, watching

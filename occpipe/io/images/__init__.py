@@ -1,7 +1,7 @@
 """Encoded bytes to upright RGB and back, without losing what the file carried and without another picture in it.
 
 `decode` reads and `encode` writes; a module for each format says what goes over, from allow-lists. Start with `encode`.
-Only `provenance`, `jpeg` (scans) and `types` are imported from outside.
+It imports `core` only.
 """
 
 from occpipe.io.images.decode import decode, decode_with_header

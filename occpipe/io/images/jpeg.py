@@ -15,7 +15,8 @@ from PIL import Image as Pil
 from occpipe.core.provenance import MOST_IN_JPEG, mark
 from occpipe.io.images.exif import exif_values, kept_exif
 from occpipe.io.images.iptc import kept_resources, resource_values
-from occpipe.io.images.jpeg_pixels import FRAMES, encoded
+from occpipe.io.images.jpeg_markers import FRAMES
+from occpipe.io.images.jpeg_pixels import encoded
 from occpipe.io.images.keeping import Keeping, Source
 from occpipe.io.images.pictures import holds_picture
 from occpipe.io.images.reasons import ImageError, ImageReason

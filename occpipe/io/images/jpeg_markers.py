@@ -11,7 +11,7 @@ MAX_SCANS = 200
 # without a length, but for the end, are left out
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _END, _SCAN = 0xD9, 0xDA
-_FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
+FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
@@ -27,7 +27,7 @@ def has_many_scans(data: bytes) -> bool:
         if marker == _END:
             return False
         segment = data[start : start + int.from_bytes(data[start : start + 2], "big")]
-        if marker in _FRAMES and len(segment) > 7:
+        if marker in FRAMES and len(segment) > 7:
             progressive, components = marker in _PROGRESSIVE, segment[7]
         elif marker == _SCAN:
             scans += 1

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFile, JpegImagePlugin
 
+from occpipe.io.images.jpeg_markers import FRAMES
 from occpipe.io.images.keeping import Keeping
 
-FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
 _SOS, _EOI, _DQT = 0xDA, 0xD9, 0xDB
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _Table = list[int]

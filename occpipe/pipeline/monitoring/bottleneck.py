@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from occpipe.core.config import Placement, PoolPlacement, TaskPlacement
+from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.pipeline.monitoring.stage_statistics import Pace
 from occpipe.pipeline.steps import POOLS
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Thread
 
-from occpipe.core.config import Placement
+from occpipe.core.config_placement import Placement
 from occpipe.pipeline.monitoring.bottleneck import find_limit
 from occpipe.pipeline.monitoring.run_result import Made, Tick
 from occpipe.pipeline.monitoring.stage_statistics import Stages, paces

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from occpipe.core.config import Placement, PoolPlacement, TaskPlacement
+from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
 from occpipe.pipeline.planning.rates import SHARD_IMAGES, Rates
 from occpipe.pipeline.steps import POOLS, STAGES

@@ -1,4 +1,4 @@
 """All that knows Ray: the connection, capacity, the executor with its pools, the crash guard, submitted jobs.
 
-Private names of Ray are used in `local_ray`, `checks` and `executor` only. Start at `executor`.
+Private names of Ray are used in `local_ray` and `checks` only. Start at `executor`.
 """

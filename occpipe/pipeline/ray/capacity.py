@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from occpipe.core.config import Placement, PoolPlacement, TaskPlacement
+from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
 from occpipe.pipeline.steps import POOLS, STAGES
 

@@ -69,15 +69,20 @@ def shm_fault() -> str | None:
     return None
 
 
-def folder_fault() -> str | None:
-    """What is wrong with the folder in which Ray keeps its sockets and logs."""
+def ray_folder() -> tuple[Path, Path]:
+    """The folder in which Ray keeps its sockets, logs and spilled objects, and the nearest one above it that exists."""
     from ray._common.utils import get_default_ray_temp_dir
 
     folder = Path(get_default_ray_temp_dir())
+    return folder, next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def folder_fault() -> str | None:
+    """What is wrong with the folder of `ray_folder`."""
+    folder, there = ray_folder()
     way_out = "set RAY_TMPDIR to a folder of yours with a short path"
     if len(f"{folder}{_SOCKET}".encode()) > MAX_SOCKET_PATH:
         return f"the path of Ray's folder {folder} is too long for a socket; {way_out}"
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         owner = ""
         with contextlib.suppress(KeyError, OSError):

@@ -17,7 +17,8 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
-from occpipe.core.config import Config, PoolPlacement, TaskPlacement
+from occpipe.core.config import Config
+from occpipe.core.config_placement import PoolPlacement, TaskPlacement
 from occpipe.core.schemas import PUBLISHED
 from occpipe.dataset.layout import Layout
 from occpipe.dataset.shards import write_part

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from occpipe.core.config import Placement, PoolPlacement, StoragePlacement, TaskPlacement
+from occpipe.core.config_placement import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.pipeline.monitoring.bottleneck import find_limit, load_of
 from occpipe.pipeline.monitoring.stage_statistics import Pace
 from occpipe.pipeline.steps import POOLS, STAGES

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.overheads import Moment, overhead
 from occpipe.cli.plan import advice, duration, scaled, sentences
-from occpipe.core.config import Config, Placement, PoolPlacement, StoragePlacement, TaskPlacement
+from occpipe.core.config import Config
+from occpipe.core.config_placement import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
 from occpipe.pipeline import backlog
 from occpipe.pipeline.planning.plan import MIN_ROWS, UNIT_ROWS, UNITS_A_SHARD, Cluster, block_rows, make_plan
