@@ -37,7 +37,8 @@ def test_configs_are_found_by_name(installed: Path) -> None:
 def test_weights_and_tables_come_along(installed: Path) -> None:
     for folder in ("models/assets", "core", "analysis", "analysis/pages/static"):
         there = {path.name for path in (installed / "occpipe" / folder).iterdir()}
-        assert {path.name for path in (ROOT / "occpipe" / folder).iterdir()} <= there
+        here = {path.name for path in (ROOT / "occpipe" / folder).iterdir()}
+        assert here - {"__pycache__"} <= there
     assert not list(installed.glob("tests"))
 
 

@@ -77,6 +77,7 @@ def test_ctrl_c_at_once_is_one_line_at_most(wait_s: float, tmp_path: Path) -> No
         process.send_signal(signal.SIGINT)
         said += [line for line in process.stderr if not line.startswith("import time")]
     if process.returncode != 0:  # it was too late for Ctrl-C
-        assert process.returncode == 130
+        # In its last moments Python has given the signal back to the system, which then ends the process without a word.
+        assert process.returncode in {130, -signal.SIGINT}
         assert "Traceback" not in "".join(said)
         assert len([line for line in said if not line.startswith("import time")]) <= 1
