@@ -57,7 +57,11 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), Recorder(1), OpenCvInpainter()], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [Recorder(), Recorder(fixed_size=64), Recorder(1), OpenCvInpainter()],
+    ids=["any", "fixed", "one", "opencv"],
+)
 @pytest.mark.parametrize("name", HOLES)
 def test_only_the_mask_changes(name: str, model: Recorder | OpenCvInpainter) -> None:
     image, mask = noise(120, 160), HOLES[name]
@@ -95,7 +99,9 @@ def test_what_cannot_be_filled_is_refused_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 2), (3, 3), (2, 700)])
-@pytest.mark.parametrize("model", [Recorder(), Recorder(fixed_size=64), OpenCvInpainter()], ids=str)
+@pytest.mark.parametrize(
+    "model", [Recorder(), Recorder(fixed_size=64), OpenCvInpainter()], ids=["any", "fixed", "opencv"]
+)
 def test_tiny_images(size: tuple[int, int], model: Recorder | OpenCvInpainter) -> None:
     image = np.full((*size, 3), 90, np.uint8)
     mask = np.zeros(size, np.uint8)
