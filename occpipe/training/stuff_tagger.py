@@ -2,7 +2,7 @@
 
 A few hundred photos with complete stuff lists are too few for 91 classes, so lists without photos say what goes together:
 which stuff with which things (9,000 COCO images), and which stuff with which stuff (115,000). What was tried on the way
-stands in DECISIONS.md.
+stands in docs/experiments/segmenter.md.
 """
 
 from __future__ import annotations

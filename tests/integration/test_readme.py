@@ -42,21 +42,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-PAGES = [ROOT / "README.md", ROOT / "DECISIONS.md", ROOT / "CHANGELOG.md", ROOT / "THREAT_MODEL.md"]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
-    """No mark, also not a name in capitals in the text, where no code is; and files that are linked are there."""
-    text = page.read_text(encoding="utf-8")
-    assert not re.findall(r"@[A-Z_]+@|TODO|FIXME", text)
-    words = re.sub(r"^```.*?^```|`[^`]*`", "", text, flags=re.M | re.S)
-    assert not re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b(?!\.md)", words)
-    links = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", words) if "://" not in target]
-    assert [target for target in links if target and not (page.parent / target).is_file()] == []
-
-
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in "".join(blocks("console")).split("\n"):

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from occpipe.core.types import Box, Image, Mask
 
-# Chosen on 24 held-out photos, see DECISIONS.md. A step at the seam far beyond this, in levels, is the edge of a thing
-# rather than another tone; where the photo's own levels spread more than this, a step of the means says little.
+# Chosen on 24 held-out photos, see docs/experiments/inpainter.md. A step at the seam far beyond this, in levels, is the
+# edge of a thing rather than another tone. Where the photo's own levels spread more than this, a step of the means says
+# little.
 _USUAL_STEP = 30.0
 _USUAL_SPREAD = 20.0
 _SIDE = 768  # pixels, the longest side at which the shift is worked out

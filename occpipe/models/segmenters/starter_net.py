@@ -68,7 +68,7 @@ class Together(nn.Module):
 
     Log-odds of tag i = DOUBT * (log-odds seen - log-odds of its rate) + (1 - PAIRS) * log-odds of its rate
     + PAIRS * (bias + sum over j of weight[i, j] * p(j)), iterated to the mean field of a pairwise model. As shipped
-    without weights it changes nothing. DOUBT and PAIRS were chosen on 25 held-out photos, see DECISIONS.md.
+    without weights it changes nothing. DOUBT and PAIRS were chosen on 25 held-out photos (docs/experiments/segmenter.md).
     """
 
     DOUBT = 0.85
