@@ -30,6 +30,9 @@ class ImageReason(StrEnum):
     CRASHED = "crashed"
     TOO_COMPLEX = "too_complex"
     SOURCE_CHANGED = "source_changed"
+    BROKEN_CONTAINER = "broken_container"
+    DUPLICATE_NAME = "duplicate_name"
+    NO_IMAGES = "no_images"
 
 
 SKIPPED_REASONS = frozenset(
@@ -39,6 +42,7 @@ SKIPPED_REASONS = frozenset(
         ImageReason.MULTIPLE_FRAMES,
         ImageReason.COLOUR_MODEL,
         ImageReason.BIT_DEPTH,
+        ImageReason.NO_IMAGES,
     }
 )
 """A valid image that occpipe leaves alone on purpose; every other reason is an error."""

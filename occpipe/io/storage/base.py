@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import random
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 from occpipe.core.access import Address, access_of
 
@@ -19,6 +22,8 @@ AWAY_PATIENCE_S = 180.0
 MAX_PAUSE_S = 15.0
 WALK_KEYS = 10_000
 """Keys that `walk` asks for at once."""
+CHUNK = 8_000_000
+"""Bytes of a large object that are in memory at once while it is copied."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -40,6 +45,14 @@ class Span(NamedTuple):
     folder: str = ""
     after: str = ""
     until: str | None = None
+
+
+class Writer(Protocol):
+    """Takes the bytes of one object, piece by piece."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take some bytes."""
+        ...
 
 
 class TooLargeError(OSError):
@@ -86,9 +99,38 @@ class Store(ABC):
         """An object of which parts are read, by `seek` and `read`; to be closed. As a whole, where a store has no parts."""
         return io.BytesIO(self.read(key))
 
+    def read_range(self, key: str, etag: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop` of an object; SourceChangedError where it has another tag than `etag`."""
+        with self.open(key) as file:
+            file.seek(start)
+            data = file.read(stop - start)
+        self.check_tag(key, etag)  # after reading: what changes in between is seen
+        return data
+
+    def check_tag(self, key: str, etag: str) -> None:
+        """Raise SourceChangedError where an object has another tag; "" is that of any object."""
+        entry = self.find(key) if etag else None
+        if etag and (entry is None or entry.etag != etag):
+            raise SourceChangedError(f"{self.url(key)}: its tag is {entry and entry.etag}, and was {etag}")
+
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
         """Write an object whole or not at all, over what is there."""
+
+    @contextmanager
+    def _spooled(self, key: str) -> Iterator[Writer]:
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            self._put(key, file.name)
+
+    def _put(self, key: str, path: str) -> None:
+        """Write an object from a local file."""
+        self.write(key, Path(path).read_bytes())
+
+    def writer(self, key: str) -> AbstractContextManager[Writer]:
+        """Writes a large object piece by piece, as a whole at the end of the `with`; not at all where that fails."""
+        return self._spooled(key)
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
@@ -140,9 +182,7 @@ class Store(ABC):
             OSError: As `read` and `write` do.
         """
         data = source.read(source_key)
-        entry = source.find(source_key) if etag else None  # after reading: what changes in between is seen
-        if etag and (entry is None or entry.etag != etag):
-            raise SourceChangedError(f"{source.url(source_key)}: its tag is {entry and entry.etag}, and was {etag}")
+        source.check_tag(source_key, etag)  # after reading: what changes in between is seen
         self.write(key, data)
 
     @abstractmethod

@@ -58,6 +58,10 @@ class FsspecStore(TreeStore):
         self._make_parent(key)
         self.fs.pipe_file(self._path(key), data)
 
+    def _put(self, key: str, path: str) -> None:
+        self._make_parent(key)
+        self.fs.put_file(path, self._path(key))
+
     def create(self, key: str, data: bytes) -> bool:
         self._make_parent(key)
         try:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from occpipe.core.access import Address, access_of
 from occpipe.core.errors import StorageError
-from occpipe.io.storage.base import Entry, SourceChangedError, Store, TooLargeError
+from occpipe.io.storage.base import Entry, SourceChangedError, Store, TooLargeError, Writer
 from occpipe.io.storage.tree import Item, TreeStore
 
 _TEMPORARY = ".occpipe-"
@@ -50,6 +50,14 @@ class LocalStore(TreeStore):
         path = self.root / key
         with self._temporary(path) as temporary:
             _fill(temporary, data)
+            _put(temporary, path)
+
+    @contextlib.contextmanager
+    def writer(self, key: str) -> Iterator[Writer]:
+        path = self.root / key
+        with self._temporary(path) as temporary:
+            with temporary.open("xb") as file:
+                yield file
             _put(temporary, path)
 
     def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:

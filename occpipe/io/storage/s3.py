@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, BinaryIO, TypeGuard, cast
 
@@ -21,9 +22,11 @@ from occpipe.io.storage.base import (
     Store,
     StoreAwayError,
     TooLargeError,
+    Writer,
     with_retries,
 )
 from occpipe.io.storage.s3_client import client_of
+from occpipe.io.storage.s3_upload import upload
 
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchBucket"}
 _FORBIDDEN = {
@@ -68,10 +71,23 @@ class S3Store(Store):
         """The bytes from `start` to before `stop` of an object that still has this tag; OSError where it was replaced."""
         bucket, name = self._locate(key)
         with _as_os_error(self.url(key)):
-            answer = self.client.get_object(Bucket=bucket, Key=name, Range=f"bytes={start}-{stop - 1}", IfMatch=etag)
+            more = {"IfMatch": etag} if etag else {}
+            answer = self.client.get_object(Bucket=bucket, Key=name, Range=f"bytes={start}-{stop - 1}", **more)
             with contextlib.closing(answer["Body"]) as body:
                 data: bytes = body.read()
         return data
+
+    def read_range(self, key: str, etag: str, start: int, stop: int) -> bytes:
+        try:
+            return self.read_part(key, etag, start, stop)
+        except OSError as error:
+            if _code_of(error) in _TAKEN:
+                raise SourceChangedError(f"{self.url(key)}: it has another tag than {etag} now") from error
+            raise
+
+    def writer(self, key: str) -> AbstractContextManager[Writer]:
+        bucket, name = self._locate(key)
+        return upload(self.client, bucket, name, lambda: _as_os_error(self.url(key)))
 
     def write(self, key: str, data: bytes) -> None:
         bucket, name = self._locate(key)
