@@ -97,8 +97,8 @@ def _tars() -> dict[str, Case]:
         cases[f"a member that claims {size} bytes"] = Case(data, 1, "", BROKEN, f"bomb.jpg' has {size} bytes")
     for packer, magic in {"bzip2": b"BZh9", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}.items():
         cases[f"packed with {packer}"] = Case(magic + bytes(2000), 0, "", BROKEN, f"packed with {packer}")
-    for what, size in {"negative": b"\xff" * 12, "no number": b"0000000zzzz\0", "no digit": b"-0000000001\0"}.items():
-        cases[f"a size that is {what}"] = Case(behind(block(b"x.jpg", size=size)), 1, "", BROKEN)
+    for what, claim in {"negative": b"\xff" * 12, "no number": b"0000000zzzz\0", "no digit": b"-0000000001\0"}.items():
+        cases[f"a size that is {what}"] = Case(behind(block(b"x.jpg", size=claim)), 1, "", BROKEN)
     for what, body in {
         "length": b"9999999999 path=x\n",
         "short length": b"1 path=x\n",

@@ -48,14 +48,14 @@ def reading(file: BinaryIO, footer: pq.FileMetaData | None = None) -> Iterator[p
 
 def image_column(schema: pa.Schema, name: str | None = None) -> str | None:
     """The column of images of a schema: that of this name, or the likeliest; None where there is none."""
-    columns = [field.name for field in schema if _is_images(field.type)]
+    columns: list[str] = [field.name for field in schema if _is_images(field.type)]
     if name is not None:
         return name if name in columns else None
     features = _features(schema)
     known = [column for column in columns if features.get(column) == "Image"]
     if known:
         return known[0]
-    lower = {column.lower(): column for column in reversed(columns)}
+    lower: dict[str, str] = {column.lower(): column for column in reversed(columns)}
     named = [lower[candidate] for candidate in _NAMES if candidate in lower]
     structs = [column for column in columns if pa.types.is_struct(schema.field(column).type)]
     return next(iter([*named, *structs, *(columns if len(columns) == 1 else [])]), None)
