@@ -18,13 +18,10 @@ from occpipe.dataset.manifest import ShardInfo
 from occpipe.dataset.shards import Commit, commit_shard, list_parts, list_shards, pending_rows
 from occpipe.io.storage import Store, open_store
 from occpipe.pipeline.job import Unit
+from occpipe.pipeline.steps import unit_rows
 
 MAX_UNITS = 4_096
 """Read tasks of one execution of Ray Data: its driver holds some kB for each block until the execution ends."""
-UNITS_A_SHARD = 16
-"""So that the images of a small corpus spread over a machine, and the first of them are done early."""
-MIN_ROWS = 4
-"""Images of a unit at least, where there are as many: a segmenter on a CPU looks at one on each core."""
 LOOKED_AT_ONCE = 64
 _FEW = 32
 """Shards that are looked at in this process; more are looked at as tasks."""
@@ -167,7 +164,7 @@ class Backlog:
 
     def _cut(self, shard: int, pending: pa.Table) -> list[Unit]:
         self.pending += len(pending)
-        size = min(self._most_rows, max(MIN_ROWS, -(-len(pending) // UNITS_A_SHARD)))
+        size = unit_rows(len(pending), self._most_rows)
         rows = pending.column("row").to_numpy().astype(np.int32)
         earlier = pending.column("earlier")
         has_earlier = earlier.null_count < len(pending)

@@ -28,3 +28,16 @@ STEPS: dict[Kind, tuple[str, ...]] = {
     "apply": ("load", "relate", "inpaint", "write"),
 }
 """The stages of each command. The `load` of an `apply` reads the rows of a scan, and no image."""
+
+SLICE_ROWS = 32
+"""Images that a load task has in work at once, and that travel together where their pixels fit a block."""
+UNITS_PER_SHARD = 16
+"""So that the images of a small corpus spread over a machine, and the first of them are done early."""
+MIN_UNIT_ROWS = 4
+"""Images of a unit at least, where there are as many: a segmenter on a CPU looks at one on each core."""
+
+
+def unit_rows(images: int, limit: int) -> int:
+    """Images of a read task, of so many in a shard: full slices, because the rest of one costs a GPU as much time."""
+    rows = max(MIN_UNIT_ROWS, -(-images // UNITS_PER_SHARD))
+    return min(limit, rows if rows < SLICE_ROWS else -(-rows // SLICE_ROWS) * SLICE_ROWS)

@@ -20,12 +20,10 @@ from dataclasses import dataclass, replace
 from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
 from occpipe.pipeline.planning.rates import SHARD_IMAGES, Rates
-from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES, unit_rows
 
 UNIT_ROWS = 1_024
 """Images of a read task at most: one task loads them, whatever `ray.block_mb` is."""
-UNITS_A_SHARD, MIN_ROWS = 16, 4
-"""Read tasks of a shard at least."""
 PAGE_KEYS = 1_000
 """Keys of one page of a listing."""
 LIST_REQUESTS = 8
@@ -117,14 +115,9 @@ class Plan:
         return next(bound.workers for bound in self.bounds if bound.name == stage)
 
 
-def unit_rows(images: int, shard_images: int = SHARD_IMAGES) -> int:
-    """Images of a read task."""
-    return min(UNIT_ROWS, max(MIN_ROWS, math.ceil(min(images, shard_images) / UNITS_A_SHARD)))
-
-
 def block_rows(rates: Rates, images: int, block_mb: int, shard_images: int = SHARD_IMAGES) -> int:
     """Images that travel together: as many as have `block_mb` of pixels, and no more than a read task has."""
-    return max(1, min(int(block_mb * 2**20 / rates.pixels_per_image), unit_rows(images, shard_images)))
+    return max(1, min(int(block_mb * 2**20 / rates.pixels_per_image), unit_rows(min(images, shard_images), UNIT_ROWS)))
 
 
 def make_plan(
@@ -141,7 +134,7 @@ def make_plan(
     bounds = []
     for stage in STAGES:
         workers = pools[stage] if stage in POOLS else _slots(getattr(at, stage), left)
-        unit = unit_rows(images, shard_images) if stage == "load" else rows
+        unit = unit_rows(min(images, shard_images), UNIT_ROWS) if stage == "load" else rows
         bounds.append(Bound(stage, workers, rates.of(stage).worker_s, unit))
     own = rates.overhead
     cores_s = rates.cpu_s / (cluster.nodes * cluster.cpus * rates.machine.free)

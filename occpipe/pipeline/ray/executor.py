@@ -27,14 +27,10 @@ from occpipe.pipeline.job import Job, Reader, Stage, Unit
 from occpipe.pipeline.monitoring.run_result import BLOCK, block_summary
 from occpipe.pipeline.ray.crash_guard import Guard, GuardedInpaint, GuardedSegment, Timed
 from occpipe.pipeline.ray.journal import JournalHandle
-from occpipe.pipeline.steps import STEPS
+from occpipe.pipeline.steps import SLICE_ROWS, STEPS
 from occpipe.stages.write import Write
 
 T = TypeVar("T")
-
-SLICE_ROWS = 32
-"""Rows that a load task has in work at once; before each slice it asks whether the run is to stop."""
-
 
 CALLS_ON_GPU = 2
 """Blocks that an actor with a GPU has in work: while one computes, the other is unpacked, padded, encoded and sent on."""
@@ -52,7 +48,7 @@ class RayExecutor(Executor):
 
 @dataclass(frozen=True)
 class ReadUnit:
-    """A read task: the rows of a unit through `load`, some at a time."""
+    """A read task: the rows of a unit through `load`, a slice at a time. Before each it asks whether the run is to stop."""
 
     output: str
     read: Reader

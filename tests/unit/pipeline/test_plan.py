@@ -14,11 +14,10 @@ from occpipe.cli.plan import advice, duration, scaled, sentences
 from occpipe.core.config import Config
 from occpipe.core.config_placement import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
-from occpipe.pipeline import backlog
-from occpipe.pipeline.planning.plan import MIN_ROWS, UNIT_ROWS, UNITS_A_SHARD, Cluster, block_rows, make_plan
+from occpipe.pipeline.planning.plan import UNIT_ROWS, Cluster, block_rows, make_plan
 from occpipe.pipeline.planning.rates import SHARD_IMAGES, Rates
 from occpipe.pipeline.run import MOST_ROWS
-from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.steps import POOLS, STAGES, UNITS_PER_SHARD, unit_rows
 
 LAPTOP = Cluster(nodes=1, cpus=4)
 GPU_NODE = Cluster(nodes=1, cpus=16, gpus=1, price=2.0)
@@ -61,9 +60,9 @@ def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
     assert made.bound.name == "segment"
     assert made.images_per_s == pytest.approx(10)
     assert {stage: made.workers(stage) for stage in STAGES} == dict(zip(STAGES, (2, 1, 2, 1, 2), strict=True))
-    # One block of 40 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; 15 more pass the segmenter.
-    assert made.fill_s == pytest.approx(40 * 0.16)
-    assert made.wall_s == pytest.approx(10 + 2 + 40 * 0.16 + 15 * 4)
+    # One block of 64 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; 9 more pass the segmenter.
+    assert made.fill_s == pytest.approx(64 * 0.16)
+    assert made.wall_s == pytest.approx(10 + 2 + 64 * 0.16 + 9 * 6.4)
     assert made.busy_share == pytest.approx(10 * 0.2 / 4)
 
 
@@ -114,7 +113,7 @@ def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
         (10**6, 32, 2**20, SHARD_IMAGES, 32),
         (10**6, 96, 3 * 2**18, SHARD_IMAGES, 128),
         (10**6, 32, 2**26, SHARD_IMAGES, 1),
-        (10**6, 32, 3 * 64 * 48, SHARD_IMAGES, SHARD_IMAGES // UNITS_A_SHARD),
+        (10**6, 32, 3 * 64 * 48, SHARD_IMAGES, SHARD_IMAGES // UNITS_PER_SHARD),
         (10**6, 32, 3 * 64 * 48, 65_536, UNIT_ROWS),
         (10**6, 32, 3 * 64 * 48, 160, 10),
         (33, 32, 3 * 64 * 48, SHARD_IMAGES, 4),
@@ -124,8 +123,13 @@ def test_a_block_has_some_megabytes_of_pixels(images: int, block_mb: int, pixels
     assert block_rows(rates(pixels_per_image=pixels), images, block_mb, shard) == rows
 
 
+@pytest.mark.parametrize(("images", "rows"), [(1, 4), (160, 10), (500, 32), (1_200, 96), (8_192, 512), (65_536, 1_024)])
+def test_a_large_unit_is_cut_into_full_slices(images: int, rows: int) -> None:
+    assert unit_rows(images, UNIT_ROWS) == rows
+
+
 def test_a_plan_cuts_shards_as_a_run_does() -> None:
-    assert (MOST_ROWS["clean"], backlog.UNITS_A_SHARD, backlog.MIN_ROWS) == (UNIT_ROWS, UNITS_A_SHARD, MIN_ROWS)
+    assert MOST_ROWS["clean"] == UNIT_ROWS
     assert Config().shard.images == SHARD_IMAGES
 
 
@@ -167,8 +171,8 @@ def test_what_is_filled_passes_the_network_three_times() -> None:
             "network",
             5 / 1.2,
         ),  # 0.1 MB in, and 0.1 MB in and out for one in ten, at 0.5 MB/s
-        (Cluster(1, 4, writes_per_s=3), {}, "store", 3 / (1 + 1 / 40)),
-        (LAPTOP, {"overhead": NOTHING_MORE | {"driver_s": 40}}, "driver", 1),
+        (Cluster(1, 4, writes_per_s=3), {}, "store", 3 / (1 + 1 / 64)),
+        (LAPTOP, {"overhead": NOTHING_MORE | {"driver_s": 64}}, "driver", 1),
         (Cluster(1, 1.5), {"write": one(1.0, 0.0)}, "CPUs for tasks", 0.5 / (0.25 * 1.006)),
     ],
 )
@@ -216,10 +220,10 @@ def test_sentences_say_what_is_idle_and_what_it_costs() -> None:
     said = list(sentences(rates(), make_plan(rates(), 640, Cluster(1, 4, price=3.6), Placement()), Config()))
     assert said[1] == "Idle at that rate: 50% of the cores."
     assert said[2] == (
-        "Expected: 1 min 18 s (12 s to start and end, 6 s for a block of 40 from end to end), 8.2 images/s over all."
+        "Expected: 1 min 20 s (12 s to start and end, 10 s for a block of 64 from end to end), 8.0 images/s over all."
     )
     assert said[3] == "Removals: in 10.0% of the images, as in a sample of 60."
-    assert said[4] == "Cost: 0.08, or 122.50 for a million images."
+    assert said[4] == "Cost: 0.08, or 124.75 for a million images."
 
 
 def test_duration() -> None:
