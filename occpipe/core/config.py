@@ -32,6 +32,7 @@ class Corpus(Section):
 
     extensions: tuple[str, ...] = (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jpg_large", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+        *(".heic", ".heif", ".avif"),  # they become rows that say `unsupported`
     )
     hidden: bool = False
     max_bytes: int = Field(default=64_000_000, gt=0)

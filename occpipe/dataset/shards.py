@@ -26,7 +26,9 @@ from occpipe.dataset.parquet import PATIENCE_S, ROW_GROUP, read_footer, read_par
 from occpipe.io.images import ImageReason
 from occpipe.io.storage import Store, with_retries
 
-RETRYABLE = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
+FAULTS = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
+"""Reasons that may pass and that the photo is not to blame for: too many of them end a run."""
+RETRYABLE = (*FAULTS, ImageReason.ARCHIVED)
 """Reasons that may pass: rows with them count as not done."""
 PENDING = pa.schema([pa.field("row", pa.int32()), pa.field("earlier", pa.string())])
 """Places in the manifest shard, and the key of the image that an earlier run wrote for each."""

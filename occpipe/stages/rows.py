@@ -11,7 +11,7 @@ import pyarrow as pa
 from occpipe.core.schemas import PIPELINE
 from occpipe.core.types import Status
 from occpipe.io.images import SKIPPED_REASONS, ImageError, ImageReason
-from occpipe.io.storage import SourceChangedError, TooLargeError
+from occpipe.io.storage import ArchivedError, SourceChangedError, TooLargeError
 
 T = TypeVar("T")
 
@@ -20,6 +20,7 @@ _REASON_OF = (
     (SourceChangedError, ImageReason.SOURCE_CHANGED),
     (TooLargeError, ImageReason.TOO_MANY_BYTES),
     (FileNotFoundError, ImageReason.MISSING),
+    (ArchivedError, ImageReason.ARCHIVED),
     (PermissionError, ImageReason.FORBIDDEN),
     (NotADirectoryError, ImageReason.UNSAFE_PATH),  # of the output: another name is in the way
     (IsADirectoryError, ImageReason.UNSAFE_PATH),

@@ -286,7 +286,7 @@ def test_each_hostile_file_has_a_row_and_nothing_is_written_elsewhere(tmp_path: 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "photo.heic").write_bytes(b"another format")
+    (tmp_path / "in" / "photo.jxl").write_bytes(b"another format")
     with pytest.raises(StorageError, match="no image there"):
         clean_corpus(load_config(), str(tmp_path / "in"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ class ImageReason(StrEnum):
     BIT_DEPTH = "bit_depth"
     MISSING = "missing"
     FORBIDDEN = "forbidden"
+    ARCHIVED = "archived"
     UNREACHABLE = "unreachable"
     UNSAFE_PATH = "unsafe_path"
     STAGE_FAILED = "stage_failed"

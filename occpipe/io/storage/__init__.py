@@ -6,6 +6,7 @@ where it is used, in the worker: only its URI travels, and credentials come from
 
 from occpipe.core.access import Access, Address
 from occpipe.io.storage.base import (
+    ArchivedError,
     Entry,
     HungError,
     SourceChangedError,
@@ -25,6 +26,7 @@ from occpipe.io.storage.time_limit import within
 __all__ = [
     "Access",
     "Address",
+    "ArchivedError",
     "Entry",
     "HungError",
     "SourceChangedError",

@@ -63,6 +63,10 @@ class SourceChangedError(OSError):
     """An object is not the one that was listed."""
 
 
+class ArchivedError(PermissionError):
+    """An object lies in a cold class of its store, such as Glacier, and must be restored before it can be read."""
+
+
 class HungError(OSError):
     """A read gave neither bytes nor an error in time. It is not tried again: each try may hold a thread for good."""
 

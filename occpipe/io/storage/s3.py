@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeGuard, cast
 from occpipe.core.errors import StorageError
 from occpipe.io.storage import s3_keys
 from occpipe.io.storage.base import (
+    ArchivedError,
     Entry,
     SourceChangedError,
     Span,
@@ -279,7 +280,7 @@ def _as_os_error(url: str) -> Iterator[None]:
         message = f"{url}: {said} ({code})" if said else f"{url}: {code}"
         if code == _ARCHIVED:
             kind = error.response["Error"].get("StorageClass") or "GLACIER"
-            raise PermissionError(f"{url}: archived ({kind}): restore it, and the next run reads it") from error
+            raise ArchivedError(f"{url}: archived ({kind}): restore it, and the next run reads it") from error
         if code in _MISSING:
             raise FileNotFoundError(message) from error
         if code in _FORBIDDEN:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.core.types import Status
-from occpipe.dataset.shards import RETRYABLE
+from occpipe.dataset.shards import FAULTS
 from occpipe.pipeline.monitoring.stage_statistics import Pace, Stages
 
 BLOCK = pa.schema([("shard", pa.int32()), ("rows", pa.int32()), ("summary", pa.string())])
@@ -67,7 +67,7 @@ class Made:
     @property
     def failed(self) -> int:
         """Rows that failed for a reason that may pass."""
-        return sum(self.reasons[reason] for reason in RETRYABLE)
+        return sum(self.reasons[reason] for reason in FAULTS)
 
 
 @dataclass(frozen=True, slots=True)

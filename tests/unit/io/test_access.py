@@ -20,7 +20,18 @@ from fsspec.registry import _registry
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import ConfigError, StorageError
 from occpipe.io.images import ImageReason
-from occpipe.io.storage import Access, Address, HungError, Span, Store, open_store, store_of, with_retries, within
+from occpipe.io.storage import (
+    Access,
+    Address,
+    ArchivedError,
+    HungError,
+    Span,
+    Store,
+    open_store,
+    store_of,
+    with_retries,
+    within,
+)
 from occpipe.io.storage.s3 import S3Store
 from occpipe.stages.load import read_image
 from occpipe.stages.rows import _reason_of
@@ -111,7 +122,7 @@ def test_what_a_write_asks_for(s3: Any) -> None:
 
 def test_an_archived_object_says_so(s3: Any) -> None:
     s3.answers = [(403, error("InvalidObjectState", "<StorageClass>DEEP_ARCHIVE</StorageClass>"))]
-    with pytest.raises(PermissionError, match=r"x.jpg: archived \(DEEP_ARCHIVE\): restore it"):
+    with pytest.raises(ArchivedError, match=r"x.jpg: archived \(DEEP_ARCHIVE\): restore it"):
         open_store("s3://bucket", Access(endpoint=s3.url)).read("x.jpg")
 
 

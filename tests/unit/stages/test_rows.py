@@ -6,7 +6,7 @@ import pytest
 from occpipe.core.schemas import PIPELINE
 from occpipe.core.types import Status
 from occpipe.io.images import ImageError, ImageReason
-from occpipe.io.storage import SourceChangedError, TooLargeError
+from occpipe.io.storage import ArchivedError, SourceChangedError, TooLargeError
 from occpipe.stages.rows import MESSAGE_CHARS, Rows
 
 
@@ -31,6 +31,7 @@ def test_open_rows_have_no_status(rows: Rows) -> None:
         (ImageError(ImageReason.COLOUR_MODEL, "x"), "skipped", "colour_model"),
         (FileNotFoundError("x"), "error", "missing"),
         (PermissionError("x"), "error", "forbidden"),
+        (ArchivedError("x"), "error", "archived"),
         (ConnectionResetError("x"), "error", "unreachable"),
         (SourceChangedError("x"), "error", "source_changed"),
         (TooLargeError("x"), "error", "too_many_bytes"),
