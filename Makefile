@@ -11,7 +11,10 @@ DEMO := demo
 # thousands of modules of torch and Ray anew, four seconds of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow check audit chaos format bench lock clean-demo
+.PHONY: help demo test test-slow test-other check audit chaos format bench lock clean-demo
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML report
 	$(BIN)/python jobs/make_demo.py $(DEMO)/input
@@ -38,14 +41,14 @@ audit: $(STAMP)  ## known vulnerabilities of the locked packages, where the advi
 chaos: $(STAMP)  ## the fault table: workers, drivers, nodes, storage and disks fail, and no image may be lost
 	$(BIN)/python -m tests.chaos
 
-format: $(STAMP)
+format: $(STAMP)  ## mend what ruff can mend, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## ratios, measured in one run each
 	for file in $(filter-out benchmarks/scaling.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=. $(BIN)/python $$file || exit 1; done
 
-clean-demo:
+clean-demo:  ## remove the demo's folder
 	rm -rf $(DEMO)
 
 $(STAMP): requirements.lock pyproject.toml | $(UV)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from occpipe.core.config_file import load_config
-from occpipe.pipeline.ray.connection import ray_session
-
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One real Ray for all tests that need one; `clean_corpus` uses what runs already."""
+    from occpipe.core.config_file import load_config
+    from occpipe.pipeline.ray.connection import ray_session  # here, so that tests without Ray load none
+
     with ray_session(load_config().ray):
         yield
 

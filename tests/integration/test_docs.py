@@ -98,10 +98,12 @@ def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
     made = re.findall(r"^occpipe (?:clean|scan|apply) \S+ (\S+)(?!.*--dry-run)", script, re.M)
     for output in made:  # which say how it went on standard error
         assert (folder / output / "metadata" / "_manifest.json").is_file()
+    for name in re.findall(r"^occpipe preview .*--out (\S+)", script, re.M):
+        assert [path.suffix for path in (folder / name).iterdir()] == [".png"]
     assert printed or made
     for name in re.findall(r"--overlays (\S+)", script):
         assert {p.name for p in (folder / name).iterdir()} == {"a.png", "b.png"}
-    for name in re.findall(r"--out (\S+)", script):
+    for name in re.findall(r"--out (\S+\.safetensors)", script):
         _, description = read_asset(folder / name)
         assert description["calibration"]["scale"] > 0
         assert 0 < description["default_cut"] < 1

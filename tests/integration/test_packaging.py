@@ -47,7 +47,7 @@ def test_no_tracked_file_is_too_large() -> None:
         assert path.stat().st_size <= 12_000_000
 
 
-def test_cards_and_readme_speak_of_the_shipped_files() -> None:
+def test_cards_and_docs_have_the_checksum_and_cut_of_the_shipped_files() -> None:
     from occpipe.models.relations.vectors import read_asset
 
     assets = ROOT / "occpipe" / "models" / "assets"
@@ -56,4 +56,4 @@ def test_cards_and_readme_speak_of_the_shipped_files() -> None:
     card = (assets / "starter-relations.md").read_text()
     assert hashlib.sha256((assets / "starter-relations.safetensors").read_bytes()).hexdigest()[:12] in card
     assert cut in card
-    assert cut in (ROOT / "README.md").read_text()
+    assert cut in (ROOT / "docs" / "clean.md").read_text()

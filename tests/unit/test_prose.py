@@ -28,9 +28,7 @@ def words(sentence: str) -> int:
     return len([word for word in sentence.split() if re.search(r"\w", word)])
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if p.parent.name in {"decisions", "experiments"}], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_sentences_are_short(page: Path) -> None:
     lengths = {sentence: words(sentence) for sentence in sentences(page.read_text(encoding="utf-8"))}
     assert {sentence: n for sentence, n in lengths.items() if n > MAX_WORDS} == {}
