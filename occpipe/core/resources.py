@@ -42,11 +42,9 @@ def _use_of(ids: list[int | str]) -> float | None:
 
 @cache
 def _nvml() -> Any:
-    """NVIDIA's management library as Ray carries it, or None where there is no driver."""
-    try:
-        from ray._private.thirdparty import pynvml
-    except ImportError:  # another Ray than the one we know
-        return None
+    """NVIDIA's management library, or None where there is no driver."""
+    import pynvml
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

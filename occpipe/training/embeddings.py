@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from occpipe.core.classes import aliases, coco_stuff
+from occpipe.core.errors import ConfigError
 from occpipe.core.tables import open_text
 from occpipe.models.relations.vectors import ClassVectors, singular
 
@@ -154,8 +155,11 @@ def train_vectors(
     beside those of the package. Memory is bounded: captions are streamed, and the vocabulary is pruned of its rarest
     words beyond MAX_VOCABULARY.
     """
-    from gensim.models import Word2Vec
-    from gensim.models.word2vec import LineSentence
+    try:
+        from gensim.models import Word2Vec
+        from gensim.models.word2vec import LineSentence
+    except ImportError as error:
+        raise ConfigError("gensim is not installed: pip install 'occpipe[train]'") from error
 
     known = frozenset(class_tokens())
     table = {**aliases(), **(extra or {})}

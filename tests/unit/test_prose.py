@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = {"cluster/kustomize/mine/kustomization.yaml", "cluster/kustomize/mine"}
+"""Files that a reader writes."""
 MAX_WORDS = 30
 MAX_MEAN_WORDS = 18
 
@@ -51,6 +53,14 @@ def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
     assert not re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b(?!\.md)", prose)
     links = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in target]
     assert [target for target in links if target and not (page.parent / target).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    folders = "benchmarks|cluster|configs|docs|jobs|occpipe|tests"
+    named = re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*[\w/]", page.read_text(encoding="utf-8"))
+    missing = {name for name in named if not (ROOT / name).exists() and not (page.parent / name).exists()}
+    assert missing - EXAMPLES == set()
 
 
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))

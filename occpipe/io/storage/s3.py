@@ -286,9 +286,10 @@ def _as_os_error(url: str) -> Iterator[None]:
         if code in _FORBIDDEN:
             raise PermissionError(message) from error
         raise OSError(message) from error
-    except RecursionError as error:  # botocore asks another region again and again
-        raise PermissionError(f"{url}: the endpoint only redirects; is it https:// in place of http://?") from error
     except away as error:
         raise StoreAwayError(f"{url}: {error}") from error
-    except exceptions.BotoCoreError as error:  # no credentials, a reset while reading
+    except (RecursionError, exceptions.BotoCoreError) as error:
+        if RecursionError in (type(error), type(error.__context__)):  # botocore tries another region again and again
+            raise PermissionError(f"{url}: the endpoint only redirects; is it https:// in place of http://?") from error
+        # no credentials, a reset while reading
         raise OSError(f"{url}: {' '.join(str(error).split())}") from error

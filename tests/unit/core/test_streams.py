@@ -54,6 +54,7 @@ def test_an_error_keeps_its_exit_code_where_nobody_reads_it(tmp_path: Path) -> N
 
 
 def test_a_run_goes_on_where_its_readers_end(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="a run needs Ray")
     (tmp_path / "in").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "in" / "1.png")
     command = '"$PY" -m occpipe clean in out --log-json - -s inpainter.model=telea'
