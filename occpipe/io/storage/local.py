@@ -122,7 +122,7 @@ class LocalStore(TreeStore):
             raise OSError(error.errno, f"{error.strerror} while it was listed", str(path)) from error
 
     def _look(self, key: str) -> Entry | None:
-        """The entry of a file; None for what is none, and for one that vanished."""
+        """The entry of a file; None for one that vanished."""
         path = os.path.join(self.uri, key)  # noqa: PTH118 - a Path for each of many files costs more than the call
         try:
             stat = os.stat(path)  # noqa: PTH116
@@ -131,7 +131,9 @@ class LocalStore(TreeStore):
             return None if gone else Entry(key, None, "")
         if S_ISDIR(stat.st_mode):  # a link to a folder
             return Entry(f"{key}/", None, "")
-        return Entry(key, stat.st_size, _tag(stat)) if S_ISREG(stat.st_mode) else None
+        if not S_ISREG(stat.st_mode):  # a pipe or a device: reading it will say so in its row
+            return Entry(key, None, "")
+        return Entry(key, stat.st_size, _tag(stat))
 
 
 def _item(entry: os.DirEntry[str]) -> Item | None:

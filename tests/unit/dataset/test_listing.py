@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import multiprocessing
 import random
 import subprocess
@@ -362,6 +363,14 @@ def test_links_to_folders_are_passed_over_and_links_to_photos_are_taken(folder: 
     steps(open_corpus(str(folder), config.Corpus()), output, tasks=False, shard_images=100)
     assert {"link.jpg", "gone.jpg"} < {*uris(output)}
     assert json.loads(output.read(PASSED_OVER)) == {".txt": 1, "links to folders": 2}
+
+
+def test_a_pipe_is_listed_and_its_row_will_say_so(folder: Path, output: Store) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    steps(open_corpus(str(folder), config.Corpus()), output, tasks=False, shard_images=100)
+    assert "pipe.jpg" in uris(output)
+    with pytest.raises(FileNotFoundError, match="a pipe, a socket or a device"):
+        open_store(str(folder)).read("pipe.jpg")
 
 
 def test_a_folder_of_other_images_says_what_there_is(tmp_path: Path) -> None:
