@@ -18,7 +18,6 @@ from typing import IO
 import numpy as np
 
 from occpipe.core.classes import aliases, coco_stuff
-from occpipe.core.errors import ConfigError
 from occpipe.core.tables import open_text
 from occpipe.models.relations.vectors import ClassVectors, singular
 
@@ -155,11 +154,8 @@ def train_vectors(
     beside those of the package. Memory is bounded: captions are streamed, and the vocabulary is pruned of its rarest
     words beyond MAX_VOCABULARY.
     """
-    try:
-        from gensim.models import Word2Vec
-        from gensim.models.word2vec import LineSentence
-    except ImportError as error:
-        raise ConfigError("gensim is not installed: pip install 'occpipe[train]'") from error
+    from gensim.models import Word2Vec  # here, because importing gensim takes seconds
+    from gensim.models.word2vec import LineSentence
 
     known = frozenset(class_tokens())
     table = {**aliases(), **(extra or {})}
