@@ -130,6 +130,8 @@ def check_apart(corpus: Corpus, output: str) -> None:
     is_one = corpus.entries is not None and not corpus.is_list
     if is_one and output.lower().endswith(corpus.extensions):
         raise StorageError(f"{output} is named as an image is, and OUTPUT is a folder, for images/ and metadata/")
+    if "://" not in output and Path(output).is_file():
+        raise StorageError(f"{output} is a file, and OUTPUT is a folder, for images/ and metadata/")
     if not (is_one and corpus.root == output):
         check_not_over(corpus.root, output)
     if corpus.entries is None and (corpus.pattern is None or "**" in corpus.pattern):

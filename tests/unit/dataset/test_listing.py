@@ -578,3 +578,9 @@ def test_input_and_output_are_apart(kind: dict[str, Any], root: str, output: str
         return
     with pytest.raises(StorageError, match=message):
         check_apart(corpus, output)
+
+
+def test_an_output_that_is_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(StorageError, match="note is a file, and OUTPUT is a folder"):
+        check_apart(open_corpus(str(folder), config.Corpus()), str(tmp_path / "note"))
