@@ -32,7 +32,7 @@ def doctor(
         table.add_column(title, overflow="fold")
     for check in examine(settings, input_uri, output_uri):
         mark = "[red]fails[/]" if check.error else "[yellow]look[/]" if check.advice else "[green]well[/]"
-        table.add_row(mark, check.name, escape(printable(check.found)), escape(check.advice))
+        table.add_row(mark, check.name, escape(printable(check.result)), escape(check.advice))
         code = code or (check.error.exit_code if check.error else 0)
     Console().print(table)
     raise typer.Exit(code)

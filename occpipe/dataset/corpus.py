@@ -124,8 +124,8 @@ def open_corpus(uri: str, settings: config.Corpus, access: Access | None = None)
 def check_apart(corpus: Corpus, output: str) -> None:
     """Raise StorageError where an image would be written over its source, or cleaned images would be found as input.
 
-    A list and one image say which images they mean, and a glob without `**` looks at one level of folders, above that of
-    what is written. Their outputs may lie beside their images.
+    The output of a list or of one image may lie beside the images, because no other image is read. So may that of a glob
+    without `**`, which reads one level of folders, above that of the written files.
     """
     is_one = corpus.entries is not None and not corpus.is_list
     if is_one and output.lower().endswith(corpus.extensions):

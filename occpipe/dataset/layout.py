@@ -5,14 +5,14 @@
     metadata/_manifest.json                     sums over all shards, models, versions, config
     images/...                                  the written images, by their names in the corpus
     state/listing.parquet                       the shards of the manifest, with their first and last image
-    state/passed_over.json                      what the last listing saw and did not take, by kind
+    state/passed_over.json                      other objects of the last listing, counted by kind
     state/locks/0-of-1.json                     who is writing
     state/versions/0001.json                    settings, weights and input of a version
     state/verdicts/...                          human verdicts, for the workers of `apply`
     state/v1/parts/shard-000042/000003-00512.parquet   rows that run 3 wrote, from row 512 of the shard on
     state/v1/open/shard-000042                  the shard is published, and not all of it is done
 
-A second version is made in `images.v2/`, `metadata.v2/` and `state/v2/`. Once it is whole, its rows move to `metadata/`.
+A second version is written to `images.v2/`, `metadata.v2/` and `state/v2/`. Once it is whole, its rows move to `metadata/`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Layout:
 
     @property
     def images(self) -> str:
-        """The folder of its images. Each version has its own, so what is published stays whole while a new one is made."""
+        """The folder of its images. Each version has its own, so the published one stays whole meanwhile."""
         return "images" if self.number == 1 else f"images.v{self.number}"
 
     @property

@@ -1,4 +1,4 @@
-"""What common tools write as a list of images, read into the names that stand in it.
+"""Lists of images, as common tools write them, and the names in them.
 
 - find, ls, rclone lsf, gsutil ls: a name a line; blank lines, comments (#) and folders are passed over.
 - aws s3 ls, s5cmd ls, gsutil ls -l: date, size and name in columns.
@@ -37,7 +37,7 @@ _DASHES = re.compile(r"[-=]{3,}(\s+[-=]{3,})*\s*")
 
 
 class ListFormatError(ValueError):
-    """The bytes are no list that can be read; the message says what is missing."""
+    """The bytes are no list that can be read; the message names the reason."""
 
 
 def names_in(data: bytes, suffix: str, extensions: tuple[str, ...] = ()) -> list[str]:
@@ -46,7 +46,7 @@ def names_in(data: bytes, suffix: str, extensions: tuple[str, ...] = ()) -> list
     Args:
         data: The file.
         suffix: One of `SUFFIXES`.
-        extensions: Endings of images, which tell the name `#1.jpg` from a comment.
+        extensions: Endings of images, so that the name `#1.jpg` is no comment.
 
     Raises:
         ListFormatError: It has no such form, no column with images, or a row without a name.

@@ -1,8 +1,8 @@
 """The listing: a corpus becomes shards of the manifest, and a later listing finds what is new and what has changed.
 
 A listing is bound by its store: a page of 1,000 keys in 50 ms is 1.4 hours for 100 million images in one thread. So parts
-of the corpus are listed side by side, as up to `MAX_TASKS` tasks of `merge.THREADS` threads. Shards are written as soon as
-they are full. Neither names nor ids of the corpus are held in memory, but for an explicit list, which is read whole.
+of the corpus are listed side by side, in up to `MAX_TASKS` tasks of `merge.THREADS` threads. Shards are written as soon as
+they are full. Memory holds neither names nor ids of the corpus, except those of an explicit list.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_CHANGED = 500_000
 
 
 class Listed(NamedTuple):
-    """What a listing has seen so far, the shards that it added since the last one, and those with images that changed."""
+    """Images that are listed so far; shards that are new since the last step, and shards with changed images."""
 
     seen: int
     added: tuple[ShardInfo, ...]
@@ -67,8 +67,8 @@ def list_corpus(
         output: The output that has the manifest.
         shard_images: Images of a shard.
         limit: List only so many images of the corpus, the first ones; None: all.
-        executor: Gives what runs tasks; asked only where the corpus has more than `shard_images` keys, and not closed.
-        mark_changed: Is told of each shard with images that changed, before that shard is written.
+        executor: Gives the executor of tasks, where the corpus has more than `shard_images` keys; it is not closed.
+        mark_changed: Called for each shard with changed images, before that shard is written.
 
     Yields:
         What was seen and written, step by step.
@@ -123,7 +123,7 @@ def _side_by_side(corpus: Corpus, known: Known, shard_images: int, executor: Cal
 def _result(corpus: Corpus, spans: list[Span], future: Future[Reply]) -> list[Step]:
     try:
         reply = future.result()
-    except Exception as error:  # whatever ends a task ends the listing
+    except Exception as error:  # each error of a task ends the listing
         folders = ", ".join(sorted({span.folder for span in spans}))
         raise StorageError(f"{corpus.root}: {folders} could not be listed: {first_line(error)}") from error
     if reply.error is not None:

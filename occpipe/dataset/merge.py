@@ -38,9 +38,9 @@ class Known(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What was listed: images in all, rows of new ones, the state of changed ones by shard, and the spans that are left.
+    """The result of a step: images in all, rows of new ones, the state of changed ones by shard, and spans that are left.
 
-    `passed` counts by kind what is no image of the corpus.
+    `passed` counts the other objects by kind.
     """
 
     seen: int
@@ -51,20 +51,20 @@ class Step(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The steps of a task, or what failed, with the name of the prefix."""
+    """The steps of a task, or an error with the name of the prefix."""
 
     steps: list[Step]
     error: str | None = None
 
 
 def list_spans(corpus: Corpus, known: Known, spans: Sequence[Span], limit: int) -> Reply:
-    """List spans of a corpus side by side, up to `limit` keys of each, and divide what is left for further tasks."""
+    """List spans of a corpus side by side, up to `limit` keys of each, and divide the rest for further tasks."""
 
     def work(span: Span) -> Step:
         try:
             step = list_span(corpus, known, span, limit)
             return step._replace(left=divide(corpus, known, step.left))
-        except Exception as error:  # whatever it is, it must not lose the name of the prefix
+        except Exception as error:  # each error, because the name of the prefix must stay
             raise _SpanError(span, error) from error
 
     try:
@@ -77,10 +77,10 @@ def list_spans(corpus: Corpus, known: Known, spans: Sequence[Span], limit: int) 
 def list_span(corpus: Corpus, known: Known, span: Span, limit: int, images: int | None = None) -> Step:
     """List up to about `limit` keys of a span, and of them only the first `images` images."""
     entries, left = _store(corpus.root, known.listing).list_keys(span, limit)
-    found, passed = corpus.images(entries)
-    found = found[:images]
-    new, changed = _compare(known, manifest_table(found))
-    return Step(len(found), new, changed, left, passed)
+    listed, passed = corpus.images(entries)
+    listed = listed[:images]
+    new, changed = _compare(known, manifest_table(listed))
+    return Step(len(listed), new, changed, left, passed)
 
 
 def divide(corpus: Corpus, known: Known, spans: Iterable[Span]) -> list[Span]:

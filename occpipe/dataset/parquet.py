@@ -15,7 +15,7 @@ T = TypeVar("T")
 PATIENCE_S = 300.0
 """How long a read or a write of rows is repeated while storage fails in a way that may pass."""
 ROW_GROUP = 1_000
-"""Rows of a row group of published rows: what a reader that wants one row has to decode."""
+"""Rows of a row group of published rows: a reader of one row has to decode so many."""
 
 
 def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
@@ -34,12 +34,12 @@ def read_parquet(store: Store, key: str, columns: Sequence[str] | None = None) -
 
 
 def read_footer(store: Store, key: str) -> pq.FileMetaData:
-    """What the footer of a Parquet object says, without reading its rows."""
+    """The footer of a Parquet object; its rows are not read."""
     return with_file(store, key, lambda file: file.metadata)
 
 
 def with_file(store: Store, key: str, read: Callable[[pq.ParquetFile], T]) -> T:
-    """What `read` gives of a Parquet object. A file that is replaced meanwhile, or a store that is away, is tried again."""
+    """The result of `read` for a Parquet object; again where it is replaced meanwhile, or its store is away."""
 
     def attempt() -> T:
         with store.open(key) as opened:

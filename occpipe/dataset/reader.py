@@ -1,4 +1,4 @@
-"""A published output as a reader sees it: the sums, and the rows of `metadata/*.parquet`."""
+"""A published output for its readers: the sums, and the rows of `metadata/*.parquet`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +16,10 @@ from pydantic import ValidationError
 
 from occpipe.core.config import Config, Relations
 from occpipe.core.errors import ConfigError, StorageError, WeightsError, first_line
+from occpipe.core.rows import Row
 from occpipe.dataset.layout import METADATA, SUMS, shard_of
 from occpipe.dataset.parquet import read_footer
+from occpipe.dataset.sums import OutputSums
 from occpipe.io.storage import Store, open_store
 from occpipe.models.loading import load_relations
 from occpipe.models.relations import RelationScorer
@@ -45,9 +47,9 @@ def relations_at_hand(settings: Relations) -> RelationScorer | None:
 
 
 def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | None:
-    """The relation below which an earlier run removed things; None where only a file says it that cannot be had here.
+    """The relation below which an earlier run removed things; None where it stands in a file that is not here.
 
-    That file is read where the policy has no cut and its `scorer` is not given.
+    That file is read where the policy has no cut and there is no `scorer`.
     """
     if config.policy.cut is not None:
         return config.policy.cut
@@ -56,13 +58,13 @@ def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | 
 
 
 class Published:
-    """What a run has published at `output_uri`. Raises StorageError where there is nothing."""
+    """The published rows and sums at `output_uri`. Raises StorageError where there are none."""
 
     def __init__(self, output_uri: str) -> None:
         self.uri = output_uri
         self.store: Store = open_store(output_uri)
         try:
-            self.manifest: dict[str, Any] = json.loads(self.store.read(SUMS))
+            self.manifest: OutputSums = json.loads(self.store.read(SUMS))
         except (FileNotFoundError, ValueError) as error:
             raise StorageError(f"{output_uri}: nothing is published there") from error
 
@@ -108,7 +110,7 @@ class Published:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """What goes wrong with a file is a StorageError that names it."""
+        """Turn an error of a file into a StorageError with its name."""
         try:
             yield
         except (pa.ArrowException, OSError) as error:
@@ -131,7 +133,7 @@ class Published:
             for batch in opened.iter_batches(size, columns=columns):
                 yield pa.Table.from_batches([batch])
 
-    def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: list[str] | None = None) -> Iterator[Row]:
         """The rows as plain values, some hundred in memory at a time."""
         for rows in self.batches(columns):
             yield from rows.to_pylist()

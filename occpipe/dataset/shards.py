@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,9 @@ from occpipe.io.images import ImageReason
 from occpipe.io.storage import Store, with_retries
 
 FAULTS = (ImageReason.STAGE_FAILED, ImageReason.FORBIDDEN, ImageReason.UNREACHABLE)
-"""Reasons that may pass and that the photo is not to blame for: too many of them end a run."""
+"""Reasons that may pass and are no fault of the photo: too many of them end a run."""
 RETRYABLE = (*FAULTS, ImageReason.ARCHIVED)
-"""Reasons that may pass: rows with them count as not done."""
+"""Reasons that may pass: rows with them are not done."""
 PENDING = pa.schema([pa.field("row", pa.int32()), pa.field("earlier", pa.string())])
 """Places in the manifest shard, and the key of the image that an earlier run wrote for each."""
 _SUMS = b"occpipe.sums"
@@ -38,17 +38,38 @@ _STATE = ("uri", "etag", "status", "reason", "output")
 
 
 class Commit(NamedTuple):
-    """What a commit left: images without a row of their present state, and rows that failed for a reason that may pass."""
+    """The result of a commit: images without a row of their present state, and rows with a reason that may pass."""
 
     shard: int
     missing: int
     failed: int
 
 
+class Counts(TypedDict):
+    """Images by status and by reason, and removed things by class."""
+
+    status: dict[str, int]
+    reasons: dict[str, int]
+    removed: dict[str, int]
+
+
+class ShardSums(Counts):
+    """The sums of a published shard, which stand in its footer; `digest` is of its rows."""
+
+    rows: int
+    digest: str
+
+
+class TotalSums(Counts):
+    """The sums of all shards."""
+
+    images: int
+
+
 def write_part(store: Store, layout: Layout, run: int, shard: int, first_row: int, rows: pa.Table) -> str:
     """Write rows of a shard as one part; the same rows of the same run overwrite the same part. Returns its key."""
     key = layout.part(shard, run, first_row)
-    _patiently(store.write, key, to_parquet(rows))
+    _with_patience(store.write, key, to_parquet(rows))
     return key
 
 
@@ -90,8 +111,8 @@ def pending_rows(store: Store, layout: Layout, shard: int, parts: Sequence[str],
 def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
     """Make one published file of a shard's parts and of its present file, and remove the parts.
 
-    While an image has no row, or one that failed for a reason that may pass, the shard keeps its marker, which is written
-    before the file: the next run looks at the shard again.
+    The shard keeps its marker while an image has no row, or a row with a reason that may pass. The marker is written
+    before the file, so that the next run examines the shard again.
     """
     parts = sorted(entry.key for entry in store.walk(layout.parts(shard)) if entry.key.endswith(".parquet"))
     before = store.find(manifest_key(shard))
@@ -101,27 +122,27 @@ def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
     failed = _failed(rows) & present
     commit = Commit(shard, len(images) - int(present.sum()), int(failed.sum()))
     if commit.missing or commit.failed:
-        _patiently(store.write, layout.open_marker(shard), b"")
+        _with_patience(store.write, layout.open_marker(shard), b"")
     if parts:
-        _patiently(store.write, layout.rows(shard), _file_of(rows))
+        _with_patience(store.write, layout.rows(shard), _file_of(rows))
         with ThreadPoolExecutor(_THREADS) as pool:
             for run in sorted({run_of(part) for part in parts}):  # a crash must not leave parts of older runs alone
-                list(pool.map(lambda part: _patiently(store.delete, part), [p for p in parts if run_of(p) == run]))
+                list(pool.map(lambda part: _with_patience(store.delete, part), [p for p in parts if run_of(p) == run]))
     if not (commit.missing or commit.failed):
-        _patiently(store.delete, layout.open_marker(shard))
-        if store.find(manifest_key(shard)) != before:  # the listing has found changed images meanwhile
-            _patiently(store.write, layout.open_marker(shard), b"")
+        _with_patience(store.delete, layout.open_marker(shard))
+        if store.find(manifest_key(shard)) != before:  # the listing has met changed images meanwhile
+            _with_patience(store.write, layout.open_marker(shard), b"")
     return commit
 
 
-def _patiently(call: Callable[..., None], *arguments: str | bytes) -> None:
+def _with_patience(call: Callable[..., None], *arguments: str | bytes) -> None:
     with_retries(lambda: call(*arguments), patience_s=PATIENCE_S)
 
 
-def read_sums(store: Store, folder: str) -> dict[int, dict[str, Any]]:
-    """What the footers of the published shards in a folder say: rows, counts and a digest of each."""
+def read_sums(store: Store, folder: str) -> dict[int, ShardSums]:
+    """The sums of the published shards in a folder, from their footers."""
 
-    def read(shard: int) -> tuple[int, dict[str, Any]]:
+    def read(shard: int) -> tuple[int, ShardSums]:
         footer = read_footer(store, Layout(metadata=folder).rows(shard))
         return shard, json.loads(footer.metadata[_SUMS])
 
@@ -129,17 +150,18 @@ def read_sums(store: Store, folder: str) -> dict[int, dict[str, Any]]:
         return dict(pool.map(read, sorted(list_shards(store, folder))))
 
 
-def total(sums: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The counts of many shards, added up."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("status", "reasons", "removed")}
-    for one in sums:
-        for name, counter in counts.items():
-            counter.update(one[name])
+def total(shards: Iterable[ShardSums]) -> TotalSums:
+    """The sums of many shards, added up."""
+    statuses, reasons, removed = Counter[str](), Counter[str](), Counter[str]()
+    for sums in shards:
+        statuses.update(sums["status"])
+        reasons.update(sums["reasons"])
+        removed.update(sums["removed"])
     return {
-        "images": counts["status"].total(),
-        "status": {status: counts["status"][status] for status in Status},
-        "reasons": dict(sorted(counts["reasons"].items())),
-        "removed": dict(sorted(counts["removed"].items())),
+        "images": statuses.total(),
+        "status": {status: statuses[status] for status in Status},
+        "reasons": dict(sorted(reasons.items())),
+        "removed": dict(sorted(removed.items())),
     }
 
 
@@ -210,7 +232,7 @@ def _counts(values: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _digest(rows: pa.Table) -> str:
-    """Hex digits of a hash over rows, whatever the file that holds them."""
+    """Hex digits of a hash over rows, independent of the file that holds them."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)

@@ -1,25 +1,45 @@
-"""`metadata/_manifest.json`: sums over the published shards and what they were made from; the move of a new version."""
+"""`metadata/_manifest.json`: sums over the published shards, and what they depend on; the move of a new version."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from importlib.metadata import version as installed
-from typing import Any
+from typing import NotRequired, cast
 
 from occpipe import __version__
 from occpipe.core.config import Config
 from occpipe.core.schemas import VERSION
 from occpipe.dataset.layout import FIRST, METADATA, PASSED_OVER, SUMS, Layout
-from occpipe.dataset.shards import read_sums, total
-from occpipe.dataset.versions import CLEAN, Origin
+from occpipe.dataset.shards import TotalSums, read_sums, total
+from occpipe.dataset.versions import CLEAN, Command, Origin
 from occpipe.io.storage import Store, with_retries
 
 _THREADS = 16
+
+
+class OutputSums(TotalSums):
+    """`metadata/_manifest.json`; an output of which nothing is published yet has the counts only.
+
+    `schema` is that of the rows, and `version` the number of the output's version. `versions` are those of packages.
+    """
+
+    schema: NotRequired[str]
+    version: NotRequired[int]
+    command: NotRequired[Command]
+    scan: NotRequired[str | None]
+    verdicts: NotRequired[str | None]
+    input: NotRequired[str]
+    listed: NotRequired[int]
+    passed_over: NotRequired[dict[str, int]]
+    shards: NotRequired[int]
+    digest: NotRequired[str]
+    models: NotRequired[list[dict[str, str | None]]]
+    versions: NotRequired[dict[str, str]]
+    config: NotRequired[Mapping[str, object]]
 
 
 def write_sums(
@@ -32,11 +52,11 @@ def write_sums(
     *,
     listed: int = 0,
     whole: bool = True,
-) -> dict[str, Any]:
+) -> OutputSums:
     """Write the sums of a version and return them; `listed` is the number of images of the manifest.
 
-    A version that is made beside another one is moved to `metadata/` once it has a row for each listed image and all are
-    listed (`whole`). Until then the sums that are published stay, and are returned.
+    A version beside another one is moved to `metadata/` once all images are listed (`whole`) and each has a row. Until
+    then the published sums stay, and are returned.
     """
     shards = read_sums(store, layout.metadata)
     if layout.metadata != METADATA:
@@ -44,10 +64,12 @@ def write_sums(
             return _published(store)
         _move(store, layout, shards)
     digest = "\n".join(f"{shard} {sums['digest']}" for shard, sums in shards.items())
-    made = {
+    written: OutputSums = {
         "schema": VERSION,
         "version": layout.number,
-        **asdict(origin),
+        "command": origin.command,
+        "scan": origin.scan,
+        "verdicts": origin.verdicts,
         "input": root,
         **total(shards.values()),
         "listed": listed,
@@ -62,11 +84,11 @@ def write_sums(
         },
         "config": {"digest": config.digest, **config.model_dump(mode="json")},
     }
-    data = json.dumps(made, indent=1).encode()
+    data = json.dumps(written, indent=1).encode()
     with_retries(lambda: store.write(SUMS, data))
     if layout.metadata != METADATA:
         _delete(store, layout.metadata)
-    return made
+    return written
 
 
 def _passed_over(store: Store) -> dict[str, int]:
@@ -77,11 +99,11 @@ def _passed_over(store: Store) -> dict[str, int]:
     return passed
 
 
-def _published(store: Store) -> dict[str, Any]:
+def _published(store: Store) -> OutputSums:
     try:
-        sums: dict[str, Any] = json.loads(store.read(SUMS))
+        sums: OutputSums = json.loads(store.read(SUMS))
     except FileNotFoundError:  # the first version was stopped before its sums were written
-        return total(())
+        return cast("OutputSums", total(()))
     return sums
 
 

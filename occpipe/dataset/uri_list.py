@@ -12,8 +12,8 @@ from occpipe.core.errors import StorageError, first_line
 from occpipe.dataset.list_formats import SUFFIXES, ListFormatError, names_in
 from occpipe.io.storage import Entry, Span, Store, is_safe_key, locate, open_store, scheme_of, split_name, with_retries
 
-MAX_LOOKED_FOR = 1_000
-"""Images of a list that are looked for until one is there."""
+MAX_CHECKED = 1_000
+"""Images of a list that are checked until one is there."""
 _THREADS = 16
 _SLASHES = re.compile(r"/(?:\./|/)+")
 
@@ -46,23 +46,23 @@ def read_list(place: str, names: Sequence[str]) -> tuple[str, tuple[Entry, ...]]
     Raises StorageError for a list with several kinds of URI, or of which nothing can be read.
     """
     folder = split_name(place)[0]
-    found = [_root_and_key(name, folder) for name in names]
-    roots = sorted({root for root, _ in found})
+    places = [_root_and_key(name, folder) for name in names]
+    roots = sorted({root for root, _ in places})
     if len(roots) > 1:
         kinds = ", ".join("relative paths" if root == folder else root for root in roots)
         raise StorageError(f"{place}: a list must hold one kind of URI, this one has {kinds}")
     if roots[0] in ("http://", "https://"):
         fetch = "fetch them first (img2dataset does that well)"
         raise StorageError(f"{place}: a list of web addresses is not supported: {fetch}")
-    keys = list(dict.fromkeys(key for _, key in found))
+    keys = list(dict.fromkeys(key for _, key in places))
     store = open_store(roots[0], access_of(place))
-    _look_for(place, store, keys)
+    _check_any(place, store, keys)
     return store.uri, tuple(Entry(key, None, "") for key in keys)
 
 
 def _parts(store: Store, folder: str, suffix: str) -> list[str]:
     """The files of a list that is a folder; none where other files lie beside them."""
-    entries, _ = store.list_keys(Span(folder), MAX_LOOKED_FOR)
+    entries, _ = store.list_keys(Span(folder), MAX_CHECKED)
     visible = [entry.key for entry in entries if not entry.key.rpartition("/")[2].startswith(("_", "."))]
     if not visible or any(not key.lower().endswith(suffix) for key in visible):
         return []
@@ -83,8 +83,8 @@ def _root_and_key(name: str, folder: str) -> tuple[str, str]:
     return folder, path.removeprefix("./")
 
 
-def _look_for(place: str, store: Store, keys: Sequence[str]) -> None:
-    """Raise StorageError where no image of a list is there, or none of the first `MAX_LOOKED_FOR`."""
+def _check_any(place: str, store: Store, keys: Sequence[str]) -> None:
+    """Raise StorageError where no image of a list is there, or none of the first `MAX_CHECKED`."""
 
     def fault(key: str) -> str | None:
         if not is_safe_key(key):
@@ -96,7 +96,7 @@ def _look_for(place: str, store: Store, keys: Sequence[str]) -> None:
 
     faults: list[str | None] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, min(len(keys), MAX_LOOKED_FOR), _THREADS):
+        for start in range(0, min(len(keys), MAX_CHECKED), _THREADS):
             faults += pool.map(fault, keys[start : start + _THREADS])
             if None in faults:
                 return

@@ -1,4 +1,4 @@
-"""The verdicts of people as a run uses them: read from a table, and kept in the output for its workers."""
+"""The verdicts of people in a run: read from a table, and kept in the output for its workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Review:
         return StoredVerdicts(output.uri, key)
 
     def digest(self, config: Config) -> str:
-        """What stands in a row for the config and these verdicts."""
+        """The digest of the config and these verdicts, as it stands in a row."""
         return hashlib.sha256(f"{config.digest} {self.sha256}".encode()).hexdigest()[:16]
 
 
@@ -53,4 +53,4 @@ class StoredVerdicts:
 @cache
 def _stored(at: StoredVerdicts) -> Verdicts:
     stored = json.loads(open_store(at.uri).read(at.key))
-    return {image: [(thing, belongs) for thing, belongs in said] for image, said in stored.items()}
+    return {image: [(thing, belongs) for thing, belongs in votes] for image, votes in stored.items()}

@@ -1,6 +1,6 @@
-"""Whether a run would begin: input, output, credentials, Ray, GPU, weights and this machine, each looked at on its own.
+"""Whether a run would begin: separate checks of input, output, credentials, Ray, GPU, weights and this machine.
 
-Nothing is begun: no Ray starts, no image is read, and what is written to a bucket to try it is deleted again.
+No Ray starts and no image is read. An object that is written to a bucket as a trial is deleted again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from occpipe.core.errors import ConfigError, OccpipeError, OutputBusyError, Stor
 from occpipe.core.resources import cores
 from occpipe.dataset.corpus import Corpus, check_apart, open_corpus
 from occpipe.dataset.layout import STATE
-from occpipe.dataset.lock import WHOLE, is_alive, read_holder
+from occpipe.dataset.lock import WHOLE, read_holder
 from occpipe.io.storage import Store, locate, open_store
 from occpipe.io.storage.local import LocalStore
 from occpipe.io.storage.s3 import S3Store
+from occpipe.pipeline.steps import POOLS
 
 MIN_FREE = 1 << 30
 """Bytes that are free on a disk at least."""
@@ -30,23 +31,23 @@ _RAY_FULL = 0.05
 """Share of a disk below which Ray writes no more objects there."""
 _GB = 1 << 30
 
-_WAYS_OUT = {
+_ADVICE = {
     "input": "give a folder, glob, image, list or URI that can be read from here",
     "output": "give a folder or URI that can be written from here, and is not within INPUT",
 }
 
 
 class Check(NamedTuple):
-    """What was looked at and found; `error` where a run would fail on it, `advice` where something is worth changing."""
+    """A check with its result; `error` where a run would fail on it, `advice` where a change would help."""
 
     name: str
-    found: str
+    result: str
     advice: str = ""
     error: OccpipeError | None = None
 
 
 def examine(config: Config, input_uri: str, output_uri: str) -> Iterator[Check]:
-    """The checks of a run of `clean`, in the order in which it would fail; a check that fails ends no other one."""
+    """The checks of a run of `clean`, in the order in which it would fail; they do not depend on each other."""
     corpus: Corpus | None = None
 
     def find_corpus() -> Iterator[Check]:
@@ -83,10 +84,10 @@ def examine(config: Config, input_uri: str, output_uri: str) -> Iterator[Check]:
 
 
 def _failed(name: str, error: OccpipeError) -> Check:
-    if name in _WAYS_OUT:
-        return Check(name, str(error), _WAYS_OUT[name], error)
-    found, _, way_out = str(error).partition("; ")
-    return Check(name, found, way_out, error)
+    if name in _ADVICE:
+        return Check(name, str(error), _ADVICE[name], error)
+    result, _, advice = str(error).partition("; ")
+    return Check(name, result, advice, error)
 
 
 def _weights(config: Config) -> Iterator[Check]:
@@ -98,8 +99,8 @@ def _weights(config: Config) -> Iterator[Check]:
 
 def _writable(store: Store) -> Check:
     """Whether an output can be written: a folder by its rights and its disk, a bucket by trying."""
-    held = read_holder(store, WHOLE.key)
-    if held and is_alive(held):
+    holder = read_holder(store, WHOLE.key)
+    if holder and holder.is_alive:
         raise OutputBusyError(f"{store.uri} is being written by another run")
     if isinstance(store, LocalStore):
         there = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
@@ -110,10 +111,10 @@ def _writable(store: Store) -> Check:
     try:
         if not store.create(key, b"occpipe doctor") or store.create(key, b"again"):
             raise StorageError(
-                f"{store.uri}: it writes over what is there, also where it is asked not to: locks do not hold"
+                f"{store.uri}: a conditional write replaces an object that is there, so locks do not hold"
             )
         if store.read(key) != b"occpipe doctor":
-            raise StorageError(f"{store.uri}: what was written is not what is read")
+            raise StorageError(f"{store.uri}: an object is read with other bytes than were written")
     finally:
         store.delete(key)
     return Check("output", f"{store.uri} can be written, read and deleted")
@@ -137,7 +138,7 @@ def _credentials(side: str, store: Store) -> Iterator[Check]:
     if where is None:
         yield Check(
             name,
-            "none found",
+            "there are none",
             f"set AWS_PROFILE or storage.{side}.profile; storage.{side}.anonymous for public buckets",
         )
         return
@@ -161,41 +162,39 @@ def _ray(config: Config) -> Iterator[Check]:
     yield Check("Ray", f"Ray {ray.__version__} of its own, {cores()} cores")
     _, there = ray_folder()
     yield _disk("disk of Ray", there, "free some, or set RAY_TMPDIR to a folder on another disk", _RAY_FULL)
-    free, wanted = shutil.disk_usage(SHM).free, config.ray.object_store_mb << 20
+    free, size = shutil.disk_usage(SHM).free, config.ray.object_store_mb << 20
     slow = (
-        f"it has less than ray.object_store_mb: docker run --shm-size={wanted * 2 >> 30}g, or Ray keeps objects on disk"
+        f"it has less than ray.object_store_mb: docker run --shm-size={size * 2 >> 30}g, or Ray keeps objects on disk"
     )
-    yield Check(str(SHM), f"{free / _GB:.1f} GB free", slow if free < wanted else "")
+    yield Check(str(SHM), f"{free / _GB:.1f} GB free", slow if free < size else "")
 
 
 def _gpu(config: Config) -> Iterator[Check]:
     from occpipe.pipeline.ray.connection import address_of
 
-    pools = config.placement.segment, config.placement.inpaint
-    asked = any(pool.num_gpus for pool in pools) or "cuda" in f"{config.segmenter.device} {config.inpainter.device}"
-    if asked and address_of(config.ray) != "local":
-        yield Check("GPU", "asked of the cluster when a run begins")
+    pools = [getattr(config.placement, name) for name in POOLS]
+    needs_gpu = any(pool.num_gpus for pool in pools) or "cuda" in f"{config.segmenter.device} {config.inpainter.device}"
+    if needs_gpu and address_of(config.ray) != "local":
+        yield Check("GPU", "the cluster is checked when a run begins")
         return
     import torch
 
     if not torch.cuda.is_available():
-        if asked:
-            raise ConfigError(
-                "the config asks for a GPU, and torch finds none; install its driver, or use --config local"
-            )
-        yield Check("GPU", "none, and none is asked for")
+        if needs_gpu:
+            raise ConfigError("the config needs a GPU, and torch finds none; install its driver, or use --config local")
+        yield Check("GPU", "none, and the config needs none")
         return
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    yield Check("GPU", names, "" if asked else "it is not used: try --config gpu")
+    yield Check("GPU", names, "" if needs_gpu else "it is not used: try --config gpu")
 
 
 def _machine() -> Iterator[Check]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES
-    yield Check("open files", f"up to {soft:,}", f"ulimit -n {1 << 16}, for Ray opens many" if few else "")
+    yield Check("open files", f"up to {soft:,}", f"ulimit -n {1 << 16}, because Ray opens many" if few else "")
 
 
-def _disk(name: str, folder: Path, way_out: str = "choose another OUTPUT, or free some", share: float = 0) -> Check:
+def _disk(name: str, folder: Path, advice: str = "choose another OUTPUT, or free some", share: float = 0) -> Check:
     usage = shutil.disk_usage(folder)
     full = usage.free < max(MIN_FREE, share * usage.total)
-    return Check(name, f"{folder}: {usage.free / _GB:,.1f} GB free", way_out if full else "")
+    return Check(name, f"{folder}: {usage.free / _GB:,.1f} GB free", advice if full else "")

@@ -50,7 +50,7 @@ def test_a_machine_on_which_a_run_would_begin(folder: Path) -> None:
     checks = looked_at()
     assert [*checks] == CHECKS
     assert not any(check.error for check in checks.values())
-    assert checks["input"].found == f"a folder or prefix below {folder}/in"
+    assert checks["input"].result == f"a folder or prefix below {folder}/in"
     assert [path.name for path in folder.iterdir()] == ["in"]
 
 
@@ -84,7 +84,7 @@ def test_each_fault_has_its_line_and_a_way_out(
     checks = looked_at(input_uri, output_uri, override)
     failed = [check for check in checks.values() if check.error]
     assert [check.name for check in failed] == [name]
-    assert found in failed[0].found
+    assert found in failed[0].result
     assert failed[0].advice
     assert failed[0].error is not None
     assert failed[0].error.exit_code == code
@@ -94,15 +94,15 @@ def test_each_fault_has_its_line_and_a_way_out(
 def test_buckets_are_tried_and_left_as_they_were(folder: Path, s3: str) -> None:
     open_store(f"{s3}/in").write("1.jpg", b"1")
     checks = looked_at(f"{s3}/in", f"{s3}/out")
-    assert checks["output"].found == f"{s3}/out can be written, read and deleted"
-    assert checks["credentials, input"].found.startswith("from env, for http://127.0.0.1:")
+    assert checks["output"].result == f"{s3}/out can be written, read and deleted"
+    assert checks["credentials, input"].result.startswith("from env, for http://127.0.0.1:")
     assert [key["Key"] for key in boto3.client("s3").list_objects_v2(Bucket=s3[5:])["Contents"]] == ["in/1.jpg"]
     checks = looked_at(f"{s3}/in", "s3://no-such-bucket/out")
     assert checks["output"].error is not None
     with OutputLock(open_store(f"{s3}/out")):
-        assert "is being written by another run" in looked_at(f"{s3}/in", f"{s3}/out")["output"].found
+        assert "is being written by another run" in looked_at(f"{s3}/in", f"{s3}/out")["output"].result
     anonymous = looked_at(f"{s3}/in", "out", "storage.input.anonymous=true")
-    assert anonymous["credentials, input"].found == "none: anonymous"
+    assert anonymous["credentials, input"].result == "none: anonymous"
 
 
 def test_the_command_prints_a_table_and_ends_as_the_run_would(folder: Path) -> None:
