@@ -1,4 +1,4 @@
 """All that knows Ray: the connection, capacity, the executor with its pools, the crash guard, submitted jobs.
 
-Private names of Ray are used in `local_ray` and `checks` only. Start at `executor`.
+What is used of Ray beside its public API stands in `private`. Start at `executor`.
 """

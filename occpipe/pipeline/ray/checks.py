@@ -1,6 +1,6 @@
-"""What keeps Ray from starting or answering, found in seconds and said in one line, before Ray itself is asked.
+"""Why Ray would not start or answer: checked within seconds, before Ray itself, with an error of one line.
 
-Ray waits for minutes for a cluster that does not answer, and says the rest in the log of a process that has died.
+Ray itself waits minutes for a cluster that does not answer, and leaves other reasons in the log of a dead process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from ray.exceptions import RayError
 
 from occpipe.core.errors import ClusterError, first_line
+from occpipe.pipeline.ray.private import check_head, local_heads, temp_folder
 
 ANSWER_S = 15.0
 """How long a cluster may take to answer; with the imports of Ray an unanswered address ends within 30 s."""
@@ -42,13 +43,11 @@ def check_cluster(address: str) -> None:
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
     else:
         raise ClusterError(f"no Ray cluster answers at {address} ({fault}); {_ASK}")
-    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(host, port, deadline):
+    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _is_grpc_server(host, port, deadline):
         raise ClusterError(f"what answers at {address} is no Ray cluster; {_ASK}")
     if not address.startswith("ray://"):  # whose server is another one
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-
         with ray_starts(f"the Ray cluster at {address} does not serve this driver"):
-            GcsClient(address=f"{host}:{port}").check_alive([], timeout=ALIVE_S)
+            check_head(host, port, ALIVE_S)
 
 
 def check_machine() -> None:
@@ -59,7 +58,7 @@ def check_machine() -> None:
 
 
 def shm_fault() -> str | None:
-    """What is wrong with the shared memory in which Ray keeps its objects."""
+    """What is wrong with the shared memory, where Ray keeps its objects; None where nothing is."""
     if not SHM.is_dir():
         return f"{SHM} is missing, and Ray keeps its objects there; mount it (docker run --shm-size=2g)"
     if not os.access(SHM, os.W_OK | os.X_OK):
@@ -70,15 +69,13 @@ def shm_fault() -> str | None:
 
 
 def ray_folder() -> tuple[Path, Path]:
-    """The folder in which Ray keeps its sockets, logs and spilled objects, and the nearest one above it that exists."""
-    from ray._common.utils import get_default_ray_temp_dir
-
-    folder = Path(get_default_ray_temp_dir())
+    """Ray's folder, and the nearest one above it that exists."""
+    folder = temp_folder()
     return folder, next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def folder_fault() -> str | None:
-    """What is wrong with the folder of `ray_folder`."""
+    """What is wrong with the folder of `ray_folder`; None where nothing is."""
     folder, there = ray_folder()
     way_out = "set RAY_TMPDIR to a folder of yours with a short path"
     if len(f"{folder}{_SOCKET}".encode()) > MAX_SOCKET_PATH:
@@ -93,7 +90,7 @@ def folder_fault() -> str | None:
 
 @contextlib.contextmanager
 def ray_starts(what: str) -> Iterator[None]:
-    """What fails while Ray starts or is reached is a ClusterError that says so."""
+    """Turn an error of Ray's start into a ClusterError with `what` in front."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, RayError) as error:
@@ -101,12 +98,8 @@ def ray_starts(what: str) -> Iterator[None]:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    from ray._private import services
-
-    found = address
-    if address == "auto":
-        found = next(iter(services.find_gcs_addresses()), services.find_bootstrap_address(None) or "")
-    host, colon, port = found.removeprefix("ray://").rpartition(":")
+    head = next(iter(local_heads())) if address == "auto" else address
+    host, colon, port = head.removeprefix("ray://").rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
         if address == "auto":
             raise ClusterError(f"ray.address or RAY_ADDRESS is auto, and no Ray cluster runs on this machine; {_ASK}")
@@ -114,7 +107,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _speaks_grpc(host: str, port: int, deadline: float) -> bool:
+def _is_grpc_server(host: str, port: int, deadline: float) -> bool:
     import grpc
 
     options = [("grpc.enable_http_proxy", 0)]

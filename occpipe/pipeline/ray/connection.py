@@ -1,4 +1,4 @@
-"""Reaching Ray: a cluster by its address, or a Ray of our own on this machine, and Ray Data's settings."""
+"""The connection to Ray: a cluster by its address, or a Ray of our own on this machine, and Ray Data's settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from ray.exceptions import RayError
 from occpipe.core.config import RayRuntime
 from occpipe.core.errors import RunError
 from occpipe.pipeline.ray.checks import check_cluster, ray_starts
-from occpipe.pipeline.ray.local_ray import QUIET, own_ray, quiet_core
+from occpipe.pipeline.ray.local_ray import own_ray, quiet_core
+from occpipe.pipeline.ray.private import is_stalled
 
 _MB = 1 << 20
-_RAISED = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
+logger = logging.getLogger(__name__)
+_LAST_LINE = re.compile(r"(?!ray\.)[\w.]*(Error|Exception): ")  # how a traceback ends, but for Ray's around it
 
 
 def job_name(output_uri: str) -> str:
@@ -51,13 +53,13 @@ def ray_session(settings: RayRuntime) -> Iterator[None]:
 def configure_data(settings: RayRuntime) -> None:
     """Ray Data's settings for this run.
 
-    Blocks are kept small enough that the first images reach the GPU early and large enough that their fixed cost
-    (12 to 15 ms a block and stage) stays small. Every stage catches its errors per row, so a failed block is a bug.
+    Blocks are small, so that the first images reach the GPU early. They are not smaller, because each costs 12 to 15 ms
+    in each stage. Every stage catches its errors by row, so a failed block is a bug.
     """
     from ray.data import DataContext  # takes seconds, in which Ray itself can start
     from ray.util.annotations import RayDeprecationWarning
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own progress says what is worth saying
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own progress has what matters
     # max_task_retries has no named parameter yet, and a corpus smaller than max_tasks is no reason to warn.
     warnings.filterwarnings("ignore", message=".*ray_remote_args", category=RayDeprecationWarning)
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
@@ -72,26 +74,27 @@ def configure_data(settings: RayRuntime) -> None:
 
 @contextlib.contextmanager
 def one_line_failures() -> Iterator[None]:
-    """A worker's failure as one line: Ray's own message is the traceback of three processes, and advice."""
+    """Turn the failure of a worker into one line; the log has Ray's own message, the tracebacks of three processes."""
     try:
         yield
     except Exception as error:
-        if type(error).__name__ == "ExecutionTimeoutError":  # of ray.data, which may not be imported; no RayError
+        if is_stalled(error):
             waited = "no block of any stage ended within ray.no_progress_timeout_s"
             raise RunError(f"{waited}; the same command goes on from here") from error
         if not isinstance(error, RayError):
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raised = [line for line in lines if _RAISED.match(line)] or lines
-        raise RunError(f"a worker failed: {raised[-1]}") from error
+        logger.error("a worker failed", exc_info=error)
+        last = [line for line in lines if _LAST_LINE.match(line)] or lines
+        raise RunError(f"a worker failed: {last[-1]}") from error
 
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    with quiet_core():  # it warns of what is raised
+    with quiet_core():  # its warnings repeat the error that is raised
         check_cluster(address)
     with quiet_core(), ray_starts(f"the Ray cluster at {address} does not take this driver"):
-        ray.init(address=address, **QUIET)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
     finally:
