@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.core.config import Config
+from occpipe.core.rows import ObjectRow
 from occpipe.core.schemas import MANIFEST, PUBLISHED
 from occpipe.core.types import Evidence, Reason, SceneObject, Segment, Verdict
 from occpipe.dataset.layout import FIRST
@@ -37,7 +38,7 @@ HEIGHT, WIDTH = 768, 1_024
 SCALE = 4  # to 12 MP
 
 
-def random_thing(rng: np.random.Generator) -> dict[str, object]:
+def random_thing(rng: np.random.Generator) -> ObjectRow:
     """A thing with an outline as a segmenter draws it: thresholded noise around a point."""
     noise = cv2.resize(rng.normal(size=(48, 64)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]

@@ -24,14 +24,13 @@ from occpipe.core.config import Config
 from occpipe.core.config_file import load_config
 from occpipe.core.schemas import PIPELINE
 from occpipe.io.storage import Store
-from occpipe.pipeline.job import Unit
-from occpipe.pipeline.planning.plan import UNIT_ROWS
 from occpipe.pipeline.planning.rates import SHARD_IMAGES
 from occpipe.pipeline.ray.connection import configure_data, ray_session
-from occpipe.pipeline.ray.crash_guard import Guard
-from occpipe.pipeline.ray.executor import ReadUnit, chain
+from occpipe.pipeline.ray.crash_guard import Guard, Timed
+from occpipe.pipeline.ray.executor import ReadUnit, in_pool, in_read_tasks, in_tasks
 from occpipe.pipeline.ray.journal import JournalHandle
 from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.units import MAX_UNIT_ROWS, Unit
 
 MB = 1 << 20
 _COLUMNS = ("uri", "size", "shard", "row", "status", "reason", "error", "segments", "stuff", "mask")
@@ -64,13 +63,6 @@ def pass_on(batch: pa.Table) -> pa.Table:
     return batch
 
 
-class Nothing:
-    """The same as a stage of tasks, which are objects."""
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return batch
-
-
 class GuardedNothing(Guard):
     """The same as a pool."""
 
@@ -80,10 +72,10 @@ class GuardedNothing(Guard):
 
 def units(images: int) -> list[Unit]:
     """Units of full size, in shards of full size."""
-    of_shard = SHARD_IMAGES // UNIT_ROWS
+    of_shard = SHARD_IMAGES // MAX_UNIT_ROWS
     return [
-        Unit(number // of_shard, np.arange(UNIT_ROWS, dtype=np.int32) + number % of_shard * UNIT_ROWS)
-        for number in range(-(-images // UNIT_ROWS))
+        Unit(number // of_shard, np.arange(MAX_UNIT_ROWS, dtype=np.int32) + number % of_shard * MAX_UNIT_ROWS)
+        for number in range(-(-images // MAX_UNIT_ROWS))
     ]
 
 
@@ -94,9 +86,17 @@ def run(config: Config, images: int, block_rows: int) -> Run:
     DataContext.get_current().target_max_block_size = one_block.nbytes
     journal = JournalHandle()
     reads = [ReadUnit("/nowhere", thin_rows, unit, pass_on, journal) for unit in units(images)]
-    stages = [(name, (GuardedNothing, name, journal) if name in POOLS else Nothing()) for name in STAGES[1:]]
+    out = in_read_tasks(reads, config.placement.load)
+    for name in STAGES[1:]:
+        at = getattr(config.placement, name)
+        is_pool = name in POOLS
+        out = (
+            in_pool(out, GuardedNothing, (name, journal), at)
+            if is_pool
+            else in_tasks(out, Timed(name, pass_on, journal), at)
+        )
     begun, cpu, blocks, rows = time.monotonic(), time.process_time(), 0, 0
-    for batch in chain(reads, stages, config, journal).iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in out.iter_batches(batch_format="pyarrow", batch_size=None):
         blocks, rows = blocks + 1, rows + len(batch)
     assert rows >= images, f"{rows} rows of {images} came out"
     seconds, cpu = time.monotonic() - begun, time.process_time() - cpu

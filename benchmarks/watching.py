@@ -14,11 +14,11 @@ import ray
 from occpipe.core.config_file import load_config
 from occpipe.core.resources import cpu_use, gpu_use
 from occpipe.pipeline.monitoring.metrics import Metrics
-from occpipe.pipeline.monitoring.monitor import Watch
-from occpipe.pipeline.monitoring.run_result import Made
-from occpipe.pipeline.monitoring.stage_statistics import BatchDone
+from occpipe.pipeline.monitoring.monitor import Monitor
+from occpipe.pipeline.monitoring.run_result import RunCounts
+from occpipe.pipeline.monitoring.stage_statistics import BatchStatistics
 from occpipe.pipeline.ray.connection import ray_session
-from occpipe.pipeline.ray.journal import JournalHandle
+from occpipe.pipeline.ray.journal import Journal, JournalHandle
 from occpipe.pipeline.steps import STAGES
 
 LOOKS = 50
@@ -31,17 +31,19 @@ def main() -> None:
     batches = parser.parse_args().batches
     config = load_config()
     with ray_session(config.ray):
-        journal, watch = JournalHandle(), Watch(Made(), time.monotonic(), config.placement)
-        watch.total, metrics = batches, Metrics("/benchmark")
-        journal.ask("figures")
+        journal, monitor = JournalHandle(), Monitor(RunCounts(), time.monotonic(), config.placement)
+        monitor.total, metrics = batches, Metrics("/benchmark")
+        journal.call(Journal.statistics)
         begun = time.process_time()
         for number in range(batches):
-            journal.tell("report", BatchDone(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use()))
+            journal.send(
+                Journal.report, BatchStatistics(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use())
+            )
         told = time.process_time() - begun
         begun = time.process_time()
         for _ in range(LOOKS):
-            stages, free = journal.ask("figures"), ray.available_resources()
-            metrics.publish(watch.tick(stages, free, time.monotonic()))
+            stages, free = journal.call(Journal.statistics), ray.available_resources()
+            metrics.publish(monitor.snapshot(stages, free, time.monotonic()))
         looked = time.process_time() - begun
     print(
         f"a batch: {1000 * told / batches:.2f} ms of a worker's CPU; a look, once a second: {1000 * looked / LOOKS:.1f} ms"

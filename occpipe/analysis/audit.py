@@ -8,7 +8,7 @@ the corpus. Bound by decoding the columns that it reads and by grouping, on all 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache
@@ -228,7 +228,7 @@ def _ask(published: Published, part: Sequence[str], cut: float | None, answers: 
             raise StorageError(f"{published.uri}: a published file cannot be read: {first_line(error)}") from error
 
 
-def _figures(output: str, manifest: dict[str, Any], cut: float | None, answers: _Answers) -> Audit:
+def _figures(output: str, manifest: Mapping[str, Any], cut: float | None, answers: _Answers) -> Audit:
     sums, lists = answers.sums, answers.lists
     known = {str(status): [0, 0.0, 0] for status in Status}
     status = known | {key[0]: values for key, values in sums["status"].items()}

@@ -42,8 +42,8 @@ from occpipe.core.errors import OccpipeError, StorageError
 from occpipe.core.streams import messages, open_standard_streams
 
 if TYPE_CHECKING:
-    from occpipe.pipeline.job import Options
-    from occpipe.pipeline.monitoring.run_result import Summary
+    from occpipe.pipeline.job import RunOptions
+    from occpipe.pipeline.monitoring.run_result import RunResult
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -81,7 +81,7 @@ def clean(
 
     options = options_of(limit, share, new_version=new_version, listing=listing)
 
-    def run(hooks: Options) -> Summary:
+    def run(hooks: RunOptions) -> RunResult:
         return clean_corpus(settings, input_uri, output_uri, **(options | hooks))
 
     follow(run, output_uri, strict=strict, log_json=log_json)

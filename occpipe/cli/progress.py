@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from occpipe.core.types import Status
-from occpipe.pipeline.monitoring.run_result import Summary, Tick
-from occpipe.pipeline.monitoring.stage_statistics import Pace
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunResult
+from occpipe.pipeline.monitoring.utilization import Utilization
 
 PLAIN_INTERVAL_S = 10.0
 _FIGURE = re.compile(r"\d+%")
@@ -37,30 +37,32 @@ def describe_reasons(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
-def describe_stages(paces: Mapping[str, Pace]) -> str:
+def describe_stages(utilization: Mapping[str, Utilization]) -> str:
     """`load 40.1/s (0 wait), segment 11.2/s (64 wait), ...`: rates of the stages, and the rows before each."""
-    return ", ".join(f"{name} {pace.images_per_s:.1f}/s ({pace.queue} wait)" for name, pace in paces.items())
+    return ", ".join(f"{name} {use.images_per_s:.1f}/s ({use.queue} wait)" for name, use in utilization.items())
 
 
-def stages_table(paces: Mapping[str, Pace], *, title: str | None = None) -> Table:
+def stages_table(utilization: Mapping[str, Utilization], *, title: str | None = None) -> Table:
     """A row for each stage; a column of shares is there where it is known for any, rows that wait where any does."""
     shares = {"at work": "busy", "cores": "cpu", "GPU": "gpu"}
-    known = {head: name for head, name in shares.items() if any(getattr(p, name) is not None for p in paces.values())}
+    known = {
+        head: name for head, name in shares.items() if any(getattr(p, name) is not None for p in utilization.values())
+    }
     table = Table(title=title, title_justify="left")
     table.add_column("stage")
-    waiting = ["rows waiting"] if any(pace.queue for pace in paces.values()) else []
+    waiting = ["rows waiting"] if any(use.queue for use in utilization.values()) else []
     for head in ("images/s", "workers at work", *known, *waiting):
         table.add_column(head, justify="right")
-    for stage, pace in paces.items():
-        values = [getattr(pace, name) for name in known.values()]
+    for stage, use in utilization.items():
+        values = [getattr(use, name) for name in known.values()]
         shown = ["" if value is None else f"{value:.0%}" for value in values]
-        shown += [str(pace.queue)] * len(waiting)
-        table.add_row(stage, f"{pace.images_per_s:.1f}", f"{pace.at_work:.1f}", *shown)
+        shown += [str(use.queue)] * len(waiting)
+        table.add_row(stage, f"{use.images_per_s:.1f}", f"{use.at_work:.1f}", *shown)
     return table
 
 
 class LiveProgress:
-    """Call it with each tick, inside a `with`."""
+    """Call it with each snapshot, inside a `with`."""
 
     def __init__(self, console: Console, verb: str = "cleaning") -> None:
         self._console = console
@@ -82,34 +84,36 @@ class LiveProgress:
     ) -> None:
         self._live.stop()
 
-    def __call__(self, tick: Tick) -> None:
-        done = tick.statuses.total()
+    def __call__(self, snapshot: ProgressSnapshot) -> None:
+        done = snapshot.statuses.total()
         if self._first is None:
-            self._first = (tick.seconds, done)
-        text = describe(tick.statuses, tick.seconds)
+            self._first = (snapshot.seconds, done)
+        text = describe(snapshot.statuses, snapshot.seconds)
         if self._console.is_terminal:
-            self._bar.update(self._task, total=tick.total, completed=done, description=text)
-            notes = (describe_reasons(tick.reasons), tick.limit)
-            self._live.update(Group(self._bar, stages_table(tick.paces), *(Text(note) for note in notes if note)))
-        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S or done == tick.total:
+            self._bar.update(self._task, total=snapshot.total, completed=done, description=text)
+            notes = (describe_reasons(snapshot.reasons), snapshot.limit)
+            self._live.update(
+                Group(self._bar, stages_table(snapshot.utilization), *(Text(note) for note in notes if note))
+            )
+        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S or done == snapshot.total:
             self._last_line = time.monotonic()
-            reasons = f" ({describe_reasons(tick.reasons)})" if tick.reasons else ""
-            self._print(f"{done}/{tick.total} {text}{reasons}{self._left(tick, done)}")
-            if done < tick.total and tick.stages:
-                self._print(f"  {describe_stages(tick.paces)}")
-            said = tick.limit and _FIGURE.sub("", tick.limit)
-            if tick.limit and said != self._limit:  # once, not with every new figure
+            reasons = f" ({describe_reasons(snapshot.reasons)})" if snapshot.reasons else ""
+            self._print(f"{done}/{snapshot.total} {text}{reasons}{self._left(snapshot, done)}")
+            if done < snapshot.total and snapshot.stages:
+                self._print(f"  {describe_stages(snapshot.utilization)}")
+            said = snapshot.limit and _FIGURE.sub("", snapshot.limit)
+            if snapshot.limit and said != self._limit:  # once, not with every new figure
                 self._limit = said
-                self._print(f"  {tick.limit}")
+                self._print(f"  {snapshot.limit}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _left(self, tick: Tick, done: int) -> str:
+    def _left(self, snapshot: ProgressSnapshot, done: int) -> str:
         seconds, before = self._first or (0.0, 0)
-        if done >= tick.total or done <= before or tick.seconds <= seconds:
+        if done >= snapshot.total or done <= before or snapshot.seconds <= seconds:
             return ""
-        left = (tick.total - done) * (tick.seconds - seconds) / (done - before)
+        left = (snapshot.total - done) * (snapshot.seconds - seconds) / (done - before)
         return f", {left:.0f} s left"
 
 
@@ -137,7 +141,7 @@ class StopRequest:
         self._console.print("finishing what has begun; once more to stop at once", highlight=False)
 
 
-def summary_table(summary: Summary, output: str) -> Table:
+def summary_table(summary: RunResult, output: str) -> Table:
     """The closing table: this run beside all that is published."""
     table = Table(title=f"occpipe: {output}", title_justify="left")
     for name, justify in (("status", "left"), ("this run", "right"), ("published", "right")):

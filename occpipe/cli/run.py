@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from occpipe.core.config import Config
     from occpipe.dataset.reader import Published
     from occpipe.dataset.verdicts import Review
-    from occpipe.pipeline.job import Options
-    from occpipe.pipeline.monitoring.run_result import Summary, Tick
+    from occpipe.pipeline.job import RunOptions
+    from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunResult
 
 STRICT_EXIT_CODE = 7
 STOPPED = "occpipe: stopped; the same command goes on from here"
@@ -50,7 +50,7 @@ ListOption = Annotated[
 ]
 
 
-def options_of(limit: int | None, share: str | None, *, new_version: bool, listing: bool) -> Options:
+def options_of(limit: int | None, share: str | None, *, new_version: bool, listing: bool) -> RunOptions:
     """What a run is told, from the options of a command; raises ConfigError for a wrong share."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", share or "0/1")
     if not found or int(found[1]) >= int(found[2]):
@@ -80,7 +80,7 @@ def scan(
 
     options = options_of(limit, share, new_version=new_version, listing=listing)
 
-    def run(hooks: Options) -> Summary:
+    def run(hooks: RunOptions) -> RunResult:
         return scan_corpus(settings, input_uri, output_uri, **(options | hooks))
 
     follow(run, output_uri, strict=strict, verb="scanning", log_json=log_json)
@@ -139,7 +139,7 @@ def apply(
 
     options = options_of(limit, share, new_version=new_version, listing=listing)
 
-    def run(hooks: Options) -> Summary:
+    def run(hooks: RunOptions) -> RunResult:
         return apply_corpus(settings, published, output_uri, review, **(options | hooks))
 
     follow(run, output_uri, strict=strict, verb="applying", log_json=log_json)
@@ -150,7 +150,7 @@ def apply(
 
 
 def follow(
-    run: Callable[[Options], Summary],
+    run: Callable[[RunOptions], RunResult],
     output_uri: str,
     *,
     strict: bool,
@@ -167,10 +167,10 @@ def follow(
     try:
         with RunLog(log_json, console) as log, LiveProgress(console, verb) as progress:
 
-            def on_progress(tick: Tick) -> None:
+            def on_progress(snapshot: ProgressSnapshot) -> None:
                 stop.begin()
-                log(tick)
-                progress(tick)
+                log(snapshot)
+                progress(snapshot)
 
             summary = run({"on_progress": on_progress, "stop": stop.event})
             log.end(summary)
@@ -178,8 +178,8 @@ def follow(
         console.print(STOPPED, highlight=False)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     console.print(summary_table(summary, output_uri))
-    if summary.over_all:
-        console.print(stages_table(summary.over_all.paces, title="stages"))
+    if summary.final:
+        console.print(stages_table(summary.final.utilization, title="stages"))
     if summary.done_before:
         console.print(f"{summary.done_before} images were done before this run.", highlight=False)
     for reason, count in summary.manifest["reasons"].items():
@@ -187,13 +187,13 @@ def follow(
         console.print(f"  {count} x {reason}{example}", highlight=False, markup=False, soft_wrap=True)
     if passed := describe_passed(summary.manifest.get("passed_over", {})):
         console.print(f"passed over: {passed}", highlight=False, markup=False, soft_wrap=True)
-    made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.made.copied
+    made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.counts.copied
     if made and not cleaned and not summary.statuses["scanned"]:
         console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
     if summary.manifest.get("command") == "apply":
         console.print(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.", highlight=False)
-    if summary.over_all and summary.over_all.limit:
-        console.print(summary.over_all.limit, highlight=False, markup=False, soft_wrap=True)
+    if summary.final and summary.final.limit:
+        console.print(summary.final.limit, highlight=False, markup=False, soft_wrap=True)
     rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
     closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
     console.print(closing, highlight=False, soft_wrap=True)

@@ -14,12 +14,11 @@ import pyarrow.compute as pc
 
 from occpipe.core.schemas import MANIFEST as SCHEMA
 from occpipe.dataset.layout import LISTING, MANIFEST, manifest_key, shard_of
-from occpipe.dataset.parquet import read_footer, read_parquet, to_parquet
+from occpipe.dataset.parquet import PATIENCE_S, read_footer, read_parquet, to_parquet
 from occpipe.io.storage import Entry, Store, with_retries
 
 ROW_GROUP = 1_024
 """Rows of a row group of a shard: what a read task reads at least."""
-PATIENCE_S = 300.0
 INDEX_EVERY = 64
 """New shards after which the index is written, for drivers that follow a listing."""
 _SHARD = b"occpipe.shard"

@@ -13,7 +13,7 @@ from occpipe.io.storage import Store, with_retries
 T = TypeVar("T")
 
 PATIENCE_S = 300.0
-"""How long a read or a write of rows is repeated while storage fails in a way that may pass."""
+"""How long a read or a write is tried again: a storage that is away for minutes must not become error rows."""
 ROW_GROUP = 1_000
 """Rows of a row group of published rows: a reader of one row has to decode so many."""
 

@@ -1,4 +1,4 @@
-"""Decide again on what a scan or a clean has seen, and inpaint only what changed.
+"""Decide again on the detections of a scan or a clean, and inpaint only what changed.
 
     list     published shards -> manifest shards of the same numbers      driver, bound by reading narrow columns
     load     published rows -> things and stuff; no image is read         tasks
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 
 from occpipe.core.config import Config
 from occpipe.core.errors import StorageError
-from occpipe.core.schemas import MANIFEST
+from occpipe.core.schemas import MANIFEST, PUBLISHED
 from occpipe.dataset.corpus import check_not_inside, check_not_over
-from occpipe.dataset.layout import manifest_key, rows_key
+from occpipe.dataset.layout import FIRST, manifest_key, rows_key
 from occpipe.dataset.listing import Listed
 from occpipe.dataset.manifest import load_index, save_index, write_shard
 from occpipe.dataset.parquet import read_parquet
@@ -35,14 +35,17 @@ from occpipe.dataset.verdicts import Review
 from occpipe.dataset.versions import Origin
 from occpipe.io.storage import Address, Store, locate, open_store, store_of
 from occpipe.models.loading import identities, needed
-from occpipe.pipeline.job import Job, Options, Stage, Unit, read_manifest, read_rows
-from occpipe.pipeline.monitoring.run_result import Summary
+from occpipe.pipeline.job import Job, RunOptions, Source
+from occpipe.pipeline.monitoring.run_result import RunResult
 from occpipe.pipeline.run import run
-from occpipe.stages.load_detections import LoadDetections
-from occpipe.stages.relate import Relate
-from occpipe.stages.reuse_results import Base, ReuseResults, base_of
+from occpipe.pipeline.steps import STEPS, parts_of
+from occpipe.pipeline.units import Unit, read_manifest, read_rows
+from occpipe.stages.reuse_results import Base, base_of
+from occpipe.stages.stage import Setup
 
-_LOADED = ("inpainter", "relations")
+MAX_UNIT_ROWS = 128
+"""Rows of a unit: those of a scan are small, and travel in one block."""
+_STEPS = STEPS["apply"]
 
 
 def list_scan(
@@ -80,7 +83,7 @@ class ReadPublished:
             rows = read_rows(store_of(self.uri), key, unit)
             if rows.column("uri").equals(images.column("uri")):
                 return rows
-        rows = read_parquet(store_of(self.uri), key)  # it was made anew meanwhile, and its rows have other places
+        rows = read_parquet(store_of(self.uri), key)  # it was written again meanwhile, and its rows have other places
         place = pc.index_in(images.column("uri"), rows.column("uri").combine_chunks())
         rows = rows.take(place.drop_null())
         for name in ("shard", "row", "earlier"):
@@ -88,24 +91,23 @@ class ReadPublished:
         return rows
 
 
-@dataclass(frozen=True)
-class Both:
-    """Two stages that run in one task."""
-
-    first: Stage
-    second: Stage
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return self.second(self.first(batch))
-
-
 def apply_corpus(
-    config: Config, scan: Published, output_uri: str, review: Review | None = None, **options: Unpack[Options]
-) -> Summary:
-    """Decide again on the published rows of a scan or a clean, and clean what is to be cleaned into `output_uri`.
+    config: Config, scan: Published, output_uri: str, review: Review | None = None, **options: Unpack[RunOptions]
+) -> RunResult:
+    """Decide again on the published rows of a scan or a clean, and clean into `output_uri`.
 
-    `config` is as `scan_settings` gives it. What is left of `review.unknown` is not in the scan. The options and errors are
-    those of `run`.
+    Args:
+        config: The settings, as `scan_settings` gives them.
+        scan: The published rows.
+        output_uri: Where images and rows are written.
+        review: The verdicts of people; `unknown` keeps the images that the scan does not have.
+        **options: Those of `run`.
+
+    Returns:
+        What the run did.
+
+    Raises:
+        StorageError: `output_uri` is the scan itself, or lies within its input; and as `run` does.
     """
     store = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
     root = Address(scan.manifest["input"], config.storage.input.access)
@@ -113,43 +115,34 @@ def apply_corpus(
     if not _is_listed(scan):
         check_not_inside(root, store.uri)
     if store.uri == scan.store.uri:
-        raise StorageError(f"{output_uri} is what is decided on again: choose another output")
-    models = [*_seen_by(scan), *identities(config, parts=_LOADED)]
-    decide = Relate(config)
+        raise StorageError(f"{output_uri} is the input of this command: choose another output")
+    models = [*_seen_by(scan), *identities(config, parts=parts_of(_STEPS))]
+    setup = Setup(config, root, store.uri, FIRST.images, bases=tuple(_bases(config, models, scan, store.uri)))
     if review is not None:
         for rows in scan.batches(["uri", "image_id"]):
             review.unknown -= {*rows.column("uri").to_pylist(), *map(str, rows.column("image_id").to_pylist())}
-        decide = Relate(config, review.store(store), review.digest(config))
-    bases = tuple(_bases(config, models, scan, store.uri))
-    reuse = ReuseResults(bases, config.policy, config.placement.load.threads)
-    job = Job(
-        "apply",
-        Origin("apply", scan.digest, review.sha256 if review else None),
-        models,
-        root,
-        partial(list_scan, scan.store.uri),
-        ReadPublished(scan.store.uri),
-        LoadDetections(config.corpus.max_pixels),
-        Both(decide, reuse),
-    )
-    return run(job, config, output_uri, **options)
+        setup = replace(setup, verdicts=review.store(store), digest=review.digest(config))
+    origin = Origin("apply", scan.digest, review.sha256 if review else None)
+    uri = scan.store.uri
+    source = Source(root, partial(list_scan, uri), ReadPublished(uri), tuple(PUBLISHED.names), MAX_UNIT_ROWS)
+    return run(Job(origin, _STEPS, source, models, setup), **options)
 
 
 def _is_listed(scan: Published) -> bool:
-    """Whether its photos came from an explicit list, which knows no tags; no run looks for others below its root."""
+    """Whether its photos are from an explicit list, which has no tags; then no run lists what is below its root."""
     first = next(scan.rows(["etag"]), None)
     return first is None or not first["etag"]
 
 
 def _seen_by(scan: Published) -> list[dict[str, str | None]]:
-    """The models that have seen the photos: all of the scan's but those that are loaded anew."""
-    anew = {weight.name for weight in needed(scan.config, parts=_LOADED)}
-    anew.add(Path(scan.config.relations.vectors or "").name)
-    return [model for model in scan.manifest["models"] if model["name"] not in anew]
+    """The models of the scan, without those that this job loads itself."""
+    own = {weight.name for weight in needed(scan.config, parts=parts_of(_STEPS))}
+    own.add(Path(scan.config.relations.vectors or "").name)
+    return [model for model in scan.manifest["models"] if model["name"] not in own]
 
 
 def _bases(config: Config, models: list[dict[str, str | None]], scan: Published, output_uri: str) -> Iterator[Base]:
-    """Where the picture may be already: in what the output has published so far, and in what is decided on again."""
+    """Outputs that may have a picture already: this one, from an earlier run, and the one that is decided on again."""
     for uri in (output_uri, scan.store.uri):
         with contextlib.suppress(StorageError):  # nothing is published there yet, or by another version of occpipe
             if (base := base_of(Published(uri), config, models, str(scan.manifest["input"]))) is not None:

@@ -1,7 +1,7 @@
-"""What is left to do in each shard, in units for the load tasks; and which shard is ready to be committed.
+"""The backlog of a run: what is left to do in each shard, in units, and which shards are ready for their commit.
 
-A shard without a published file and without parts is to be done whole. One with parts, with a marker, or that is to be
-tried again, is looked at first: its rows say what is done. All others are done, and nobody reads them.
+A shard without a published file and without parts is done whole. A shard with parts, with a marker, or with rows to retry
+is examined first: its rows show what is done. All other shards are done, and are not read.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from occpipe.dataset.lock import Share
 from occpipe.dataset.manifest import ShardInfo
 from occpipe.dataset.shards import Commit, commit_shard, list_parts, list_shards, pending_rows
 from occpipe.io.storage import Store, open_store
-from occpipe.pipeline.job import Unit
-from occpipe.pipeline.steps import unit_rows
+from occpipe.pipeline.units import Unit, unit_rows
 
 MAX_UNITS = 4_096
 """Read tasks of one execution of Ray Data: its driver holds some kB for each block until the execution ends."""
-LOOKED_AT_ONCE = 64
-_FEW = 32
-"""Shards that are looked at in this process; more are looked at as tasks."""
+MAX_EXAMINED = 64
+"""Shards that are examined at the same time."""
+MAX_EXAMINED_HERE = 32
+"""Shards that are examined in this process; more are examined in tasks."""
 
 
 class Backlog:
     """The shards of one share of an output; `limit` leaves out all images but the first ones of the manifest."""
 
     def __init__(
-        self, store: Store, layout: Layout, share: Share, retry: str, limit: int | None, most_rows: int
+        self, store: Store, layout: Layout, share: Share, retry: str, limit: int | None, max_unit_rows: int
     ) -> None:
         self._store, self._layout, self._share, self._retry = store, layout, share, retry
-        self._limit, self._most_rows = limit, most_rows
+        self._limit, self._max_unit_rows = limit, max_unit_rows
         self._parts = list_parts(store, layout)
         self._published = list_shards(store, layout.metadata)
         self._open = list_shards(store, layout.all_open)
@@ -59,7 +59,7 @@ class Backlog:
         return sum(self._scope(shard) for shard in self._rows if self._share.has(shard))
 
     def add(self, shards: Iterable[ShardInfo]) -> None:
-        """Take shards of the manifest in."""
+        """Add shards of the manifest."""
         for shard in shards:
             known = shard.number in self._rows
             self._rows[shard.number] = shard.rows
@@ -70,15 +70,15 @@ class Backlog:
             elif shard.number in self._open or shard.number in self._parts or self._retry != "none":
                 self._unsure[shard.number] = self._retry
 
-    def look_again(self, shards: Iterable[int]) -> None:
-        """Shards of which something has changed are looked at in the next execution."""
+    def examine_again(self, shards: Iterable[int]) -> None:
+        """Examine shards in the next execution, because something in them has changed."""
         for shard in shards:
             if self._share.has(shard) and shard not in self._fresh:
                 self._unsure.setdefault(shard, "none")
 
     @property
     def has_work(self) -> bool:
-        """Whether any shard is left to look at or to do."""
+        """Whether any shard is left to examine or to do."""
         return bool(self._fresh or self._unsure)
 
     @property
@@ -87,9 +87,9 @@ class Backlog:
         return bool(self._fresh)
 
     def take(self, executor: Callable[[], Executor], commit: Callable[[int], None]) -> list[Unit]:
-        """Units for one execution; shards in which nothing is left to do but the commit are given to `commit`."""
+        """Units for one execution. `commit` gets the shards of which only the commit is left."""
         units: list[Unit] = []
-        for shard, pending in self._look(executor):
+        for shard, pending in self._examine(executor):
             self._left[shard] = len(pending)
             if len(pending):
                 units += self._cut(shard, pending)
@@ -108,21 +108,17 @@ class Backlog:
         return units
 
     def done(self, shard: int, rows: int) -> bool:
-        """Count written rows of a shard; whether they were its last ones."""
+        """Count written rows of a shard; True where they are its last ones."""
         self._left[shard] -= rows
         self._written.add(shard)
         return self._left[shard] <= 0
 
     def unfinished(self) -> list[int]:
-        """The shards of which some rows are written and some are left: those of a run that was stopped."""
+        """The shards of a stopped run of which some rows are written and some are left."""
         return [shard for shard in sorted(self._written) if self._left[shard] > 0]
 
-    def commit(self, shard: int) -> Commit:
-        """Publish what a shard has, in this process."""
-        return commit_shard(self._store, self._layout, shard)
-
     def committed(self, commit: Commit, *, stopped: bool) -> None:
-        """Take in what a commit left: a shard in which images are missing is looked at again, once."""
+        """Note a commit. A shard in which images are missing is examined again, once."""
         shard = commit.shard
         self._parts.pop(shard, None)
         self._open.discard(shard)
@@ -144,27 +140,27 @@ class Backlog:
         before = sum(count for number, count in self._rows.items() if number < shard)
         return max(0, min(rows, self._limit - before))
 
-    def _look(self, executor: Callable[[], Executor]) -> Iterator[tuple[int, pa.Table]]:
-        """The pending rows of the shards that are to be looked at, some shards at once."""
+    def _examine(self, executor: Callable[[], Executor]) -> Iterator[tuple[int, pa.Table]]:
+        """The pending rows of the shards that are not examined yet, some shards at a time."""
         unsure = sorted(self._unsure)
-        for start in range(0, len(unsure), LOOKED_AT_ONCE):
-            chosen = unsure[start : start + LOOKED_AT_ONCE]
+        for start in range(0, len(unsure), MAX_EXAMINED):
+            chosen = unsure[start : start + MAX_EXAMINED]
             arguments = [
                 (self._store.uri, self._layout, shard, self._parts.get(shard, []), self._unsure[shard])
                 for shard in chosen
             ]
-            if len(unsure) <= _FEW:
-                found: Iterable[pa.Table] = (_pending(*one) for one in arguments)
+            if len(unsure) <= MAX_EXAMINED_HERE:
+                tables: Iterable[pa.Table] = (_pending(*one) for one in arguments)
             else:
                 pool = executor()
-                found = [future.result() for future in [pool.submit(_pending, *one) for one in arguments]]
-            for shard, pending in zip(chosen, found, strict=True):
+                tables = [future.result() for future in [pool.submit(_pending, *one) for one in arguments]]
+            for shard, pending in zip(chosen, tables, strict=True):
                 del self._unsure[shard]
                 yield shard, pending.filter(pa.array(pending.column("row").to_numpy() < self._scope(shard)))
 
     def _cut(self, shard: int, pending: pa.Table) -> list[Unit]:
         self.pending += len(pending)
-        size = unit_rows(len(pending), self._most_rows)
+        size = unit_rows(len(pending), self._max_unit_rows)
         rows = pending.column("row").to_numpy().astype(np.int32)
         earlier = pending.column("earlier")
         has_earlier = earlier.null_count < len(pending)

@@ -1,15 +1,16 @@
-"""What `apply` would change, from the rows alone: no image is read, nothing is written, no Ray is started."""
+"""The dry run of `apply`, from the rows alone: no image is read, nothing is written, no Ray is started."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
 from occpipe.core.config import Config
+from occpipe.core.rows import ObjectRow, Row
 from occpipe.core.schemas import PUBLISHED
 from occpipe.core.types import Status
 from occpipe.dataset.reader import Published
@@ -20,6 +21,50 @@ from occpipe.stages.relate import Relate
 
 _BATCH = 64
 _SHOWN = ["image_id", "uri", "status", "objects", "mask"]
+
+
+class Decision(TypedDict):
+    """The verdict of a thing, its reason and its relation."""
+
+    verdict: str
+    reason: str
+    relation: float | None
+
+
+class Change(Decision):
+    """A thing by its place among the objects, with its verdict `was` and the new one."""
+
+    object: int
+    label: str
+    was: Decision
+
+
+class ImageChange(TypedDict):
+    """An image that would change, with its status after that."""
+
+    image_id: int
+    uri: str
+    status: str
+    things: list[Change]
+
+
+class ThingTotals(TypedDict):
+    """Things of a class that change sides, with the reason before, the new verdict and its reason."""
+
+    label: str
+    was: str
+    verdict: str
+    reason: str
+    things: int
+
+
+class ForecastTotals(TypedDict):
+    """A forecast as JSON values; see `Forecast`."""
+
+    status: dict[str, int]
+    changed: int
+    things: list[ThingTotals]
+    missed: list[str]
 
 
 @dataclass(slots=True)
@@ -35,38 +80,42 @@ class Forecast:
     things: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ForecastTotals:
         """The forecast as JSON values."""
-        names = ("label", "was", "verdict", "reason")
-        things = [dict(zip(names, key, strict=True)) | {"things": n} for key, n in self.things.most_common()]
-        status = {status: self.statuses[status] for status in Status if status is not Status.SCANNED}
+        things = [
+            ThingTotals(label=label, was=was, verdict=verdict, reason=reason, things=count)
+            for (label, was, verdict, reason), count in self.things.most_common()
+        ]
+        status = {str(status): self.statuses[status] for status in Status if status is not Status.SCANNED}
         return {"status": status, "changed": self.changed, "things": things, "missed": self.missed}
 
 
 def forecast(
     scan: Published, config: Config, review: Review | None, into: Forecast, limit: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """The images that would change, each with its things that do, as JSON values; fills `into` on the way.
+) -> Iterator[ImageChange]:
+    """The images that would change, each with its things that do; fills `into` on the way.
 
     Streams the rows of a scan or a clean, some milliseconds an image. An error that would first show when the photo is read
     is not foreseen.
     """
     load = LoadDetections(config.corpus.max_pixels)
-    relate = Relate(config, (lambda: review.verdicts) if review else None)
+    relate = Relate(config, (lambda: review.verdicts) if review else dict)
     matched: set[tuple[str, str]] = set()
     for rows in _batches(scan, limit):
-        before, after = (table.select(_SHOWN).to_pylist() for table in (rows, relate(load(rows))))
+        before: list[Row] = rows.select(_SHOWN).to_pylist()
+        after: list[Row] = relate(load(rows)).select(_SHOWN).to_pylist()
         for old, new in zip(before, after, strict=True):
-            into.statuses[new["status"] or Status.CLEANED] += 1
+            status = new["status"] or Status.CLEANED
+            into.statuses[status] += 1
             if review:
-                judgements(new["uri"], new["image_id"], _labels(new), review.verdicts, matched)
+                labels = [item["label"] for item in new["objects"] or ()]
+                judgements(new["uri"], new["image_id"], labels, review.verdicts, matched)
             things = list(_changes(old["objects"] or (), new["objects"] or ()))
             # the mask also tells what is protected now; that of a clean has grown by shadows, which only the photo shows
             if things or (old["mask"] != new["mask"] and not config.inpainter.shadow):
                 into.changed += 1
                 into.things.update((t["label"], t["was"]["reason"], t["verdict"], t["reason"]) for t in things)
-                image = {"image_id": new["image_id"], "uri": new["uri"], "status": new["status"] or Status.CLEANED}
-                yield image | {"things": things}
+                yield {"image_id": new["image_id"], "uri": new["uri"], "status": status, "things": things}
     into.missed = unmatched(review.verdicts, matched) if review and limit is None else []
 
 
@@ -79,13 +128,12 @@ def _batches(scan: Published, limit: int | None) -> Iterator[pa.Table]:
             return
 
 
-def _changes(before: Any, after: Any) -> Iterator[dict[str, Any]]:
+def _changes(before: Sequence[ObjectRow], after: Sequence[ObjectRow]) -> Iterator[Change]:
     """The things whose verdict is another one; where relate failed, there are none."""
     for place, (old, new) in enumerate(zip(before, after, strict=False)):
         if old["verdict"] != new["verdict"]:
-            was, now = ({name: item[name] for name in ("verdict", "reason", "relation")} for item in (old, new))
-            yield {"object": place, "label": new["label"], "was": was, **now}
+            yield {"object": place, "label": new["label"], "was": _decision(old), **_decision(new)}
 
 
-def _labels(row: dict[str, Any]) -> list[str]:
-    return [item["label"] for item in row["objects"] or ()]
+def _decision(item: ObjectRow) -> Decision:
+    return {"verdict": item["verdict"], "reason": item["reason"], "relation": item["relation"]}

@@ -1,126 +1,109 @@
-"""What a run is told: the command, the models, the source of its images. In these `clean`, `scan` and `apply` differ."""
+"""A job: a command with its steps, config, source of images and output. `clean`, `scan` and `apply` differ in it alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import Protocol, TypedDict
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from typing import TypedDict
 
 from occpipe.core.config import Config
+from occpipe.core.schemas import MANIFEST
 from occpipe.dataset.corpus import check_apart, open_corpus
-from occpipe.dataset.layout import manifest_key
+from occpipe.dataset.layout import FIRST, Layout
 from occpipe.dataset.listing import Listed, list_corpus
-from occpipe.dataset.manifest import with_ids
-from occpipe.dataset.parquet import with_file
 from occpipe.dataset.versions import CLEAN, SCAN, Origin
 from occpipe.io.storage import Store, locate, open_store
-from occpipe.models.loading import PARTS, identities
-from occpipe.pipeline.monitoring.run_result import Tick
-from occpipe.pipeline.steps import Kind
-from occpipe.stages.load import Load
-from occpipe.stages.relate import Relate
+from occpipe.models.loading import identities
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot
+from occpipe.pipeline.steps import STEPS, Step, parts_of
+from occpipe.pipeline.units import MAX_UNIT_ROWS, PLACE, Reader, read_manifest
+from occpipe.stages.stage import Setup, check_columns
 
 
-class Stage(Protocol):
-    """A step over the rows of a batch."""
-
-    def __call__(self, batch: pa.Table, /) -> pa.Table:
-        """The rows after it."""
-        ...
-
-
-class Options(TypedDict, total=False):
-    """How far a run goes and whom it tells: see `occpipe.pipeline.run.run`."""
+class RunOptions(TypedDict, total=False):
+    """The options of a run, see `occpipe.pipeline.run.run`."""
 
     limit: int | None
     new_version: bool
     share: tuple[int, int]
     listing: bool
-    on_progress: Callable[[Tick], None]
+    on_progress: Callable[[ProgressSnapshot], None]
     stop: Event | None
 
 
-@dataclass(frozen=True)
-class Unit:
-    """What a load task reads: rows of a shard by their places there, and the image that an earlier run wrote for each."""
-
-    shard: int
-    rows: NDArray[np.int32]
-    earlier: tuple[str | None, ...] | None = None
-
-
-Reader = Callable[[Store, Unit], pa.Table]
-"""From an output and a unit to its rows, as the first stage takes them; it goes to the workers."""
-
-
 Listing = Callable[[Store, int, int | None, Callable[[], Executor], Callable[[int], None]], Iterator[Listed]]
-"""Brings the manifest of an output up to date, and tells of new and changed shards as they are written: `list_corpus`."""
+"""Brings the manifest of an output up to date, and yields new and changed shards as they are written: `list_corpus`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images of a job come from.
+
+    Attributes:
+        root: The folder or prefix of the images.
+        list: The listing.
+        read: The reader of a unit.
+        columns: The columns of the file that it reads.
+        max_unit_rows: Images of a unit at most: what is repeated where a node is lost.
+    """
+
+    root: str
+    list: Listing
+    read: Reader
+    columns: tuple[str, ...]
+    max_unit_rows: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command with what it works on.
+    """What a run does.
 
-    Its images lie below `root`. `list` finds them, `read` gives the rows of a unit, `load` makes them into rows for the
-    next stage, and `relate` decides about what was seen: in these `apply` differs from `clean`.
+    Attributes:
+        origin: The command, and what `apply` decides from.
+        steps: Its steps, in data order.
+        source: Where the images come from.
+        models: The models, for the sums of the output.
+        setup: What the stages are built from: config and output among others.
+
+    Raises:
+        ValueError: A stage reads a column that no stage before it writes.
     """
 
-    kind: Kind
     origin: Origin
+    steps: tuple[Step, ...]
+    source: Source
     models: list[dict[str, str | None]]
-    root: str
-    list: Listing
-    read: Reader
-    load: Stage
-    relate: Stage
+    setup: Setup
+
+    def __post_init__(self) -> None:
+        check_columns((stage for step in self.steps for stage in step.stages), (*self.source.columns, *PLACE))
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self.setup.config
+
+    @property
+    def output(self) -> str:
+        """OUTPUT, with what its store is reached by."""
+        return self.setup.output
+
+    def setup_for(self, layout: Layout) -> Setup:
+        """What the stages are built from, for a version of the output."""
+        return replace(self.setup, images=layout.images)
 
 
 def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = False) -> Job:
     """A `clean` or a `scan` of a corpus; raises as `occpipe.pipeline.run.run` does."""
-    models = identities(config, parts=("segmenter", "relations") if scan else PARTS)
+    origin = SCAN if scan else CLEAN
+    steps = STEPS[origin.command]
+    models = identities(config, parts=parts_of(steps))
     corpus = open_corpus(input_uri, config.corpus, config.storage.input.access)
-    check_apart(corpus, open_store(locate(output_uri, "OUTPUT")).uri)
-    load = Load(corpus.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
-    kind: Kind = "scan" if scan else "clean"
-    return Job(
-        kind,
-        SCAN if scan else CLEAN,
-        models,
-        corpus.root,
-        partial(list_corpus, corpus),
-        read_manifest,
-        load,
-        Relate(config),
-    )
-
-
-def read_manifest(output: Store, unit: Unit) -> pa.Table:
-    """The rows of a unit from the manifest of an output."""
-    return with_ids(read_rows(output, manifest_key(unit.shard), unit))
-
-
-def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:
-    """Rows of a Parquet file by their places, with `shard`, `row` and `earlier`; other row groups stay unread."""
-
-    def read(file: pq.ParquetFile) -> pa.Table:
-        counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        groups = np.unique(np.searchsorted(starts, unit.rows, side="right") - 1)
-        offsets = np.concatenate([[0], np.cumsum([counts[group] for group in groups])])[:-1]
-        which = np.searchsorted(groups, np.searchsorted(starts, unit.rows, side="right") - 1)
-        places = unit.rows - starts[groups][which] + offsets[which]
-        return file.read_row_groups(groups.tolist()).take(pa.array(places))
-
-    table = with_file(store, key, read)
-    earlier = [None] * len(table) if unit.earlier is None else list(unit.earlier)
-    table = table.replace_schema_metadata(None).append_column("shard", pa.array([unit.shard] * len(table), pa.int32()))
-    table = table.append_column("row", pa.array(unit.rows, pa.int32()))
-    return table.append_column("earlier", pa.array(earlier, pa.string()))
+    output = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
+    check_apart(corpus, output.uri)
+    source = Source(corpus.root, partial(list_corpus, corpus), read_manifest, tuple(MANIFEST.names), MAX_UNIT_ROWS)
+    setup = Setup(config, corpus.root, output.uri, FIRST.images)
+    return Job(origin, steps, source, models, setup)

@@ -1,14 +1,15 @@
-"""The listing as a thread of the driver: work goes on while the corpus is still being listed.
+"""The listing as a thread of the driver, so that images are cleaned while the corpus is still being listed.
 
-One of several drivers lists; the others follow the manifest as it grows, and list themselves only where that one has died.
+One of several drivers lists. The others follow the manifest as it grows; one of them lists where the first has died.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Self
 from occpipe.core.errors import OutputBusyError
 from occpipe.dataset.layout import LOCKS, STATE, Layout
 from occpipe.dataset.listing import Listed
-from occpipe.dataset.lock import Lock, is_alive, read_holder
+from occpipe.dataset.lock import Holder, Lock, read_holder
 from occpipe.dataset.manifest import load_index
 from occpipe.dataset.shards import list_shards
 from occpipe.io.storage import Store
-from occpipe.pipeline.job import Job
+from occpipe.pipeline.job import Listing
 
 if TYPE_CHECKING:
     from occpipe.pipeline.backlog import Backlog
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 _LOCK = f"{LOCKS}/listing.json"
 _LISTED = f"{STATE}/listed.json"
 _POLL_S = 2.0
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 _END_S = 60.0
+logger = logging.getLogger(__name__)
 
 
 class _End:
@@ -42,18 +44,23 @@ class _End:
 
 
 class _NeedsTasks:
-    """The listing waits for an executor: it has more than one step."""
+    """The listing waits for an executor, because it has more than one step."""
+
+
+def list_nothing(*_: object) -> Iterator[Listed]:
+    """A listing that looks at no corpus."""
+    return iter(())
 
 
 class Lister:
-    """Lists in a thread, inside a `with`; `follow` lets another driver of the same output do it.
+    """Lists in a thread, inside a `with`; `follow` leaves that to another driver of the same output.
 
     `check` raises where this run no longer holds the output.
     """
 
     def __init__(
         self,
-        job: Job,
+        listing: Listing,
         store: Store,
         layout: Layout,
         shard_images: int,
@@ -62,7 +69,7 @@ class Lister:
         *,
         follow: bool,
     ) -> None:
-        self._job, self._store, self._layout, self._check = job, store, layout, check
+        self._listing, self._store, self._layout, self._check = listing, store, layout, check
         self._shard_images, self._limit, self._follow = shard_images, limit, follow
         self._events: SimpleQueue[Listed | _End | _NeedsTasks] = SimpleQueue()
         self._executor: Executor | None = None
@@ -82,18 +89,18 @@ class Lister:
         self._thread.join(_END_S)  # it holds a lock, and its tasks need the Ray that ends next
 
     def give(self, executor: Executor) -> None:
-        """From now on the listing may run tasks."""
+        """Let the listing run tasks from now on."""
         self._executor = executor
         self._has_executor.set()
 
     def take(self, backlog: Backlog, need_tasks: Callable[[], object], stop: Event, *, wait: bool) -> bool:
-        """Pass on what was listed so far, and with `wait` at least something, unless the run is to stop.
+        """Add the new and changed shards to the backlog; with `wait`, return only after some, unless the run is to stop.
 
-        Returns whether the listing is at its end. Raises what the listing raised.
+        Returns whether the listing is at its end. Raises an error of the listing.
         """
         while not self._ended:
             try:
-                event = self._events.get(block=wait, timeout=_LOOK_S)
+                event = self._events.get(block=wait, timeout=_CHECK_S)
             except Empty:
                 self._check()
                 if wait and not stop.is_set():
@@ -102,7 +109,7 @@ class Lister:
             match event:
                 case Listed():
                     backlog.add(event.added)
-                    backlog.look_again(event.changed)
+                    backlog.examine_again(event.changed)
                     wait = wait and not (event.added or event.changed)
                 case _NeedsTasks():
                     need_tasks()
@@ -115,7 +122,8 @@ class Lister:
     def _work(self) -> None:
         try:
             self._list_or_follow()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the run waits for the listing
+        except BaseException as error:
+            logger.debug("the listing failed", exc_info=error)
             self._events.put(_End(error))
         else:
             self._events.put(_End())
@@ -125,9 +133,9 @@ class Lister:
             self._list(self._check)
             return
         while not self._abandoned.is_set():
-            held = read_holder(self._store, _LOCK)
-            if held and is_alive(held):
-                if self._followed(str(held.get("lock_id"))):
+            holder = read_holder(self._store, _LOCK)
+            if holder and holder.is_alive:
+                if self._follow_lister(holder.lock_id):
                     return
                 continue
             with contextlib.suppress(OutputBusyError), Lock(self._store, _LOCK) as lock:
@@ -136,12 +144,12 @@ class Lister:
                     self._store.write(_LISTED, json.dumps({"lock_id": lock.id}).encode())
                 return
 
-    def _followed(self, lock_id: str) -> bool:
-        """Take over what another driver lists, while it is alive; whether it came to the end of its listing."""
+    def _follow_lister(self, lock_id: str) -> bool:
+        """Follow the listing of another driver while it is alive; True where that listing came to its end."""
         known: set[int] = set()
         while not self._abandoned.is_set():
-            held = read_holder(self._store, _LOCK) or {}
-            alive = is_alive(held) and held.get("lock_id") == lock_id
+            holder = read_holder(self._store, _LOCK) or Holder()
+            alive = holder.is_alive and holder.lock_id == lock_id
             added = tuple(info for info in load_index(self._store) if info.number not in known)
             known.update(info.number for info in added)
             changed = () if alive else tuple(sorted(list_shards(self._store, self._layout.all_open)))
@@ -165,7 +173,7 @@ class Lister:
         def mark_changed(shard: int) -> None:
             self._store.write(self._layout.open_marker(shard), b"")
 
-        for listed in self._job.list(self._store, self._shard_images, self._limit, executor, mark_changed):
+        for listed in self._listing(self._store, self._shard_images, self._limit, executor, mark_changed):
             check()
             self._events.put(listed)
             if self._abandoned.is_set():

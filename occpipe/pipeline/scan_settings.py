@@ -1,4 +1,4 @@
-"""The settings with which `apply` decides again, from those of a scan. Without Ray, which a dry run does not start."""
+"""The settings of an `apply`, from those of a scan. Without Ray, which a dry run does not start."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def settings_for(
     overrides: Sequence[str] = (),
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> Config:
-    """The settings to decide with: those of the scan, or of a config, with overrides; `more` adds to the policy's lists.
+    """The settings of the scan, or of a config, with overrides; `more` adds to the policy's lists.
 
-    What was seen stays: `segmenter` and `corpus` are the scan's. How Ray, weights and stores are reached never is, because
-    the scan may be a stranger's. Raises ConfigError.
+    The detections stay, so `segmenter` and `corpus` are always the scan's. `ray`, `weights` and `storage` never are,
+    because the scan may be a stranger's. Raises ConfigError.
     """
     before, ours = scan.config, load_config(source or "local")
     base = (

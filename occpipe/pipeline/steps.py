@@ -1,4 +1,4 @@
-"""The steps of a job, written once: the executor, the planner, the capacity check and the monitor read them here.
+"""The steps of a job, declared once: executor, planner, capacity check, monitor and docs read them here.
 
     list     corpus -> manifest shards                 tasks, bound by the store's pages
     load     bytes -> pixels at the model's size       tasks, bound by decoding; the read of Ray Data
@@ -13,31 +13,79 @@ Two pools, because the stages differ in how many images need them: segment sees 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-Kind = Literal["clean", "scan", "apply"]
+import pyarrow as pa
 
-STAGES = ("load", "segment", "relate", "inpaint", "write")
-"""Those that `placement` names and a run watches, in data order."""
-POOLS = ("segment", "inpaint")
-"""Those that run in pools of actors."""
+from occpipe.dataset.versions import Command
+from occpipe.stages.close_scan import CloseScan
+from occpipe.stages.inpaint import InpaintStage
+from occpipe.stages.load import Load
+from occpipe.stages.load_detections import LoadDetections
+from occpipe.stages.relate import Relate
+from occpipe.stages.reuse_results import ReuseResults
+from occpipe.stages.segment import SegmentStage
+from occpipe.stages.stage import Setup, Stage
+from occpipe.stages.write import Write
 
-STEPS: dict[Kind, tuple[str, ...]] = {
-    "clean": STAGES,
-    "scan": ("load", "segment", "relate", "write"),
-    "apply": ("load", "relate", "inpaint", "write"),
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a job between the listing and the commit.
+
+    Attributes:
+        name: Its key in `placement`, and its name in statistics, metrics and plans.
+        stages: The stages that it runs on a block, one after the other.
+        is_pool: It runs in a pool of actors, because its one stage holds a model as `model`.
+        is_skippable: A run that stops leaves out the blocks that this step has not begun.
+    """
+
+    name: str
+    stages: tuple[type[Stage], ...]
+    is_pool: bool = False
+    is_skippable: bool = False
+
+    def build(self, setup: Setup) -> Chain:
+        """The stages of the step for a job."""
+        return Chain(tuple(stage.build(setup) for stage in self.stages))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages that run in one task."""
+
+    stages: tuple[Stage, ...]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        for stage in self.stages:
+            batch = stage(batch)
+        return batch
+
+
+_SEGMENT = Step("segment", (SegmentStage,), is_pool=True, is_skippable=True)
+_LOAD = Step("load", (Load,), is_skippable=True)
+_INPAINT = Step("inpaint", (InpaintStage,), is_pool=True)
+_WRITE = Step("write", (Write,))
+
+STEPS: dict[Command, tuple[Step, ...]] = {
+    "clean": (_LOAD, _SEGMENT, Step("relate", (Relate,)), _INPAINT, _WRITE),
+    "scan": (_LOAD, _SEGMENT, Step("relate", (Relate,)), Step("write", (CloseScan,))),
+    "apply": (
+        Step("load", (LoadDetections,), is_skippable=True),
+        Step("relate", (Relate, ReuseResults)),
+        _INPAINT,
+        _WRITE,
+    ),
 }
-"""The stages of each command. The `load` of an `apply` reads the rows of a scan, and no image."""
+"""The steps of each command, in data order."""
 
-SLICE_ROWS = 32
-"""Images that a load task has in work at once, and that travel together where their pixels fit a block."""
-UNITS_PER_SHARD = 16
-"""So that the images of a small corpus spread over a machine, and the first of them are done early."""
-MIN_UNIT_ROWS = 4
-"""Images of a unit at least, where there are as many: a segmenter on a CPU looks at one on each core."""
+STAGES = tuple(step.name for step in STEPS["clean"])
+"""The names of all steps, as `placement` has them."""
+POOLS = tuple(step.name for step in STEPS["clean"] if step.is_pool)
+"""The names of those that run in pools of actors."""
 
 
-def unit_rows(images: int, limit: int) -> int:
-    """Images of a read task, of so many in a shard: full slices, because the rest of one costs a GPU as much time."""
-    rows = max(MIN_UNIT_ROWS, -(-images // UNITS_PER_SHARD))
-    return min(limit, rows if rows < SLICE_ROWS else -(-rows // SLICE_ROWS) * SLICE_ROWS)
+def parts_of(steps: Iterable[Step]) -> tuple[str, ...]:
+    """The parts of a config whose models these steps load."""
+    return tuple(part for step in steps for stage in step.stages for part in stage.LOADS)

@@ -1,4 +1,4 @@
-"""inpaint: fill what was masked, 1:1, in pool B; rows without a mask pass untouched. Bound by the model on the crops.
+"""inpaint: fill the mask, 1:1, in pool B; rows without a mask pass untouched. Bound by the model on the crops.
 
 A photo is read again and decoded in full only here, and only where something is removed. It is encoded as its source
 was. The masks of its row are scaled up to it.
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 
 from occpipe.core.config import Config
 from occpipe.core.masks import Rle, rle_decode, scale_down, scale_up, union_mask
+from occpipe.core.rows import ObjectRow, Row
 from occpipe.core.types import Image, Mask, Status, Verdict
 from occpipe.io.images import Limits, decode, encode_with_losses
 from occpipe.io.storage import store_of
@@ -25,6 +26,7 @@ from occpipe.models.loading import load_inpainter, set_threads, source_type
 from occpipe.models.relations.decide import is_protected
 from occpipe.stages.load import read_same_image
 from occpipe.stages.rows import Rows
+from occpipe.stages.stage import PoolStage, Setup
 
 
 class _Opened(NamedTuple):
@@ -36,12 +38,12 @@ class _Opened(NamedTuple):
     things: Mask
 
 
-class InpaintStage:
+class InpaintStage(PoolStage):
     """Adds the cleaned picture as `data` where a row has a `mask`, which grows where shadows are taken along.
 
     The model is loaded with the first photo that needs it, so that a corpus with nothing to remove does not wait for it;
-    on a GPU it is loaded at once. `placement.inpaint.batch_size` photos are in memory in full at once. `fill` is how the
-    model is called: images, holes and things that stay, each H x W.
+    on a GPU it is loaded at once. `placement.inpaint.batch_size` photos are in memory in full at once. `model` takes
+    images, holes and things that stay, each H x W.
     """
 
     READS = (
@@ -49,15 +51,20 @@ class InpaintStage:
         *("objects", "mask", "removed", "status", "reason", "error"),
     )
     WRITES = ("data", "mask", "removed", "lost", "status", "reason", "error")  # a picture that is there already stays
+    LOADS = ("inpainter",)
 
     def __init__(self, config: Config, root: str, inpainter: Inpainter | None = None) -> None:
         self._config, self._root, self._inpainter = config, root, inpainter
         self._limits = Limits(config.corpus.max_pixels, config.corpus.min_side)
         self._codecs = ThreadPoolExecutor(4)
         self._loading: Thread | None = None
-        self.fill: Callable[[list[Image], list[Mask], list[Mask]], list[Image]] = self._fill
+        self.model: Callable[[list[Image], list[Mask], list[Mask]], list[Image]] = self._fill
         if config.placement.inpaint.num_gpus > 0:
-            self._model()
+            self._load()
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(setup.config, setup.root)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "inpaint")
@@ -67,23 +74,24 @@ class InpaintStage:
             self._loading = Thread(target=import_module, args=("torch",), daemon=True)
             self._loading.start()
         if waiting:
-            self._model()  # not within an attempt: without its weights the stage ends, and not one row after the other
+            self._load()  # not within an attempt: without its weights the stage ends, and not one row after the other
         for start in range(0, len(waiting), count):
             self._clean(rows, waiting[start : start + count], columns)
         return rows.table(**columns)
 
-    def _clean(self, rows: Rows, indices: list[int], columns: dict[str, list[Any]]) -> None:
+    def _clean(self, rows: Rows, indices: list[int], columns: dict[str, list[object]]) -> None:
         opened: dict[int, _Opened] = {}
 
         def open_row(index: int) -> None:
             with rows.attempt(index):
                 source = read_same_image(store_of(self._root), rows, index, self._config.corpus.max_bytes)
                 image = decode(source, self._limits)
-                hole, things = self._masks(rows, index)
+                row = rows.row(index)
+                hole, things = self._masks(row)
                 if self._config.inpainter.shadow:
                     shadow = cast_shadow(image, hole) & (1 - things)
                     hole |= shadow
-                    small = _decoded(rows, index, rows.value("mask", index))
+                    small = _decoded(row)
                     small |= scale_down(shadow, *small.shape)
                     columns["mask"][index] = Rle.encode(small).counts.decode("ascii")
                     columns["removed"][index] = float(small.mean())
@@ -91,7 +99,7 @@ class InpaintStage:
 
         def fill(part: list[int]) -> list[Image]:
             photos = [opened[index] for index in part]
-            return self.fill([p.image for p in photos], [p.hole for p in photos], [p.things for p in photos])
+            return self.model([p.image for p in photos], [p.hole for p in photos], [p.things for p in photos])
 
         def close_row(index: int) -> None:
             with rows.attempt(index):
@@ -106,30 +114,29 @@ class InpaintStage:
         list(self._codecs.map(close_row, filled))
 
     def _fill(self, images: list[Image], holes: list[Mask], things: list[Mask]) -> list[Image]:
-        return self._model().fill_many(images, holes, things)
+        return self._load().fill_many(images, holes, things)
 
-    def _model(self) -> Inpainter:
+    def _load(self) -> Inpainter:
         if self._inpainter is None:
             threads = set_threads(self._config.placement.inpaint.threads)
             self._inpainter = load_inpainter(self._config, workers=threads)
         return self._inpainter
 
-    def _masks(self, rows: Rows, index: int) -> tuple[Mask, Mask]:
+    def _masks(self, row: Row) -> tuple[Mask, Mask]:
         """The hole and the things that stay, at the size of the image. No hole reaches into a protected thing."""
-        size = rows.value("height", index), rows.value("width", index)
-        small = rows.value("mask_height", index), rows.value("mask_width", index)
-        kept = [item for item in rows.value("objects", index) if item["verdict"] == Verdict.KEEP]
+        size, small = (row["height"], row["width"]), (row["mask_height"], row["mask_width"])
+        kept = [item for item in row["objects"] or () if item["verdict"] == Verdict.KEEP]
         protected = [item for item in kept if is_protected(item["label"], self._config.policy)]
-        hole = scale_up(_decoded(rows, index, rows.value("mask", index)), *size)
+        hole = scale_up(_decoded(row), *size)
         if protected:
             hole &= 1 - scale_up(_union(protected, small), *size)
         return hole, scale_up(_union(kept, small), *size) & (1 - hole)
 
 
-def _decoded(rows: Rows, index: int, counts: str) -> Mask:
-    size = rows.value("mask_height", index), rows.value("mask_width", index)
-    return rle_decode(Rle(*size, counts.encode("ascii")))
+def _decoded(row: Row) -> Mask:
+    """The removal mask of a row, which each open row has here."""
+    return rle_decode(Rle(row["mask_height"], row["mask_width"], str(row["mask"]).encode("ascii")))
 
 
-def _union(objects: list[dict[str, Any]], size: tuple[int, int]) -> Mask:
+def _union(objects: list[ObjectRow], size: tuple[int, int]) -> Mask:
     return union_mask((Rle(*size, item["mask"].encode("ascii")) for item in objects), *size)

@@ -1,7 +1,7 @@
-"""load: bytes from storage to pixels at the size that the model sees; 1:1, on CPUs, bound by reading and by decoding.
+"""load: bytes from storage to pixels at the model's size; 1:1, on CPUs, bound by reading and by decoding.
 
-Only the pixels go on, at most `side` on their long side: 0.5 to 3 MB for a photo of any size. The stages that need the
-bytes again read them again, and check that they are those whose sha256 stands in the row.
+Only the pixels go on, at most `side` on their long side: 0.5 to 3 MB for a photo of any size. A later stage that needs
+the bytes reads them again, and compares their sha256 with that of the row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Self
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from occpipe.core.config import Corpus
 from occpipe.io.images import ImageError, ImageReason, Limits, decode_with_header
 from occpipe.io.storage import Store, TooLargeError, is_safe_key, store_of, with_retries, within
 from occpipe.stages.rows import Rows
+from occpipe.stages.stage import Setup, Stage
 
 _MAX_BYTES = sys.maxsize
 _decoding = BoundedSemaphore(4)
@@ -40,11 +41,14 @@ def read_image(store: Store, uri: str, size: int | None, max_bytes: int) -> byte
 
 
 def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_BYTES) -> bytes:
-    """The bytes of an image that was read before. They are compared by sha256 where the row has one, else by etag.
+    """The bytes of an image that was read before, compared by sha256 where the row has one, and else by etag.
 
-    Raises ImageError (source_changed) where they are others than those of the row, and as `read_image` does.
+    Raises ImageError (source_changed) where they differ from those of the row, and as `read_image` does.
     """
-    uri, size, etag, sha256 = (rows.value(name, index) for name in ("uri", "size", "etag", "sha256"))
+    row = rows.row(index)
+    uri, size, etag, sha256 = row["uri"], row["size"], row["etag"], row["sha256"]
+    if size is None:
+        raise ValueError("a row of an image that was seen, without its size in bytes")
     try:
         data = read_image(store, uri, size, min(size, max_bytes))
     except TooLargeError as error:
@@ -62,8 +66,8 @@ def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_
 
 
 @dataclass(frozen=True)
-class Load:
-    """Adds what the bytes and the header say, and the upright pixels."""
+class Load(Stage):
+    """Adds facts of the bytes and the header, and the upright pixels."""
 
     root: str
     corpus: Corpus
@@ -76,15 +80,21 @@ class Load:
         *("status", "reason", "error"),
     )
 
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        config = setup.config
+        return cls(setup.root, config.corpus, config.segmenter.decode_side, config.placement.load.threads)
+
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "load")
-        columns: dict[str, list[Any]] = {name: rows.nulls() for name in self.WRITES if name not in rows.STATE}
-        columns["size"] = batch.column("size").to_pylist()
+        columns = {name: rows.nulls() for name in self.WRITES if name not in rows.STATE}
+        columns["size"] = rows.column("size")
         store, limits = store_of(self.root), Limits(self.corpus.max_pixels, self.corpus.min_side)
 
         def work(index: int) -> None:
             with rows.attempt(index):
-                data = read_image(store, rows.value("uri", index), columns["size"][index], self.corpus.max_bytes)
+                row = rows.row(index)
+                data = read_image(store, row["uri"], row["size"], self.corpus.max_bytes)
                 columns["size"][index], columns["sha256"][index] = len(data), hashlib.sha256(data).hexdigest()
                 with _decoding:
                     header, picture = decode_with_header(data, limits, self.side)

@@ -8,24 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
 from occpipe.core.config import Config
 from occpipe.core.masks import Rle
+from occpipe.core.rows import EvidenceRow, ObjectRow, SegmentRow, StuffRow
 from occpipe.core.types import SceneObject, Segment, Segmentation, Status
 from occpipe.models.loading import load_relations
 from occpipe.models.relations.decide import decide, overrule, removal_mask
 from occpipe.models.relations.observations import Verdicts, judgements
 from occpipe.stages.rows import Rows
 from occpipe.stages.segment import segment_row
+from occpipe.stages.stage import Setup, Stage
 
 _scorer = cache(load_relations)
 
 
-def to_scene(height: int, width: int, segments: list[dict[str, Any]], stuff: list[dict[str, Any]]) -> Segmentation:
+def to_scene(height: int, width: int, segments: list[SegmentRow], stuff: list[StuffRow]) -> Segmentation:
     """A scene from the values of its Arrow columns, at the size of its masks."""
     things = (
         Segment.from_rle(s["label"], True, s["score"], Rle(height, width, s["mask"].encode("ascii"))) for s in segments
@@ -33,14 +35,15 @@ def to_scene(height: int, width: int, segments: list[dict[str, Any]], stuff: lis
     return Segmentation(height, width, tuple(things), {s["label"]: s["confidence"] for s in stuff})
 
 
-def object_row(item: SceneObject, height: int, width: int) -> dict[str, Any]:
+def object_row(item: SceneObject, height: int, width: int) -> ObjectRow:
     """A thing with its verdict as a struct of the `objects` column; area and box in an image of `height` x `width`."""
     segment = item.segment
     area, box = segment.at(height, width)
-    evidence = [{"context": e.context, "relation": e.relation} for e in item.evidence]
-    return segment_row(segment) | {
+    evidence: list[EvidenceRow] = [{"context": e.context, "relation": e.relation} for e in item.evidence]
+    return {
+        **segment_row(segment),
         "area": area,
-        "bbox": box._asdict(),
+        "bbox": {"x": box.x, "y": box.y, "width": box.width, "height": box.height},
         "relation": item.relation,
         "verdict": item.verdict,
         "reason": item.reason,
@@ -49,16 +52,15 @@ def object_row(item: SceneObject, height: int, width: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Relate:
+class Relate(Stage):
     """Turns `segments` into `objects` with verdicts, and adds the removal `mask`; no removal ends as unchanged.
 
-    What people say beats what the policy does; the digest of the rows is then `digest`, because the config does not say
-    it all.
+    The verdicts of people overrule the policy. `digest` stands in each row, in place of the config's.
     """
 
     config: Config
-    verdicts: Callable[[], Verdicts] | None = None
-    digest: str | None = None
+    verdicts: Callable[[], Verdicts] = dict
+    digest: str = ""
 
     READS = (
         *("image_id", "uri", "width", "height", "mask_width", "mask_height", "segments", "stuff"),
@@ -66,21 +68,23 @@ class Relate:
     )
     WRITES = ("objects", "mask", "removed", "config", "status", "reason", "error")
     DROPS = ("segments",)
+    LOADS = ("relations",)
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(setup.config, setup.verdicts, setup.digest)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "relate")
         objects, masks, removed = rows.nulls(), rows.nulls(), rows.nulls()
         for index in rows.open():
             with rows.attempt(index):
-                scene = to_scene(
-                    *(rows.value(name, index) for name in ("mask_height", "mask_width", "segments", "stuff"))
-                )
+                row = rows.row(index)
+                scene = to_scene(row["mask_height"], row["mask_width"], row["segments"], row["stuff"])
                 things = decide(scene, _scorer(self.config.relations), self.config.policy)
-                if self.verdicts is not None:
-                    image = rows.value("uri", index), rows.value("image_id", index)
-                    things = overrule(things, judgements(*image, [t.label for t in things], self.verdicts()))
-                size = rows.value("height", index), rows.value("width", index)
-                objects[index] = [object_row(item, *size) for item in things]
+                labels = [thing.label for thing in things]
+                things = overrule(things, judgements(row["uri"], row["image_id"], labels, self.verdicts()))
+                objects[index] = [object_row(item, row["height"], row["width"]) for item in things]
                 mask = removal_mask(things, self.config.policy, self.config.inpainter)
                 removed[index] = 0.0
                 if mask is None:

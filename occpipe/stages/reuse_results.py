@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe import __version__
 from occpipe.core.config import Config, Policy
+from occpipe.core.rows import Row
 from occpipe.core.types import Status
 from occpipe.dataset.layout import METADATA, rows_key
 from occpipe.dataset.parquet import read_parquet
@@ -22,6 +22,7 @@ from occpipe.io.storage import is_safe_key, store_of, with_retries
 from occpipe.models.loading import needed, source_type
 from occpipe.models.relations.decide import is_protected
 from occpipe.stages.rows import Rows
+from occpipe.stages.stage import Setup, Stage
 
 _SIZES = ("width", "height", "mask_width", "mask_height")
 _PHOTO = ("size", "etag", "sha256")
@@ -30,7 +31,7 @@ _OLD = ("uri", "status", "objects", "mask", "removed", "lost", "output", "output
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What was cleaned before: where its rows are, and its policy, which says what was protected."""
+    """An output that was cleaned before: the place of its rows, and its policy, which decides what is protected."""
 
     uri: str
     metadata: str
@@ -55,7 +56,7 @@ def base_of(published: Published, config: Config, models: list[dict[str, str | N
 
 
 @dataclass(frozen=True)
-class ReuseResults:
+class ReuseResults(Stage):
     """Closes what has to be cleaned, and was cleaned before from the same photo and decision, with that picture.
 
     A batch holds rows of one shard, and a base has the same images in the shard of the same number.
@@ -68,52 +69,56 @@ class ReuseResults:
     READS = ("uri", "shard", *_PHOTO, *_SIZES, "objects", "mask", "removed", "status", "reason", "error")
     WRITES = ("data", "mask", "removed", "lost", "copied", "status", "reason", "error")
 
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(setup.bases, setup.config.policy, setup.config.placement.load.threads)
+
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "reuse")
         names = ("data", "mask", "removed", "lost", "copied")
-        columns: dict[str, list[Any]] = {name: rows.column(name) for name in names}
-        uris = {index: rows.value("uri", index) for index in rows.open()}
-        found = [(base, _rows(base, rows.value("shard", 0), list(uris.values()))) for base in self.bases if uris]
+        columns = {name: rows.column(name) for name in names}
+        new = {index: rows.row(index) for index in rows.open()}
+        uris = [row["uri"] for row in new.values()]
+        published = [(base, _rows(base, next(iter(new.values()))["shard"], uris)) for base in self.bases if uris]
 
         def work(index: int) -> None:
-            for base, old in found:
-                row = old.get(uris[index])
+            for base, earlier in published:
+                old = earlier.get(new[index]["uri"])
                 with rows.attempt(index):
-                    if row is None or not self._is_same(base, row, rows, index):
+                    if old is None or not self._is_same(base, old, new[index]):
                         continue
-                    data = _picture(base.uri, row)
+                    data = _picture(base.uri, old)
                     if data is not None:
                         columns["data"][index], columns["copied"][index] = data, True
-                        for name in ("mask", "removed", "lost"):
-                            columns[name][index] = row[name]
+                        columns["mask"][index], columns["removed"][index] = old["mask"], old["removed"]
+                        columns["lost"][index] = old["lost"]
                         rows.finish(index, Status.CLEANED)
                         return
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(work, uris))
+            list(pool.map(work, new))
         return rows.table(**columns)
 
-    def _is_same(self, base: Base, row: Mapping[str, Any], rows: Rows, index: int) -> bool:
+    def _is_same(self, base: Base, old: Row, new: Row) -> bool:
         """Whether the fill would be the same: the photo, and for each thing its mask, its verdict and its protection."""
-        new = {name: rows.value(name, index) for name in (*_PHOTO, *_SIZES, "objects")}
-        photo = ("sha256",) if row["sha256"] and new["sha256"] else _PHOTO
-        if row["status"] != Status.CLEANED or any(row[name] != new[name] for name in (*photo, *_SIZES)):
+        photo = ("sha256",) if old["sha256"] and new["sha256"] else _PHOTO
+        if old["status"] != Status.CLEANED or any(old.get(name) != new.get(name) for name in (*photo, *_SIZES)):
             return False
-        return _decision(row["objects"], base.policy) == _decision(new["objects"], self.policy)
+        return _decision(old, base.policy) == _decision(new, self.policy)
 
 
-def _decision(objects: list[dict[str, Any]], policy: Policy) -> list[tuple[str, str, bool]]:
-    return [(item["mask"], item["verdict"], is_protected(item["label"], policy)) for item in objects]
+def _decision(row: Row, policy: Policy) -> list[tuple[str, str, bool]]:
+    return [(item["mask"], item["verdict"], is_protected(item["label"], policy)) for item in row["objects"] or ()]
 
 
-def _rows(base: Base, shard: int, uris: list[str]) -> dict[str, dict[str, Any]]:
+def _rows(base: Base, shard: int, uris: list[str]) -> dict[str, Row]:
     """The rows of these images in a base; none where it has published nothing of the shard yet."""
     try:
         table = _file(base.uri, rows_key(shard, base.metadata))
     except FileNotFoundError:
         return {}
-    found = table.filter(pc.is_in(table.column("uri"), pa.array(uris, pa.string())))
-    return {row["uri"]: row for row in found.to_pylist()}
+    rows = table.filter(pc.is_in(table.column("uri"), pa.array(uris, pa.string())))
+    return {row["uri"]: row for row in rows.to_pylist()}
 
 
 @lru_cache(maxsize=2)
@@ -122,7 +127,7 @@ def _file(uri: str, key: str) -> pa.Table:
     return read_parquet(store_of(uri), key, _OLD)
 
 
-def _picture(uri: str, row: Mapping[str, Any]) -> bytes | None:
+def _picture(uri: str, row: Row) -> bytes | None:
     """The picture of a row; None where it is not there any more, or not as it was written."""
     key = row["output"]
     if not key or not is_safe_key(key):

@@ -40,7 +40,7 @@ PINS = (
     "placement.inpaint.num_gpus=0.5",
     "placement.write.labels={pool: '!sees'}",
 )
-POOLS = {"GuardedSegment": "segment", "GuardedInpaint": "inpaint"}
+POOLS = {"SegmentWorker": "segment", "InpaintWorker": "inpaint"}
 
 
 def where(raylets: dict[int, str]) -> dict[str, list[str]]:

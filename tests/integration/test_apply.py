@@ -38,6 +38,7 @@ from occpipe.models.inpainters.opencv import OpenCvInpainter
 from occpipe.pipeline.apply import apply_corpus
 from occpipe.pipeline.dry_run import Forecast, forecast
 from occpipe.pipeline.scan_settings import settings_for
+from occpipe.stages.close_scan import CloseScan
 from occpipe.stages.inpaint import InpaintStage
 from occpipe.stages.load import Load
 from occpipe.stages.load_detections import LoadDetections
@@ -216,11 +217,9 @@ def test_a_scan_and_an_apply_are_a_clean(tmp_path: Path) -> None:
     manifest = pa.table({name: pa.array(values, PIPELINE[name]) for name, values in columns.items()})
     begin = [Load(str(photos), config.corpus, config.segmenter.decode_side, 2), SegmentStage(config, see)]
     fill = InpaintStage(config, str(photos), Inpainter(OpenCvInpainter()))
-    write = [
-        Write(str(photos), str(tmp_path / name), images, "copy", 2) for name, images in (("c", "images"), ("s", None))
-    ]
-    clean = keep_to_declarations([*begin, Relate(config), fill, write[0]], manifest)
-    scan_rows = keep_to_declarations([*begin, Relate(config), write[1]], manifest)
+    write = Write(str(photos), str(tmp_path / "c"), "images", "copy", 2)
+    clean = keep_to_declarations([*begin, Relate(config), fill, write], manifest)
+    scan_rows = keep_to_declarations([*begin, Relate(config), CloseScan()], manifest)
     assert scan_rows.column("status").to_pylist() == ["scanned", "scanned", "unchanged", "error"]
     scan = publish_scan(tmp_path / "scanned", photos, scan_rows.select(PUBLISHED.names).to_pylist(), *SETTINGS)
     applied = decided(scan, tmp_path / "applied", config)
@@ -472,13 +471,13 @@ def test_the_output_of_a_list_may_lie_beside_it(photos: Path, tmp_path: Path, mo
     rows = [seen_row(photos, f"{n}.jpg", [CAT]) | {"etag": ""} for n in range(2)]
     listed = publish_scan(tmp_path / "scanned", photos, rows, *SETTINGS)
     begun: list[str] = []
-    monkeypatch.setattr("occpipe.pipeline.apply.run", lambda job, config, output_uri, **_: begun.append(output_uri))
+    monkeypatch.setattr("occpipe.pipeline.apply.run", lambda job, **_: begun.append(job.output))
     apply_corpus(listed.config, listed, f"{photos}/out")
     assert begun == [f"{photos}/out"]
 
 
 def test_the_digest_of_a_scan_is_that_of_its_rows(scan: Published, photos: Path, tmp_path: Path) -> None:
-    rows: Sequence[dict[str, Any]] = list(scan.rows())
+    rows: list[dict[str, Any]] = [{**row} for row in scan.rows()]
     again = publish_scan(tmp_path / "again", photos, rows, *SETTINGS)
     fewer = publish_scan(tmp_path / "fewer", photos, rows[:2], *SETTINGS)
     assert again.digest == scan.digest != fewer.digest

@@ -229,7 +229,7 @@ def test_a_run_is_looked_at_judged_and_done_again(browser: Browser, ray_cluster:
     command = ["apply", str(output), str(corrected), "--verdicts", str(tmp_path / "verdicts.csv")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    rows = {item["uri"]: item["objects"] for item in Published(str(corrected)).rows()}
+    rows = {item["uri"]: item["objects"] or [] for item in Published(str(corrected)).rows()}
     decided = {(uri, index): rows[uri][index]["reason"] for uri, index in wanted}
     reasons = {"keep": "kept_by_review", "remove": "removed_by_review"}
     assert decided == {key: reasons[verdict] for key, verdict in wanted.items()}

@@ -23,23 +23,16 @@ from PIL import Image as Pil
 from jobs.make_demo import photos, scenes
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import CapacityError, ConfigError, RunError, StorageError
-from occpipe.core.schemas import MANIFEST, PIPELINE, PUBLISHED
 from occpipe.dataset.layout import METADATA, SUMS
 from occpipe.dataset.reader import Published
 from occpipe.dataset.verdicts import Review
 from occpipe.io.storage import open_store
 from occpipe.pipeline.apply import apply_corpus
-from occpipe.pipeline.job import Unit, corpus_job
-from occpipe.pipeline.monitoring.run_result import Summary
+from occpipe.pipeline.job import corpus_job
+from occpipe.pipeline.monitoring.run_result import RunResult
 from occpipe.pipeline.run import clean_corpus, scan_corpus
 from occpipe.pipeline.scan_settings import settings_for
-from occpipe.stages.inpaint import InpaintStage
-from occpipe.stages.load import Load
-from occpipe.stages.load_detections import LoadDetections
-from occpipe.stages.relate import Relate
-from occpipe.stages.reuse_results import ReuseResults
-from occpipe.stages.segment import SegmentStage
-from occpipe.stages.write import Write
+from occpipe.pipeline.units import Unit
 from tests.helpers.s3 import KEY, SECRET, s3_environment, s3_server
 from tests.helpers.scenes import encoded, gradient, moving
 from tests.helpers.stages import keep_to_declarations
@@ -85,30 +78,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Path, Summary]:
+def cleaned(demo: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Path, RunResult]:
     output = tmp_path_factory.mktemp("cleaned") / "out"
     return output, clean_corpus(BOLD, str(demo), str(output))
 
 
-PLACE = {"image_id", "shard", "row", "earlier"}
-CHAINS = (
-    ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, InpaintStage, Write)),
-    ({*MANIFEST.names, *PLACE}, (Load, SegmentStage, Relate, Write)),
-    ({*PUBLISHED.names, *PLACE}, (LoadDetections, Relate, ReuseResults, InpaintStage, Write)),
-)
-
-
-@pytest.mark.parametrize(("columns", "chain"), CHAINS)
-def test_stages_read_what_was_written(columns: set[str], chain: tuple[Any, ...]) -> None:
-    for stage in chain:
-        missing = {*stage.READS} - columns - {"status", "reason", "error"}
-        assert not missing, f"{stage.__name__} reads {missing} which no stage before it writes"
-        assert {*stage.WRITES} <= PIPELINE.keys()
-        columns = (columns | {*stage.WRITES}) - {*getattr(stage, "DROPS", ())}
-    assert {*PUBLISHED.names} <= columns
-
-
-def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, RunResult]) -> None:
     output, summary = cleaned
     rows = rows_of(str(output))
     assert rows.keys() == {path.name for path in demo.iterdir()}
@@ -121,7 +96,7 @@ def test_each_photo_has_one_row_and_its_image(demo: Path, cleaned: tuple[Path, S
             assert (output / row["output"]).read_bytes() == (demo / uri).read_bytes()
 
 
-def test_the_cat_at_the_palace_is_removed_and_the_palace_is_not(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+def test_the_cat_at_the_palace_is_removed_and_the_palace_is_not(demo: Path, cleaned: tuple[Path, RunResult]) -> None:
     output, _ = cleaned
     row = rows_of(str(output))["cat_at_the_palace.jpg"]
     removed = [item for item in row["objects"] if item["verdict"] == "remove"]
@@ -135,7 +110,7 @@ def test_the_cat_at_the_palace_is_removed_and_the_palace_is_not(demo: Path, clea
     assert changed[:200, 300:].mean() < 3, "the sky is as it was, but for the encoder"
 
 
-def test_the_same_cat_belongs_in_the_garage(cleaned: tuple[Path, Summary]) -> None:
+def test_the_same_cat_belongs_in_the_garage(cleaned: tuple[Path, RunResult]) -> None:
     rows = rows_of(str(cleaned[0]))
     (cat,) = (item for item in rows["cat_in_the_garage.jpg"]["objects"] if item["label"] == "cat")
     assert (cat["verdict"], cat["reason"]) == ("keep", "related")
@@ -143,14 +118,14 @@ def test_the_same_cat_belongs_in_the_garage(cleaned: tuple[Path, Summary]) -> No
     assert (cat["verdict"], cat["reason"]) == ("remove", "unrelated")
 
 
-def test_a_protected_person_stays(cleaned: tuple[Path, Summary]) -> None:
+def test_a_protected_person_stays(cleaned: tuple[Path, RunResult]) -> None:
     rows = rows_of(str(cleaned[0]))
     people = [item for row in rows.values() for item in row["objects"] if item["label"] == "person"]
     assert people
     assert {item["reason"] for item in people} == {"kept_by_policy"}
 
 
-def test_others_read_the_parquet_without_us(cleaned: tuple[Path, Summary]) -> None:
+def test_others_read_the_parquet_without_us(cleaned: tuple[Path, RunResult]) -> None:
     metadata = cleaned[0] / "metadata"
     frame = pd.read_parquet(metadata)
     assert {"image_id", "uri", "status", "reason", "width", "height", "objects"} <= {*frame.columns}
@@ -161,7 +136,7 @@ def test_others_read_the_parquet_without_us(cleaned: tuple[Path, Summary]) -> No
     assert counts["cat"] >= 2
 
 
-def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, Summary]) -> None:
+def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, RunResult]) -> None:
     output, _ = cleaned
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")}
     again = clean_corpus(BOLD, str(demo), str(output))
@@ -169,7 +144,7 @@ def test_a_second_run_does_nothing(demo: Path, cleaned: tuple[Path, Summary]) ->
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.jpg")} == before
 
 
-def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path) -> None:
+def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, RunResult], tmp_path: Path) -> None:
     """Byte for byte, and without a segmenter: it would have to be loaded to a GPU that is not there."""
     summary = scan_corpus(BOLD, str(demo), str(tmp_path / "scanned"))
     statuses = dict(cleaned[1].statuses)
@@ -182,7 +157,7 @@ def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, Summary], tm
     scan, output = Published(str(tmp_path / "scanned")), tmp_path / "out"
     assert scan.config.digest == BOLD.digest
     applied = apply_corpus(settings_for(scan), scan, str(output))
-    assert (applied.statuses, applied.made.copied) == (cleaned[1].statuses, 0)
+    assert (applied.statuses, applied.counts.copied) == (cleaned[1].statuses, 0)
     assert rows_of(str(output)) == rows_of(str(cleaned[0]))
     assert applied.manifest["models"] == cleaned[1].manifest["models"]
     for row in rows_of(str(output)).values():
@@ -190,13 +165,13 @@ def test_apply_after_scan_is_clean(demo: Path, cleaned: tuple[Path, Summary], tm
 
 
 def test_a_review_of_a_clean_inpaints_what_it_changes_and_copies_the_rest(
-    demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path
+    demo: Path, cleaned: tuple[Path, RunResult], tmp_path: Path
 ) -> None:
     before, output, table = Published(str(cleaned[0])), tmp_path / "out", tmp_path / "verdicts.csv"
     table.write_text("image,object,verdict\ncat_at_the_palace.jpg,cat,keep\ncat_in_the_garage.jpg,cat,remove\n")
     config = settings_for(before)
     summary = apply_corpus(config, before, str(output), Review.read(table))
-    assert summary.made.copied == summary.statuses["cleaned"] - 1 == cleaned[1].statuses["cleaned"] - 1 > 0
+    assert summary.counts.copied == summary.statuses["cleaned"] - 1 == cleaned[1].statuses["cleaned"] - 1 > 0
     rows, old = rows_of(str(output)), rows_of(str(cleaned[0]))
     assert rows["cat_at_the_palace.jpg"]["status"] == "unchanged"
     assert (output / "images/cat_at_the_palace.jpg").read_bytes() == (demo / "cat_at_the_palace.jpg").read_bytes()
@@ -348,7 +323,9 @@ def comparable(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {uri: {key: value for key, value in row.items() if key != "etag"} for uri, row in rows.items()}
 
 
-def test_s3_gives_the_same_rows_and_bytes(s3: Path, demo: Path, cleaned: tuple[Path, Summary], tmp_path: Path) -> None:
+def test_s3_gives_the_same_rows_and_bytes(
+    s3: Path, demo: Path, cleaned: tuple[Path, RunResult], tmp_path: Path
+) -> None:
     shutil.copytree(demo, s3 / "bucket" / "corpus")
     command = [sys.executable, "jobs/clean_corpus.py", "s3://bucket/corpus", "s3://bucket/out", "--config", "local"]
     command += ["--set", "policy.cut=0.24", "--log-json", str(tmp_path / "log.jsonl")]
@@ -377,16 +354,10 @@ def test_a_missing_bucket_is_one_line(s3: Path) -> None:
 def test_stages_keep_to_their_declarations(demo: Path, tmp_path: Path) -> None:
     output = open_store(str(tmp_path / "out"))
     job = corpus_job(BOLD, f"{demo}/cat_at_the_palace.jpg", output.uri)
-    listed = job.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
+    listed = job.source.list(output, 10, None, ThreadPoolExecutor, lambda _: None)
     assert [(shard.number, shard.rows) for step in listed for shard in step.added] == [(0, 1)]
-    batch = job.read(output, Unit(0, np.array([0], np.int32)))
-    stages = (
-        job.load,
-        SegmentStage(BOLD),
-        job.relate,
-        InpaintStage(BOLD, job.root),
-        Write(job.root, output.uri, "images", "copy", 2),
-    )
+    batch = job.source.read(output, Unit(0, np.array([0], np.int32)))
+    stages = [stage for step in job.steps for stage in step.build(job.setup).stages]
     assert keep_to_declarations(stages, batch).to_pylist()[0]["status"] == "cleaned"
 
 

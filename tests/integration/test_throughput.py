@@ -92,8 +92,8 @@ def test_the_bound_is_that_of_the_config_s_device(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("title", "kind"),
     [
-        ("ray::MapWorker(MapBatches(GuardedSegment)).submit", "segment pool"),
-        ("ray::MapWorker(MapBatches(GuardedInpaint)).__init__", "inpaint pool"),
+        ("ray::MapWorker(MapBatches(SegmentWorker)).submit", "segment pool"),
+        ("ray::MapWorker(MapBatches(InpaintWorker)).__init__", "inpaint pool"),
         ("ray::ReadUnitSource->SplitBlocks(4)", "tasks"),
         ("ray::commit_task", "tasks"),
         ("ray::Journal.begin", "journal"),

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: ticks, JSON lines and metrics, pure and of one real run."""
+"""What a run says while it goes on: snapshots, JSON lines and metrics, pure and of one real run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from occpipe.core.config_file import load_config
 from occpipe.core.config_placement import Placement
 from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.metrics import COUNTERS, GAUGES, values_of
-from occpipe.pipeline.monitoring.monitor import RECENT_S, TELLING_S, Watch, watching
+from occpipe.pipeline.monitoring.monitor import SPAN_S, WARM_UP_S, Monitor, monitored
 from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
-from occpipe.pipeline.monitoring.run_result import Made, Summary, Tick
-from occpipe.pipeline.monitoring.stage_statistics import Pace, StageFigures
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts, RunResult
+from occpipe.pipeline.monitoring.stage_statistics import StageStatistics
+from occpipe.pipeline.monitoring.utilization import Utilization
 from occpipe.pipeline.ray.connection import job_name
-from occpipe.pipeline.ray.journal import JournalHandle
+from occpipe.pipeline.ray.journal import Journal, JournalHandle
 from occpipe.pipeline.run import clean_corpus
 from occpipe.pipeline.steps import POOLS, STAGES
 from tests.chaos.corpus import SETTINGS, make_corpus
@@ -37,28 +38,28 @@ BROKEN = "broken.jpg"
 COUNT = 24
 
 
-Watched: TypeAlias = tuple[Summary, list[Tick], list[dict[str, Any]], list[str]]
+Watched: TypeAlias = tuple[RunResult, list[ProgressSnapshot], list[dict[str, Any]], list[str]]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Watched:
-    """A run over some images and a broken one: its summary, ticks, log and what the node's agent then serves."""
+    """A run over some images and a broken one: its summary, snapshots, log and what the node's agent then serves."""
     folder = tmp_path_factory.mktemp("watched")
     make_corpus(folder / "in", COUNT)
     (folder / "in" / BROKEN).write_bytes(b"no image")
-    ticks: list[Tick] = []
+    snapshots: list[ProgressSnapshot] = []
     with RunLog(str(folder / "log.jsonl"), Console(file=io.StringIO())) as log:
 
-        def on_progress(tick: Tick) -> None:
-            ticks.append(tick)
-            log(tick)
+        def on_progress(snapshot: ProgressSnapshot) -> None:
+            snapshots.append(snapshot)
+            log(snapshot)
 
         summary = clean_corpus(
             load_config("local", SETTINGS), str(folder / "in"), str(folder / "out"), on_progress=on_progress
         )
         log.end(summary)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return summary, ticks, lines, scraped(job_name(str(folder / "out")))
+    return summary, snapshots, lines, scraped(job_name(str(folder / "out")))
 
 
 def scraped(output: str) -> list[str]:
@@ -80,15 +81,15 @@ def total_of(lines: list[str], metric: str) -> float:
 
 
 def test_each_image_is_counted_in_each_stage(run: Watched) -> None:
-    summary, ticks, _, _ = run
-    assert summary.over_all is ticks[-1]
-    assert ticks[0].stages == {}
-    assert (ticks[0].total, ticks[-1].statuses.total()) == (COUNT + 1, COUNT + 1)
-    assert ticks[-1].reasons == {"not_an_image": 1}
-    assert {name: sums.rows for name, sums in ticks[-1].stages.items()} == dict.fromkeys(STAGES, COUNT + 1)
-    assert all(sums.busy_s > 0 for sums in ticks[-1].stages.values())
-    assert {name for name, pace in ticks[-1].paces.items() if pace.busy is not None} == set(POOLS)
-    assert {pace.queue for pace in ticks[-1].paces.values()} == {0}
+    summary, snapshots, _, _ = run
+    assert summary.final is snapshots[-1]
+    assert snapshots[0].stages == {}
+    assert (snapshots[0].total, snapshots[-1].statuses.total()) == (COUNT + 1, COUNT + 1)
+    assert snapshots[-1].reasons == {"not_an_image": 1}
+    assert {name: sums.rows for name, sums in snapshots[-1].stages.items()} == dict.fromkeys(STAGES, COUNT + 1)
+    assert all(sums.busy_s > 0 for sums in snapshots[-1].stages.values())
+    assert {name for name, use in snapshots[-1].utilization.items() if use.busy is not None} == set(POOLS)
+    assert {use.queue for use in snapshots[-1].utilization.values()} == {0}
 
 
 def test_the_log_says_what_its_page_says(run: Watched) -> None:
@@ -144,8 +145,8 @@ def metrics_in(text: str) -> set[str]:
 
 
 def test_counters_say_only_what_a_tick_knows() -> None:
-    tick = Tick(Counter(cleaned=2), 5, 1.0, Counter(missing=1), {"write": StageFigures(3, 0.5)})
-    assert values_of(tick) == [
+    snapshot = ProgressSnapshot(Counter(cleaned=2), 5, 1.0, Counter(missing=1), {"write": StageStatistics(3, 0.5)})
+    assert values_of(snapshot) == [
         ("occpipe_images_to_do", 5, {}),
         ("occpipe_images_total", 2, {"status": "cleaned"}),
         ("occpipe_closed_images_total", 1, {"reason": "missing"}),
@@ -155,36 +156,36 @@ def test_counters_say_only_what_a_tick_knows() -> None:
     ]
 
 
-def segmented(rows: int, busy: float, waited: float = 0.0) -> dict[str, StageFigures]:
-    return {"load": StageFigures(100, 1.0), "segment": StageFigures(rows, busy, waited)}
+def segmented(rows: int, busy: float, waited: float = 0.0) -> dict[str, StageStatistics]:
+    return {"load": StageStatistics(100, 1.0), "segment": StageStatistics(rows, busy, waited)}
 
 
-def watch_of(total: int, made: Made | None = None) -> Watch:
-    watch = Watch(made or Made(), 0.0, Placement())
-    watch.total = total
-    return watch
+def monitor_of(total: int, counts: RunCounts | None = None) -> Monitor:
+    monitor = Monitor(counts or RunCounts(), 0.0, Placement())
+    monitor.total = total
+    return monitor
 
 
 def test_a_tick_looks_back_half_a_minute_and_the_last_one_over_all() -> None:
-    watch = watch_of(1000)
-    watch.tick({"load": StageFigures(100, 1.0)}, {}, 10.0)
+    monitor = monitor_of(1000)
+    monitor.snapshot({"load": StageStatistics(100, 1.0)}, {}, 10.0)
     for second in range(11, 101):
-        tick = watch.tick(segmented((second - 10) * 2, second - 10), {"CPU": 1.0}, float(second))
-    assert tick.paces["segment"].images_per_s == pytest.approx(2)
-    assert tick.paces["segment"].at_work == pytest.approx(1)
-    watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S / 2)
-    assert watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S).paces["segment"].images_per_s == 0
-    last = watch.tick(segmented(180, 90), {}, 100.0 + RECENT_S, over_all=True)
-    assert last.paces["segment"].images_per_s == pytest.approx(180 / (90 + RECENT_S))
-    assert last.paces["load"].queue == 900
-    assert last.paces["relate"].queue == 180
+        snapshot = monitor.snapshot(segmented((second - 10) * 2, second - 10), {"CPU": 1.0}, float(second))
+    assert snapshot.utilization["segment"].images_per_s == pytest.approx(2)
+    assert snapshot.utilization["segment"].at_work == pytest.approx(1)
+    monitor.snapshot(segmented(180, 90), {}, 100.0 + SPAN_S / 2)
+    assert monitor.snapshot(segmented(180, 90), {}, 100.0 + SPAN_S).utilization["segment"].images_per_s == 0
+    last = monitor.snapshot(segmented(180, 90), {}, 100.0 + SPAN_S, final=True)
+    assert last.utilization["segment"].images_per_s == pytest.approx(180 / (90 + SPAN_S))
+    assert last.utilization["load"].queue == 900
+    assert last.utilization["relate"].queue == 180
 
 
 def test_what_limits_a_run_is_said_once_it_is_in_its_stride() -> None:
-    watch = watch_of(1000)
-    watch.tick({}, {}, 10.0)
-    early = watch.tick(segmented(30, 9.9), {"CPU": 1.0}, 10.0 + TELLING_S - 1)
-    late = watch.tick(segmented(40, 19.9), {"CPU": 1.0}, 10.0 + TELLING_S)
+    monitor = monitor_of(1000)
+    monitor.snapshot({}, {}, 10.0)
+    early = monitor.snapshot(segmented(30, 9.9), {"CPU": 1.0}, 10.0 + WARM_UP_S - 1)
+    late = monitor.snapshot(segmented(40, 19.9), {"CPU": 1.0}, 10.0 + WARM_UP_S)
     assert early.limit is None
     assert late.limit == "segment is the limit (at work 100% of its time), raise placement.segment.max_size (now 1)"
 
@@ -192,8 +193,8 @@ def test_what_limits_a_run_is_said_once_it_is_in_its_stride() -> None:
 def test_a_log_on_a_full_disk_says_so_once_and_the_run_goes_on() -> None:
     said = io.StringIO()
     with RunLog("/dev/full", Console(file=said)) as log:
-        log(Tick(Counter(), 1, 0.0))
-        log.end(Summary(Made(), 0, 1.0, {"images": 0}))
+        log(ProgressSnapshot(Counter(), 1, 0.0))
+        log.end(RunResult(RunCounts(), 0, 1.0, {"images": 0, "status": {}, "reasons": {}, "removed": {}}))
     assert said.getvalue() == "/dev/full: [Errno 28] No space left on device; no more of this log\n"
 
 
@@ -207,8 +208,8 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 
     def fail() -> None:
         with RunLog(str(path), Console()) as log:
-            log(Tick(Counter(unchanged=3), 9, 2.0))
-            log(Tick(Counter(unchanged=4), 9, 2.1))
+            log(ProgressSnapshot(Counter(unchanged=3), 9, 2.0))
+            log(ProgressSnapshot(Counter(unchanged=4), 9, 2.1))
             raise ValueError("broken\nto pieces")
 
     with pytest.raises(ValueError, match="broken"):
@@ -221,22 +222,22 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_watcher_that_fails_is_kept_and_a_stop_still_heard() -> None:
-    ticks: list[Tick] = []
-    made, journal, stop = Made(), JournalHandle(), threading.Event()
+    snapshots: list[ProgressSnapshot] = []
+    counts, journal, stop = RunCounts(), JournalHandle(), threading.Event()
 
-    def on_progress(tick: Tick) -> None:
-        ticks.append(tick)
-        if len(ticks) == 2:
+    def on_progress(snapshot: ProgressSnapshot) -> None:
+        snapshots.append(snapshot)
+        if len(snapshots) == 2:
             assert threading.current_thread() is not threading.main_thread()
             raise ValueError("no more")
 
-    with watching(watch_of(1, made), journal, "/out", stop, on_progress):
-        until(lambda: made.unwatched is not None)
-        assert not journal.ask("is_stopping")
+    with monitored(monitor_of(1, counts), journal, "/out", stop, on_progress):
+        until(lambda: counts.progress_error is not None)
+        assert not journal.call(Journal.is_stopping)
         stop.set()
-        until(lambda: journal.ask("is_stopping"))
-    assert str(made.unwatched) == "no more"
-    assert len(ticks) == 2
+        until(lambda: journal.call(Journal.is_stopping))
+    assert str(counts.progress_error) == "no more"
+    assert len(snapshots) == 2
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -245,12 +246,12 @@ def test_metrics_that_cannot_be_had_cost_nothing(monkeypatch: pytest.MonkeyPatch
         raise ValueError("no such metric")
 
     monkeypatch.setattr("occpipe.pipeline.monitoring.metrics.Metrics.publish", fail)
-    ticks: list[Tick] = []
-    made = Made()
-    with watching(watch_of(1, made), JournalHandle(), "/out", threading.Event(), ticks.append):
+    snapshots: list[ProgressSnapshot] = []
+    counts = RunCounts()
+    with monitored(monitor_of(1, counts), JournalHandle(), "/out", threading.Event(), snapshots.append):
         pass
-    assert made.unwatched is None
-    assert made.over_all is ticks[-1]
+    assert counts.progress_error is None
+    assert counts.final is snapshots[-1]
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -262,11 +263,11 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_the_words_for_a_terminal() -> None:
-    pace = {"load": Pace(40.06, 0.2, None, 0, None, None), "segment": Pace(11.2, 1.0, 0.97, 64, 0.5, None)}
-    assert describe_stages(pace) == "load 40.1/s (0 wait), segment 11.2/s (64 wait)"
+    use = {"load": Utilization(40.06, 0.2, None, 0, None, None), "segment": Utilization(11.2, 1.0, 0.97, 64, 0.5, None)}
+    assert describe_stages(use) == "load 40.1/s (0 wait), segment 11.2/s (64 wait)"
     assert describe_reasons(Counter(missing=1, truncated=3)) == "3 truncated, 1 missing"
     screen = Console(file=io.StringIO(), width=100, force_terminal=False)
-    screen.print(stages_table(pace))
+    screen.print(stages_table(use))
     printed = screen.file.getvalue()  # type: ignore[attr-defined]  # it is the one given
     heads = [word.strip() for word in printed.splitlines()[1].split("┃") if word.strip()]
     assert heads == ["stage", "images/s", "workers at work", "at work", "cores", "rows waiting"]
@@ -280,7 +281,7 @@ def test_a_line_elsewhere_says_the_limit_once() -> None:
     with LiveProgress(screen) as progress:
         for number, limit in enumerate(("segment is the limit (97%)", "segment is the limit (96%)", "write (90%)"), 1):
             progress._last_line = -PLAIN_INTERVAL_S
-            progress(Tick(Counter(unchanged=number), 9, number, Counter(missing=1), limit=limit))
+            progress(ProgressSnapshot(Counter(unchanged=number), 9, number, Counter(missing=1), limit=limit))
     lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]  # it is the one given
     assert lines[0] == "1/9 1.0 images/s, 1 unchanged (1 missing)"
     assert [line.strip() for line in lines if line.startswith("  ")] == ["segment is the limit (97%)", "write (90%)"]

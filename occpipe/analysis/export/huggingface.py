@@ -8,7 +8,7 @@ A row of `metadata.parquet` is the published row but for what only a run needs.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePosixPath
@@ -54,7 +54,7 @@ def write_huggingface(published: Published, store: Store) -> int:
     return images
 
 
-def card(manifest: dict[str, Any], images: int) -> Iterator[str]:
+def card(manifest: Mapping[str, Any], images: int) -> Iterator[str]:
     """The data card: what is in it, how it was made, with which weights under which licences."""
     size = next((name for most, name in _SIZES if images < most), "n>1M")
     head = {

@@ -1,4 +1,4 @@
-"""What a run says of itself while it works and at its end: statistics, bottleneck, metrics, log.
+"""How a run is observed: stage statistics, utilization, bottleneck, snapshots, metrics, log.
 
 It imports `core` and the steps. Start at `stage_statistics`.
 """

@@ -1,7 +1,7 @@
 """Prometheus metrics of a run, by way of Ray: each node's agent serves them, with `ray_` before each name.
 
-They are set by the driver once a second, so they cost the workers nothing. `cluster/grafana-dashboard.json` draws them.
-Counters begin at 0 with each run and carry the job's name for the output, so two runs on one cluster stay apart.
+The driver sets them once a second, so they cost the workers nothing. `cluster/grafana-dashboard.json` draws them.
+Counters begin at 0 with each run. The tag `output` is the job's name, so two runs on one cluster stay apart.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ray.util.metrics import Counter as RayCounter
 from ray.util.metrics import Gauge
 
-from occpipe.pipeline.monitoring.run_result import Tick
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot
 from occpipe.pipeline.ray.connection import job_name
 
 _RUN = ("output",)
@@ -33,13 +33,13 @@ class Metrics:
 
     def __init__(self, output: str) -> None:
         self._tags = {"output": job_name(output)}
-        self._counters = {name: RayCounter(name, says, (*_RUN, *tags)) for name, (says, tags) in COUNTERS.items()}
-        self._gauges = {name: Gauge(name, says, (*_RUN, *tags)) for name, (says, tags) in GAUGES.items()}
+        self._counters = {name: RayCounter(name, text, (*_RUN, *tags)) for name, (text, tags) in COUNTERS.items()}
+        self._gauges = {name: Gauge(name, text, (*_RUN, *tags)) for name, (text, tags) in GAUGES.items()}
         self._published: dict[tuple[str, str], float] = {}
 
-    def publish(self, tick: Tick) -> None:
-        """Bring them to where the run is now."""
-        for name, value, tags in values_of(tick):
+    def publish(self, snapshot: ProgressSnapshot) -> None:
+        """Set them to the values of a snapshot."""
+        for name, value, tags in values_of(snapshot):
             if name in self._gauges:
                 self._gauges[name].set(value, self._tags | tags)
                 continue
@@ -49,18 +49,18 @@ class Metrics:
                 self._published[key] = value
 
 
-def values_of(tick: Tick) -> list[tuple[str, float, dict[str, str]]]:
-    """Name, value since the run began (or now) and tags of each metric that a tick knows."""
-    values: list[tuple[str, float, dict[str, str]]] = [("occpipe_images_to_do", tick.total, {})]
-    values += [("occpipe_images_total", count, {"status": status}) for status, count in tick.statuses.items()]
-    values += [("occpipe_closed_images_total", count, {"reason": reason}) for reason, count in tick.reasons.items()]
-    for stage, sums in tick.stages.items():
+def values_of(snapshot: ProgressSnapshot) -> list[tuple[str, float, dict[str, str]]]:
+    """Name, value and tags of each metric of a snapshot; counters since the run began, gauges now."""
+    values: list[tuple[str, float, dict[str, str]]] = [("occpipe_images_to_do", snapshot.total, {})]
+    values += [("occpipe_images_total", count, {"status": status}) for status, count in snapshot.statuses.items()]
+    values += [("occpipe_closed_images_total", count, {"reason": reason}) for reason, count in snapshot.reasons.items()]
+    for stage, sums in snapshot.stages.items():
         tags = {"stage": stage}
         values.append(("occpipe_stage_rows_total", sums.rows, tags))
         values.append(("occpipe_stage_busy_seconds_total", sums.busy_s, tags))
         values.append(("occpipe_stage_waiting_seconds_total", sums.waited_s, tags))
-    for stage, pace in tick.paces.items():
-        shown = {"queue": float(pace.queue), "cpu_use": pace.cpu, "gpu_use": pace.gpu}
+    for stage, use in snapshot.utilization.items():
+        shown = {"queue": float(use.queue), "cpu_use": use.cpu, "gpu_use": use.gpu}
         values += [
             (f"occpipe_stage_{name}", value, {"stage": stage}) for name, value in shown.items() if value is not None
         ]

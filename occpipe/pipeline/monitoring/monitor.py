@@ -1,7 +1,7 @@
-"""Watching a run from its driver: once a second the journal is asked what the stages did, and a tick is made of it.
+"""The monitor of a run, in a thread of its driver: once a second it makes a progress snapshot of the journal's statistics.
 
-That happens in a thread of its own, because rows may be minutes apart, and costs the workers nothing. The same thread
-passes on the wish to stop. Where the journal does not answer, a tick has the last figures that it gave.
+A thread, because rows may be minutes apart; it costs the workers nothing. The same thread passes on a request to stop.
+Where the journal does not answer, a snapshot has the last statistics.
 """
 
 from __future__ import annotations
@@ -14,60 +14,64 @@ from threading import Event, Thread
 
 from occpipe.core.config_placement import Placement
 from occpipe.pipeline.monitoring.bottleneck import find_limit
-from occpipe.pipeline.monitoring.run_result import Made, Tick
-from occpipe.pipeline.monitoring.stage_statistics import Stages, paces
-from occpipe.pipeline.ray.journal import JournalHandle
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts
+from occpipe.pipeline.monitoring.stage_statistics import Stages
+from occpipe.pipeline.monitoring.utilization import utilization_between
+from occpipe.pipeline.ray.journal import Journal, JournalHandle
+from occpipe.pipeline.ray.log_records import emit_records
 from occpipe.pipeline.steps import POOLS, STAGES
 
 POLL_S = 0.5
-TICK_S = 1.0
-RECENT_S = 30.0
-"""Span that a tick's paces are read off; a pool's batch may take seconds, so a shorter one would jump."""
-TELLING_S = 20.0
-"""Seconds from the first image of the first pool on after which it is said what limits a run: before, it still fills."""
+SNAPSHOT_S = 1.0
+SPAN_S = 30.0
+"""Span of a snapshot's utilization; a pool's batch may take seconds, so a shorter one would jump."""
+WARM_UP_S = 20.0
+"""Seconds after the first image of the first pool in which no limit is named, because the stages still fill."""
 _ANSWER_S = 10.0
 
 
-class Watch:
-    """Makes ticks of a run that began at `started` (of the monotonic clock) and passes `stages`; `total` images so far."""
+class Monitor:
+    """Makes snapshots of a run over `total` images; `started` is of the monotonic clock, `stages` are those of the run."""
 
-    def __init__(self, made: Made, started: float, placement: Placement, stages: Sequence[str] = STAGES) -> None:
-        self.made, self.total = made, 0
+    def __init__(self, counts: RunCounts, started: float, placement: Placement, stages: Sequence[str] = STAGES) -> None:
+        self.counts, self.total = counts, 0
         self._started, self._placement, self._stages = started, placement, stages
-        self._first_pool = next(stage for stage in stages if stage in POOLS)
-        self._moments: deque[tuple[float, Stages]] = deque()  # of the last RECENT_S
-        self._flowing: tuple[float, Stages] | None = None  # the moment before the first pool had done anything
+        self._first_pool = next((stage for stage in stages if stage in POOLS), stages[0])
+        self._moments: deque[tuple[float, Stages]] = deque()  # of the last SPAN_S
+        self._begin: tuple[float, Stages] | None = None  # the moment before the first batch of the first pool
 
-    def tick(self, stages: Stages, free: Mapping[str, float], now: float, *, over_all: bool = False) -> Tick:
-        """Progress as of `now`, where the stages have done `stages` and Ray has `free` left."""
-        statuses, reasons = self.made.counts()
-        if self._flowing is None and self._first_pool in stages:
-            self._flowing = self._moments[-1] if self._moments else (now, stages)
-        while len(self._moments) > 1 and self._moments[1][0] <= now - RECENT_S:
+    def snapshot(
+        self, stages: Stages, free: Mapping[str, float], now: float, *, final: bool = False
+    ) -> ProgressSnapshot:
+        """Progress at the time `now`, with these statistics and Ray's `free` resources; `final`: over the whole run."""
+        statuses, reasons = self.counts.copy()
+        if self._begin is None and self._first_pool in stages:
+            self._begin = self._moments[-1] if self._moments else (now, stages)
+        while len(self._moments) > 1 and self._moments[1][0] <= now - SPAN_S:
             self._moments.popleft()
         self._moments.append((now, stages))
-        since, before = self._flowing if over_all and self._flowing else self._moments[0]
-        pace = paces(before, stages, now - since, self.total, self._stages)
-        flowing_s = now - self._flowing[0] if self._flowing else 0.0
-        limit = find_limit(pace, self._placement, free) if flowing_s >= TELLING_S else None
-        return Tick(statuses, self.total, now - self._started, reasons, stages, pace, limit)
+        since, before = self._begin if final and self._begin else self._moments[0]
+        utilization = utilization_between(before, stages, now - since, self.total, self._stages)
+        is_warm = self._begin is not None and now - self._begin[0] >= WARM_UP_S
+        limit = find_limit(utilization, self._placement, free) if is_warm else None
+        return ProgressSnapshot(statuses, self.total, now - self._started, reasons, stages, utilization, limit)
 
-    def tell(self, on_progress: Callable[[Tick], None], look: Callable[[], Tick]) -> None:
-        """Tell `on_progress` what a look gives, until that fails: rows are worth more than watching them."""
-        if self.made.unwatched is None:
+    def report(self, on_progress: Callable[[ProgressSnapshot], None], take: Callable[[], ProgressSnapshot]) -> None:
+        """Take a snapshot and pass it on. An error of `on_progress` ends the reports, and not the run."""
+        if self.counts.progress_error is None:
             try:
-                on_progress(look())
+                on_progress(take())
             except Exception as error:  # noqa: BLE001 - `run` raises it, once the rows are published
-                self.made.unwatched = error
+                self.counts.progress_error = error
 
 
 @contextlib.contextmanager
-def watching(
-    watch: Watch, journal: JournalHandle, output: str, stop: Event, on_progress: Callable[[Tick], None]
+def monitored(
+    monitor: Monitor, journal: JournalHandle, output: str, stop: Event, on_progress: Callable[[ProgressSnapshot], None]
 ) -> Iterator[None]:
-    """Call `on_progress` now, then every second from a thread, and once at the end; tell the journal once `stop` is set.
+    """Call `on_progress` now, then every second from a thread, and once at the end; stop the journal once `stop` is set.
 
-    What `on_progress` raises after the first time ends the telling, and is kept in `watch.made`.
+    A later error of `on_progress` is kept in `monitor.counts`.
     """
     import ray
     from ray.exceptions import RayError
@@ -75,37 +79,38 @@ def watching(
     from occpipe.pipeline.monitoring.metrics import Metrics
 
     metrics, ended = Metrics(output), Event()
-    heard: tuple[Stages, Mapping[str, float]] = {}, {}
+    latest: tuple[Stages, Mapping[str, float]] = {}, {}
 
-    def look(*, over_all: bool = False) -> Tick:
-        nonlocal heard
+    def take(*, final: bool = False) -> ProgressSnapshot:
+        nonlocal latest
         with contextlib.suppress(RayError):  # a node that is lost, a journal that is busy
-            heard = ray.get(journal.actor.figures.remote(), timeout=_ANSWER_S), ray.available_resources()
-        tick = watch.tick(*heard, time.monotonic(), over_all=over_all)
-        with contextlib.suppress(Exception):  # metrics that Ray cannot take are missed by Prometheus alone
-            metrics.publish(tick)
-        return tick
+            latest = journal.call_within(_ANSWER_S, Journal.statistics), ray.available_resources()
+            emit_records(journal.call_within(_ANSWER_S, Journal.take_records))
+        snapshot = monitor.snapshot(*latest, time.monotonic(), final=final)
+        with contextlib.suppress(Exception):  # Prometheus alone misses metrics that Ray cannot take
+            metrics.publish(snapshot)
+        return snapshot
 
-    def last() -> Tick:
-        watch.made.over_all = look(over_all=True)
-        return watch.made.over_all
+    def take_final() -> ProgressSnapshot:
+        monitor.counts.final = take(final=True)
+        return monitor.counts.final
 
-    def go_on() -> None:
-        told, at = False, time.monotonic()
+    def repeat() -> None:
+        is_stopped, at = False, time.monotonic()
         while not ended.wait(POLL_S):
-            if stop.is_set() and not told:
-                journal.tell("stop")
-                told = True
-            if time.monotonic() - at >= TICK_S:
+            if stop.is_set() and not is_stopped:
+                journal.send(Journal.stop)
+                is_stopped = True
+            if time.monotonic() - at >= SNAPSHOT_S:
                 at = time.monotonic()
-                watch.tell(on_progress, look)
+                monitor.report(on_progress, take)
 
-    on_progress(watch.tick({}, {}, time.monotonic()))
-    thread = Thread(target=go_on, name="occpipe-watch", daemon=True)
+    on_progress(monitor.snapshot({}, {}, time.monotonic()))
+    thread = Thread(target=repeat, name="occpipe-monitor", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    watch.tell(on_progress, last)
+    monitor.report(on_progress, take_final)

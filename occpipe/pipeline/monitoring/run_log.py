@@ -1,4 +1,4 @@
-"""A run as JSON lines, for programs that watch it: a line a tick, and one for its end. docs/watching.md has the fields.
+"""A run as JSON lines, for programs that watch it: a line a snapshot, and one for its end. docs/watching.md has the fields.
 
 A log that can no longer be written (a full disk) says so once and is given up; the run goes on.
 """
@@ -18,8 +18,8 @@ from rich.console import Console
 
 from occpipe.core.errors import StorageError
 from occpipe.core.streams import let_go
-from occpipe.pipeline.monitoring.run_result import Summary, Tick
-from occpipe.pipeline.monitoring.stage_statistics import NONE
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunResult
+from occpipe.pipeline.monitoring.stage_statistics import NO_STATISTICS
 
 VERSION = 1
 INTERVAL_S = 5.0
@@ -27,7 +27,7 @@ _DIGITS = 3
 
 
 class RunLog:
-    """Call it with each tick, inside a `with`; `path` is a file to append to, `-` standard output, None no log.
+    """Call it with each snapshot, inside a `with`; `path` is a file to append to, `-` standard output, None no log.
 
     Raises StorageError where the file cannot be opened.
     """
@@ -35,7 +35,7 @@ class RunLog:
     def __init__(self, path: str | None, console: Console) -> None:
         self._path, self._console = path, console
         self._file: TextIO | None = None
-        self._last: tuple[float, Tick] | None = None
+        self._last: tuple[float, ProgressSnapshot] | None = None
         try:
             if path is not None:
                 self._file = sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8")
@@ -50,20 +50,20 @@ class RunLog:
     ) -> None:
         if error is not None:
             said = " ".join(str(error).split()) or type(error).__name__
-            self._write("failed", self._last and tick_values(self._last[1]), error=said)
+            self._write("failed", self._last and snapshot_values(self._last[1]), error=said)
         if self._file is not None and self._path != "-":
             self._file.close()
 
-    def __call__(self, tick: Tick) -> None:
+    def __call__(self, snapshot: ProgressSnapshot) -> None:
         now = time.monotonic()
         if self._last is None or now - self._last[0] >= INTERVAL_S:
-            self._last = now, tick
-            self._write("tick", tick_values(tick))
+            self._last = now, snapshot
+            self._write("tick", snapshot_values(snapshot))
 
-    def end(self, summary: Summary) -> None:
-        """The line for a run that ended well or was stopped; its paces are those of the whole run."""
-        tick = summary.over_all or Tick(summary.statuses, summary.statuses.total(), summary.seconds)
-        values = tick_values(tick) | {"seconds": round(summary.seconds, _DIGITS)}
+    def end(self, summary: RunResult) -> None:
+        """The line for a run that ended well or was stopped; its utilization are those of the whole run."""
+        snapshot = summary.final or ProgressSnapshot(summary.statuses, summary.statuses.total(), summary.seconds)
+        values = snapshot_values(snapshot) | {"seconds": round(summary.seconds, _DIGITS)}
         published = summary.manifest["images"]
         self._write("end", values, stopped=summary.stopped, done_before=summary.done_before, published=published)
 
@@ -81,32 +81,32 @@ class RunLog:
             self._console.print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False)
 
 
-def tick_values(tick: Tick) -> dict[str, Any]:
-    """A tick as JSON values."""
-    done = tick.statuses.total()
+def snapshot_values(snapshot: ProgressSnapshot) -> dict[str, Any]:
+    """A snapshot as JSON values."""
+    done = snapshot.statuses.total()
     return {
-        "seconds": round(tick.seconds, _DIGITS),
+        "seconds": round(snapshot.seconds, _DIGITS),
         "done": done,
-        "total": tick.total,
-        "images_per_s": round(done / tick.seconds, _DIGITS) if tick.seconds else 0.0,
-        "status": dict(tick.statuses),
-        "reasons": dict(tick.reasons),
-        "stages": {stage: _stage_values(tick, stage) for stage in tick.paces},
-        "limit": tick.limit,
+        "total": snapshot.total,
+        "images_per_s": round(done / snapshot.seconds, _DIGITS) if snapshot.seconds else 0.0,
+        "status": dict(snapshot.statuses),
+        "reasons": dict(snapshot.reasons),
+        "stages": {stage: _stage_values(snapshot, stage) for stage in snapshot.utilization},
+        "limit": snapshot.limit,
     }
 
 
-def _stage_values(tick: Tick, stage: str) -> dict[str, Any]:
-    sums, pace = tick.stages.get(stage, NONE), tick.paces[stage]
+def _stage_values(snapshot: ProgressSnapshot, stage: str) -> dict[str, Any]:
+    sums, use = snapshot.stages.get(stage, NO_STATISTICS), snapshot.utilization[stage]
     values = {
         "rows": sums.rows,
         "busy_s": sums.busy_s,
         "waited_s": sums.waited_s,
-        "images_per_s": pace.images_per_s,
-        "at_work": pace.at_work,
-        "busy": pace.busy,
-        "queue": pace.queue,
-        "cpu": pace.cpu,
-        "gpu": pace.gpu,
+        "images_per_s": use.images_per_s,
+        "at_work": use.at_work,
+        "busy": use.busy,
+        "queue": use.queue,
+        "cpu": use.cpu,
+        "gpu": use.gpu,
     }
     return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in values.items()}

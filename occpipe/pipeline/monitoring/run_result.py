@@ -1,4 +1,4 @@
-"""What a run says of itself: progress while it goes on, and what it did at the end."""
+"""The progress of a run in snapshots, and its result."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from occpipe.core.types import Status
 from occpipe.dataset.shards import FAULTS
-from occpipe.pipeline.monitoring.stage_statistics import Pace, Stages
+from occpipe.dataset.sums import OutputSums
+from occpipe.pipeline.monitoring.stage_statistics import Stages
+from occpipe.pipeline.monitoring.utilization import Utilization
 
 BLOCK = pa.schema([("shard", pa.int32()), ("rows", pa.int32()), ("summary", pa.string())])
-"""What the driver hears of a block of written rows; `summary` is JSON."""
+"""What the driver gets of a block of written rows; `summary` is JSON."""
 
 
 def block_summary(shard: int, rows: pa.Table) -> pa.Table:
@@ -31,27 +33,37 @@ def block_summary(shard: int, rows: pa.Table) -> pa.Table:
     if "copied" in rows.column_names:
         cleaned = pc.equal(rows.column("status"), Status.CLEANED)  # the write of a copy may fail
         copied = pc.sum(pc.and_(cleaned, pc.fill_null(rows.column("copied"), False))).as_py() or 0
-    summary = {"statuses": statuses, "reasons": reasons, "examples": examples, "copied": copied}
+    summary: BlockSummary = {"statuses": statuses, "reasons": reasons, "examples": examples, "copied": copied}
     return pa.table([[shard], [len(rows)], [json.dumps(summary)]], schema=BLOCK)
 
 
+class BlockSummary(TypedDict):
+    """Rows of a block by status and reason, one image with its error for each reason, and pictures of an earlier run."""
+
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    examples: dict[str, str]
+    copied: int
+
+
 @dataclass(slots=True)
-class Made:
-    """The rows of a run so far: how many of each status and reason, and per reason an image that it closed, with what
-    was wrong. `copied` of those cleaned are pictures of an earlier run; `over_all` is, at the end, the last tick, with
-    paces from the first image of the first pool on; `unwatched` is what the one who was told of ticks raised.
+class RunCounts:
+    """The rows of a run so far: how many of each status and reason, and per reason one image with its error.
+
+    `copied` of the cleaned ones are pictures of an earlier run. `final` is the last snapshot; its utilization begins with
+    the first image of the first pool. `progress_error` is the error that `on_progress` raised.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     copied: int = 0
-    over_all: Tick | None = None
-    unwatched: Exception | None = None
+    final: ProgressSnapshot | None = None
+    progress_error: Exception | None = None
     _lock: Lock = field(default_factory=Lock)
 
-    def add(self, summary: Mapping[str, Any]) -> None:
-        """Count a block, as `block_summary` tells of it."""
+    def add(self, summary: BlockSummary) -> None:
+        """Count a block by its `block_summary`."""
         with self._lock:
             self.statuses.update(summary["statuses"])
             self.reasons.update(summary["reasons"])
@@ -59,8 +71,8 @@ class Made:
         for reason, example in summary["examples"].items():
             self.examples.setdefault(reason, example)
 
-    def counts(self) -> tuple[Counter[str], Counter[str]]:
-        """Statuses and reasons at one moment, for whoever looks from another thread."""
+    def copy(self) -> tuple[Counter[str], Counter[str]]:
+        """Statuses and reasons at one moment, for a reader in another thread."""
         with self._lock:
             return self.statuses.copy(), self.reasons.copy()
 
@@ -71,11 +83,11 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class ProgressSnapshot:
     """Progress: how many rows ended with each status and reason so far, of how many to do; seconds since the start.
 
-    `stages` are sums since the start, `paces` what was read off the last half minute, and `limit` says which stage limits
-    the run and what to turn, where that can be told. While the corpus is being listed, `total` grows.
+    `stages` are sums since the start, and `utilization` is that of the last half minute. `limit` is a sentence on the stage
+    that limits the run and the key to change, where that is known. `total` grows while the corpus is being listed.
     """
 
     statuses: Counter[str]
@@ -83,39 +95,39 @@ class Tick:
     seconds: float
     reasons: Counter[str] = field(default_factory=Counter)
     stages: Stages = field(default_factory=dict)
-    paces: Mapping[str, Pace] = field(default_factory=dict)
+    utilization: Mapping[str, Utilization] = field(default_factory=dict)
     limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did: the rows it made, images done before, seconds, and the published sums.
+class RunResult:
+    """What a run did: its rows, images done before, seconds, and the published sums.
 
-    `stopped` is whether images are left because the run was asked to stop.
+    `stopped`: the run was asked to stop, and images are left.
     """
 
-    made: Made
+    counts: RunCounts
     done_before: int
     seconds: float
-    manifest: dict[str, Any]
+    manifest: OutputSums
     stopped: bool = False
 
     @property
     def statuses(self) -> Counter[str]:
-        """Rows it made, by status."""
-        return self.made.statuses
+        """Rows of this run, by status."""
+        return self.counts.statuses
 
     @property
     def examples(self) -> dict[str, str]:
-        """Per reason, one of the images that it closes and what was wrong with it."""
-        return self.made.examples
+        """Per reason, one image with its error."""
+        return self.counts.examples
 
     @property
-    def over_all(self) -> Tick | None:
-        """Its last tick, with paces over all; None where it had nothing to do."""
-        return self.made.over_all
+    def final(self) -> ProgressSnapshot | None:
+        """The last snapshot, with utilization over the whole run; None where nothing was to do."""
+        return self.counts.final
 
 
 def printable(text: str) -> str:
-    """Names come from strangers, and may hold what steers a terminal."""
+    """A name without control characters, which could steer a terminal: names come from strangers."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,29 +1,26 @@
-"""What the stages of a run do: rows, seconds at work and without work, added up where the work is done. Pure.
+"""Stage statistics of a run: rows, and seconds with and without work, added up in the journal. Pure.
 
-A worker says what a batch took when the batch is done. Everything is a sum, so that any span of a run is a difference of
-two moments. What is read off such a span is a `Pace`: images/s, how much of its time a pool's actor has work, and how
-many rows wait before a stage.
+A worker reports each batch that is batch. Everything is a sum, so that any span of a run is a difference of two moments.
+The journal's process imports this file, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Self
 
-from occpipe.pipeline.steps import POOLS, STAGES
-
-REMEMBERED = 20_000
-"""Batches of a stage after which one that comes again counts as new: a task that is repeated repeats its last ones."""
+MAX_BATCHES = 20_000
+"""Batches of a stage that are known by their first row; a task that is repeated repeats only its last ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchDone:
-    """What a worker says of a batch: its rows (known by the id of the first one) and seconds.
+class BatchStatistics:
+    """What a worker reports of a batch: its rows, the id of the first one, and seconds.
 
-    `waited_s` is what an actor had no work before it. `cpu` and `gpu` are the shares in use, since the batch before, of
-    all cores of the actor's node and of its GPUs; None for tasks, and where there is no GPU or nobody who knows its use.
+    `waited_s` are the seconds without work before the batch. `cpu` and `gpu` are the shares in use, since the batch before,
+    of all cores of the actor's node and of its GPUs. They are None for tasks, and where the use is not known.
     """
 
     stage: str
@@ -36,7 +33,7 @@ class BatchDone:
 
 
 @dataclass(frozen=True, slots=True)
-class StageFigures:
+class StageStatistics:
     """Sums over the batches of a stage; `cpu_s` and `gpu_s` are seconds times the share in use.
 
     `rows` count once where a batch is repeated because its process died, seconds count as often as they were spent.
@@ -51,17 +48,17 @@ class StageFigures:
     gpu_s: float = 0.0
     known_gpu_s: float = 0.0
 
-    def plus(self, done: BatchDone, *, repeated: bool) -> Self:
+    def plus(self, batch: BatchStatistics, *, repeated: bool) -> Self:
         """These sums with a batch added."""
-        seconds = done.busy_s + done.waited_s
+        seconds = batch.busy_s + batch.waited_s
         return type(self)(
-            self.rows + (0 if repeated else done.rows),
-            self.busy_s + done.busy_s,
-            self.waited_s + done.waited_s,
-            self.cpu_s + (done.cpu or 0.0) * seconds,
-            self.known_cpu_s + (0.0 if done.cpu is None else seconds),
-            self.gpu_s + (done.gpu or 0.0) * seconds,
-            self.known_gpu_s + (0.0 if done.gpu is None else seconds),
+            self.rows + (0 if repeated else batch.rows),
+            self.busy_s + batch.busy_s,
+            self.waited_s + batch.waited_s,
+            self.cpu_s + (batch.cpu or 0.0) * seconds,
+            self.known_cpu_s + (0.0 if batch.cpu is None else seconds),
+            self.gpu_s + (batch.gpu or 0.0) * seconds,
+            self.known_gpu_s + (0.0 if batch.gpu is None else seconds),
         )
 
     def since(self, before: Self) -> Self:
@@ -69,67 +66,31 @@ class StageFigures:
         return type(self)(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
 
 
-Stages = Mapping[str, StageFigures]
-NONE = StageFigures()
+Stages = Mapping[str, StageStatistics]
+NO_STATISTICS = StageStatistics()
 
 
 class Tally:
-    """Adds up what workers say."""
+    """Adds up batches by stage."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, StageFigures] = {}
+        self._sums: dict[str, StageStatistics] = {}
         self._seen: dict[str, set[int]] = {}
         self._order: dict[str, deque[int]] = {}
 
-    def add(self, done: BatchDone) -> None:
-        """Add a batch; one that was added before costs seconds only."""
-        seen = self._seen.setdefault(done.stage, set())
-        repeated = done.first in seen
-        self._sums[done.stage] = self._sums.get(done.stage, NONE).plus(done, repeated=repeated)
+    def add(self, batch: BatchStatistics) -> None:
+        """Add a batch; of one that was added before, only the seconds count."""
+        seen = self._seen.setdefault(batch.stage, set())
+        repeated = batch.first in seen
+        self._sums[batch.stage] = self._sums.get(batch.stage, NO_STATISTICS).plus(batch, repeated=repeated)
         if repeated:
             return
-        order = self._order.setdefault(done.stage, deque())
-        seen.add(done.first)
-        order.append(done.first)
-        if len(order) > REMEMBERED:
+        order = self._order.setdefault(batch.stage, deque())
+        seen.add(batch.first)
+        order.append(batch.first)
+        if len(order) > MAX_BATCHES:
             seen.discard(order.popleft())
 
-    def sums(self) -> dict[str, StageFigures]:
-        """The sums so far, of the stages that have done anything."""
+    def sums(self) -> dict[str, StageStatistics]:
+        """The sums so far, of the stages that have done a batch."""
         return dict(self._sums)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """A stage over a span of a run.
-
-    `at_work` is the mean number of workers at work. `busy` is the share of its time that an actor of a pool has work, None
-    for tasks, which exist only for their work, and where no batch ended. `queue` are rows that wait for the stage or are in
-    it, at the span's end. `cpu` and `gpu` are shares in use, None where they are not known.
-    """
-
-    images_per_s: float
-    at_work: float
-    busy: float | None
-    queue: int
-    cpu: float | None
-    gpu: float | None
-
-
-def paces(before: Stages, now: Stages, seconds: float, total: int, stages: Sequence[str] = STAGES) -> dict[str, Pace]:
-    """The pace of each stage, in order, between two moments that lie `seconds` apart, in a run over `total` images."""
-    found, arrived = {}, total
-    for stage in stages:
-        own = now.get(stage, NONE)
-        span = own.since(before.get(stage, NONE))
-        at_all = span.busy_s + span.waited_s
-        found[stage] = Pace(
-            images_per_s=span.rows / seconds if seconds > 0 else 0.0,
-            at_work=span.busy_s / seconds if seconds > 0 else 0.0,
-            busy=span.busy_s / at_all if stage in POOLS and at_all else None,
-            queue=max(0, arrived - own.rows),
-            cpu=span.cpu_s / span.known_cpu_s if span.known_cpu_s else None,
-            gpu=span.gpu_s / span.known_gpu_s if span.known_gpu_s else None,
-        )
-        arrived = own.rows
-    return found

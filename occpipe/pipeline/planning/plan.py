@@ -1,15 +1,15 @@
-"""What a run will take, from measured rates: what goes where, what bounds it, the time and the cost. Pure arithmetic.
+"""The time and cost of a run from measured rates, its placement, and what bounds it. Pure arithmetic.
 
-A stage alone can do `workers / worker_s` images/s. Beside the stages there is what they share: cores, GPUs, the driver,
-the listing, and, where they are given, the network and the store. The smallest of these bounds the run. Work moves in
-blocks of about `ray.block_mb` of pixels through the stages, which form a line, so
+A stage alone can do `workers / worker_s` images/s. The stages share cores, GPUs, the driver and the listing; the network
+and the store count where their rates are known. The smallest of these bounds the run. Work moves in blocks of about
+`ray.block_mb` of pixels through the stages, which form a line, so
 
     wall = start + one block from end to end + the most that any of the bounds needs for its other blocks + end
 
 which is exact for equal blocks and one worker a stage (the makespan of a flow shop). The start includes the listing of
-the first shard, the end the commit of the last one. What it leaves out: nodes that come late or go, images that differ
-much, pools that Ray grows one by one, and the head where it is a node of its own. It supposes that the store copies an
-image that stays as it is; between two different stores such an image passes the network twice more.
+the first shard, the end the commit of the last one. It leaves out late or lost nodes, images that
+differ much, the slow growth of pools, and a head that is a node of its own. It supposes that the store copies an image
+that stays as it is. Between two different stores such an image passes the network twice more.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
 from occpipe.pipeline.planning.rates import SHARD_IMAGES, Rates
-from occpipe.pipeline.steps import POOLS, STAGES, unit_rows
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.units import MAX_UNIT_ROWS, unit_rows
 
-UNIT_ROWS = 1_024
-"""Images of a read task at most: one task loads them, whatever `ray.block_mb` is."""
 PAGE_KEYS = 1_000
 """Keys of one page of a listing."""
 LIST_REQUESTS = 8
@@ -117,7 +116,9 @@ class Plan:
 
 def block_rows(rates: Rates, images: int, block_mb: int, shard_images: int = SHARD_IMAGES) -> int:
     """Images that travel together: as many as have `block_mb` of pixels, and no more than a read task has."""
-    return max(1, min(int(block_mb * 2**20 / rates.pixels_per_image), unit_rows(min(images, shard_images), UNIT_ROWS)))
+    return max(
+        1, min(int(block_mb * 2**20 / rates.pixels_per_image), unit_rows(min(images, shard_images), MAX_UNIT_ROWS))
+    )
 
 
 def make_plan(
@@ -134,7 +135,7 @@ def make_plan(
     bounds = []
     for stage in STAGES:
         workers = pools[stage] if stage in POOLS else _slots(getattr(at, stage), left)
-        unit = unit_rows(min(images, shard_images), UNIT_ROWS) if stage == "load" else rows
+        unit = unit_rows(min(images, shard_images), MAX_UNIT_ROWS) if stage == "load" else rows
         bounds.append(Bound(stage, workers, rates.of(stage).worker_s, unit))
     own = rates.overhead
     cores_s = rates.cpu_s / (cluster.nodes * cluster.cpus * rates.machine.free)

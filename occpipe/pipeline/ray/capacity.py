@@ -1,8 +1,8 @@
-"""Whether a cluster has what the smallest form of a run needs, said before a job hangs on it.
+"""Whether a cluster has the resources for the smallest form of a run, checked before a job hangs.
 
-Ray waits without a word for resources that never come: pools that take every CPU leave none for the tasks between them,
-and an actor that asks for a label that no node has never starts. What is checked is necessary, not sufficient: the sums
-over the cluster and over the nodes of each label selector, and that one node can hold an actor.
+Ray waits silently for resources that never come: pools that take every CPU leave none for the tasks between them, and an
+actor with a label that no node has never starts. The checks are necessary, not sufficient: the sums over the cluster and
+over the nodes of each label selector, and that one node can hold an actor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from occpipe.core.config_placement import Placement, PoolPlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
-from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.steps import STEPS, Step
 
 _EPSILON = 1e-6
 _POLL_S = 2.0
@@ -39,20 +39,17 @@ class Bundle:
     count: int
     resources: Mapping[str, float]
     labels: Mapping[str, str]
-
-    @property
-    def is_pool(self) -> bool:
-        """Whether its workers stay; tasks end, and others take their place."""
-        return self.stage in POOLS
+    is_pool: bool
+    """Whether its workers stay; tasks end, and others take their place."""
 
 
-def check_capacity(placement: Placement, timeout_s: float = 0, stages: Sequence[str] = STAGES) -> None:
+def check_capacity(placement: Placement, timeout_s: float = 0, steps: Sequence[Step] = STEPS["clean"]) -> None:
     """Raise CapacityError, naming what is missing, where the smallest form of these pools and one task do not fit.
 
-    With a timeout an autoscaling cluster is asked for the resources first, and has that long to bring them. The request
-    is taken back at the end, because Ray keeps it for good: the cluster would never shrink again.
+    With a timeout the resources are requested of an autoscaling cluster first, which has that long to bring them. The
+    request is taken back at the end, because Ray would keep it, and the cluster would never shrink again.
     """
-    bundles = list(bundles_of(placement, stages))
+    bundles = list(bundles_of(placement, steps))
     shortage = find_shortage(bundles, _nodes())
     if shortage and timeout_s:
         try:
@@ -79,12 +76,12 @@ def _wait_for(bundles: list[Bundle], deadline: float) -> str | None:
     return shortage
 
 
-def bundles_of(placement: Placement, stages: Sequence[str] = STAGES) -> Iterator[Bundle]:
-    """The smallest form of the pools among these stages, and a task of each other one."""
-    for stage in stages:
-        at: TaskPlacement | PoolPlacement = getattr(placement, stage)
+def bundles_of(placement: Placement, steps: Sequence[Step] = STEPS["clean"]) -> Iterator[Bundle]:
+    """The smallest form of the pools among these steps, and a task of each other one."""
+    for step in steps:
+        at: TaskPlacement | PoolPlacement = getattr(placement, step.name)
         count, gpus = (at.min_size, at.num_gpus) if isinstance(at, PoolPlacement) else (1, 0.0)
-        yield Bundle(stage, count, {"CPU": at.num_cpus, "GPU": gpus, **at.resources}, at.labels)
+        yield Bundle(step.name, count, {"CPU": at.num_cpus, "GPU": gpus, **at.resources}, at.labels, step.is_pool)
 
 
 def find_shortage(bundles: list[Bundle], nodes: list[Node]) -> str | None:
@@ -105,8 +102,8 @@ def find_shortage(bundles: list[Bundle], nodes: list[Node]) -> str | None:
 
 def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     """Whether Ray would take a node: values are `a`, `!a`, `in(a, b)` or `!in(a, b)`."""
-    for key, wanted in selector.items():
-        negated, text = wanted.startswith("!"), wanted.removeprefix("!")
+    for key, condition in selector.items():
+        negated, text = condition.startswith("!"), condition.removeprefix("!")
         listed = re.fullmatch(r"in\((.*)\)", text)
         values = {value.strip() for value in listed[1].split(",")} if listed else {text}
         if (labels.get(key) in values) is negated:
@@ -116,11 +113,11 @@ def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
 
 def _selectors(bundles: Iterable[Bundle]) -> list[dict[str, str]]:
     """No selector, which is the whole cluster, and each that a stage has, once."""
-    found: list[dict[str, str]] = [{}]
+    selectors: list[dict[str, str]] = [{}]
     for bundle in bundles:
-        if dict(bundle.labels) not in found:
-            found.append(dict(bundle.labels))
-    return found
+        if dict(bundle.labels) not in selectors:
+            selectors.append(dict(bundle.labels))
+    return selectors
 
 
 def _sum_shortage(key: str, bundles: list[Bundle], nodes: list[Node], selector: Mapping[str, str]) -> str | None:
@@ -132,13 +129,14 @@ def _sum_shortage(key: str, bundles: list[Bundle], nodes: list[Node], selector: 
         return None
     shares = [f"{pool.stage} {pool.count} x {pool.resources.get(key, 0):g}" for pool in pools]
     shares += [f"a task {task:g}"] if task and (key not in ("CPU", "GPU") or not pools) else []
-    knob, unit = "placement.*.resources", f"of {key}"
+    setting, unit = "placement.*.resources", f"of {key}"
     if key in ("CPU", "GPU"):
-        knob, unit = f"placement.*.num_{key.lower()}s", f"{key}s"
+        setting, unit = f"placement.*.num_{key.lower()}s", f"{key}s"
     stages = "the pools need" if pools else "the tasks need"
     return (
         f"{stages} at least {need:g} {unit} ({', '.join(shares)}){_where(selector)}, "
-        f"the {'nodes there have' if selector else 'cluster has'} {have:g}; add nodes, lower {knob}, or use --config local"
+        f"the {'nodes there have' if selector else 'cluster has'} {have:g}; "
+        f"add nodes, lower {setting}, or use --config local"
     )
 
 

@@ -1,57 +1,62 @@
-"""The crash guard: a journal of the images in work, so that one that ends its process is known by name afterwards.
+"""The crash guard: a journal of the images in work shows which image ended its process.
 
-A decoder or a model can crash, or take so much memory that its process is killed. Ray then starts the process anew and
-repeats the block, and would do so for ever. The journal is an actor that outlives the workers. A block whose process died
-is repeated image by image, and an image that was in work at `MAX_DEATHS` deaths ends as an error row. The journal also
-carries the wish to stop, and adds up what each stage did. It costs one call a block that somebody waits for.
+A decoder or a model can crash, or take so much memory that its process is killed. Ray then starts a new process and
+repeats the block, for ever. The journal is an actor that outlives the workers. A block whose process died is repeated
+image by image, and an image that was in work at `MAX_DEATHS` deaths ends as an error row. The journal also has the request
+to stop and the stage statistics. A worker waits for one call a block.
 
-A model that fails on one batch after the other, on a broken GPU for one, gives its block back and ends its actor, so that
-the block meets another model: see `Breaker`.
+A model may fail on one batch after the other, for example on a broken GPU. Then it gives its block back and ends its actor,
+so that another model takes the block: see `CircuitBreaker`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from occpipe.core.config import Config
+from occpipe.core.config_placement import PoolPlacement
 from occpipe.core.resources import cpu_use, gpu_use
 from occpipe.io.images import ImageError, ImageReason
-from occpipe.pipeline.job import Stage
-from occpipe.pipeline.monitoring.stage_statistics import BatchDone
-from occpipe.pipeline.ray.journal import JournalHandle
+from occpipe.pipeline.monitoring.stage_statistics import BatchStatistics
+from occpipe.pipeline.ray.journal import Journal, JournalHandle
+from occpipe.pipeline.ray.log_records import send_records
+from occpipe.pipeline.steps import Step
 from occpipe.stages.rows import Rows
+from occpipe.stages.stage import PoolStage, Setup
 
 T = TypeVar("T")
+Work = Callable[[pa.Table], pa.Table]
+logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""Deaths of its process, the last two of them alone with it, after which an image is not tried again."""
+"""Deaths of its process, the last two of them with it alone, after which an image is not tried again."""
 
 
 class BrokenModelError(BaseException):
     """A model failed on so many images in a row that it is to blame. It is no Exception, so stages do not catch it."""
 
-    def __init__(self, breaker: Breaker[Any]) -> None:
+    def __init__(self, off: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
         super().__init__("a model failed on one image after the other")
-        self.breaker = breaker
+        self.off = off
 
 
-class Breaker(Generic[T]):
+class CircuitBreaker(Generic[T]):
     """A model that raises BrokenModelError once it has failed on each of `limit` images in a row, alone with each.
 
     A batch on which a model fails is done again in halves, down to each image alone. So one bad image fails alone once,
     and a broken model on every image.
     """
 
-    def __init__(self, model: Callable[..., list[T]], limit: int) -> None:
+    def __init__(self, model: Callable[..., Sequence[T]], limit: int) -> None:
         self._model, self._limit = model, limit
         self._failed, self._is_on = 0, True
 
@@ -64,54 +69,55 @@ class Breaker(Generic[T]):
         finally:
             self._is_on = True
 
-    def __call__(self, images: Sequence[Any], *more: Any) -> list[T]:
+    def __call__(self, images: Sequence[object], *more: object) -> Sequence[T]:
         try:
             results = self._model(images, *more)
         except Exception:
             self._failed += len(images) == 1
             if self._is_on and self._failed >= self._limit:
                 self._failed = 0
-                raise BrokenModelError(self) from None
+                logger.exception("a model failed on %d images in a row", self._limit)
+                raise BrokenModelError(self.off) from None
             raise
         self._failed = 0
         return results
 
 
-class Turns:
+class SharedLock:
     """Threads of a process work side by side, or one of them alone."""
 
     def __init__(self) -> None:
-        self._changed, self._together, self._is_alone = Condition(), 0, False
+        self._changed, self._shared, self._is_exclusive = Condition(), 0, False
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """With others, but with none that must be alone."""
+    def shared(self) -> Iterator[None]:
+        """With other threads, unless one must be alone."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone)
-            self._together += 1
+            self._changed.wait_for(lambda: not self._is_exclusive)
+            self._shared += 1
         try:
             yield
         finally:
             with self._changed:
-                self._together -= 1
+                self._shared -= 1
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """With nobody else, so that it is known who ended the process."""
+    def exclusive(self) -> Iterator[None]:
+        """Alone, so that an end of the process is due to this thread."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_alone and not self._together)
-            self._is_alone = True
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._shared)
+            self._is_exclusive = True
         try:
             yield
         finally:
             with self._changed:
-                self._is_alone = False
+                self._is_exclusive = False
                 self._changed.notify_all()
 
 
-class WorkTime:
-    """When an actor had work, where blocks overlap: seconds with work and without, since the last block that ended."""
+class BusyTime:
+    """Seconds of an actor with work and without, since the last block that ended; blocks may overlap."""
 
     def __init__(self) -> None:
         self._lock, self._open, self._counted = Lock(), list[float](), float("nan")
@@ -122,7 +128,7 @@ class WorkTime:
             self._open.append(now)
 
     def end(self, begun: float, now: float) -> tuple[float, float]:
-        """The block that was begun then has ended: seconds with work, and without."""
+        """End the block that was begun at that time: seconds with work, and without."""
         with self._lock:
             first = min(self._open)
             counted = first if math.isnan(self._counted) else self._counted
@@ -132,15 +138,16 @@ class WorkTime:
 
 
 class Guard:
-    """A stage that notes in the journal what it works on, and how long. Threads may call it at the same time.
+    """A stage with entries in the journal: images in work, and times. Threads may call it at the same time.
 
-    `skippable`: a block that is not begun when the run stops is passed over.
+    `skippable`: blocks that are not begun when the run stops are left out.
     """
 
-    def __init__(self, name: str, stage: Stage, journal: JournalHandle, *, skippable: bool = False) -> None:
+    def __init__(self, name: str, stage: Work, journal: JournalHandle, *, skippable: bool = False) -> None:
         self._name, self._stage, self._journal, self._skippable = name, stage, journal, skippable
-        self._turns, self._time = Turns(), WorkTime()
+        self._lock, self._time = SharedLock(), BusyTime()
         cpu_use()  # from here on
+        send_records(journal)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         begun = time.monotonic()
@@ -148,89 +155,76 @@ class Guard:
         result = self._guarded(batch)
         busy, waited = self._time.end(begun, time.monotonic())
         if len(result):
-            done = BatchDone(self._name, key_of(batch, 0), len(batch), busy, waited, cpu_use(), gpu_use())
-            self._journal.tell("report", done)
+            done = BatchStatistics(self._name, key_of(batch, 0), len(batch), busy, waited, cpu_use(), gpu_use())
+            self._journal.send(Journal.report, done)
         return result
 
     def _guarded(self, batch: pa.Table) -> pa.Table:
         images = _open_images(batch)
         if not images:
-            stopping = self._skippable and self._journal.ask("is_stopping")
+            stopping = self._skippable and self._journal.call(Journal.is_stopping)
             return self._stage(batch.slice(0, 0) if stopping else batch)
-        with self._turns.together():
-            begun = self._journal.ask("begin", self._name, images, skippable=self._skippable)
+        with self._lock.shared():
+            begun = self._journal.call(Journal.begin, self._name, images, skippable=self._skippable)
             if begun.stopping:
                 return self._stage(batch.slice(0, 0))
             if not any(begun.deaths):
                 result = self._run(batch, images)
-                self._journal.tell("finish", self._name, images)
+                self._journal.send(Journal.finish, self._name, images)
                 return result
-            self._journal.ask("finish", self._name, images)
+            self._journal.call(Journal.finish, self._name, images)
         return pa.concat_tables([self._alone(batch.slice(row, 1)) for row in range(len(batch))])
 
     def _run(self, batch: pa.Table, images: list[int]) -> pa.Table:
         try:
             return self._stage(batch)
         except BrokenModelError as error:
-            if self._journal.ask("give_back", self._name, images):
-                os._exit(1)  # Ray starts the actor anew, where there is room for it, and repeats the block
-            with error.breaker.off():
+            if self._journal.call(Journal.give_back, self._name, images):
+                os._exit(1)  # Ray starts a new actor, where there is room for it, and repeats the block
+            with error.off():
                 return self._stage(batch)
 
     def _alone(self, row: pa.Table) -> pa.Table:
         images = _open_images(row)
-        with self._turns.alone():
-            deaths = sum(self._journal.ask("begin", self._name, images).deaths)
+        with self._lock.exclusive():
+            deaths = sum(self._journal.call(Journal.begin, self._name, images).deaths)
             if deaths >= MAX_DEATHS:
                 rows = Rows(row, self._name)
+                logger.error("%s: the process died %d times with image %d in work", self._name, deaths, images[0])
                 rows.fail(0, ImageError(ImageReason.CRASHED, f"its process died {deaths} times while it was in work"))
                 row = rows.table()
             result = self._run(row, images)
-            self._journal.ask("finish", self._name, images)
+            self._journal.call(Journal.finish, self._name, images)
         return result
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A stage of tasks that reports how long it worked."""
+    """A stage of tasks that reports its time to the journal."""
 
     name: str
-    stage: Stage
+    stage: Work
     journal: JournalHandle
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        send_records(self.journal)
         started = time.monotonic()
         result = self.stage(batch)
         if len(batch):
             first = int(key_of(batch, 0))
-            self.journal.tell("report", BatchDone(self.name, first, len(batch), time.monotonic() - started))
+            self.journal.send(Journal.report, BatchStatistics(self.name, first, len(batch), time.monotonic() - started))
         return result
 
 
-class GuardedSegment(Guard):
-    """Pool A."""
+class PoolWorker(Guard):
+    """An actor of a pool: a stage whose model is behind a circuit breaker."""
 
-    def __init__(self, config: Config, journal: JournalHandle) -> None:
-        from occpipe.models.loading import load_segmenter, set_threads
-        from occpipe.stages.segment import SegmentStage
-
-        at = config.placement.segment
-        threads = set_threads(at.threads)
-        limit = config.errors.max_failed_batches * at.batch_size
-        model = Breaker(load_segmenter(config, workers=threads), limit)
-        super().__init__("segment", SegmentStage(config, model), journal, skippable=True)
-
-
-class GuardedInpaint(Guard):
-    """Pool B."""
-
-    def __init__(self, config: Config, root: str, journal: JournalHandle) -> None:
-        from occpipe.stages.inpaint import InpaintStage
-
-        stage = InpaintStage(config, root)
-        limit = config.errors.max_failed_batches * config.placement.inpaint.batch_size
-        stage.fill = Breaker(stage.fill, limit)
-        super().__init__("inpaint", stage, journal)
+    def __init__(self, step: Step, setup: Setup, journal: JournalHandle) -> None:
+        (stage,) = step.build(setup).stages
+        if isinstance(stage, PoolStage):
+            at: PoolPlacement = getattr(setup.config.placement, step.name)
+            stage.model = CircuitBreaker(stage.model, setup.config.errors.max_failed_batches * at.batch_size)
+        super().__init__(step.name, stage, journal, skippable=step.is_skippable)
 
 
 def key_of(batch: pa.Table, index: int) -> int:

@@ -1,7 +1,7 @@
-"""The stages of a job as a data set of Ray Data: a read by units, two pools of actors, and tasks between them.
+"""The steps of a job as a data set of Ray Data: a read by units, two pools of actors, and tasks between them.
 
-Each stage takes whole blocks, and a block holds rows of one shard only. What travels are pixels at the model's size (32 MB
-a block, or what `ray.block_mb` says) and after `segment` a few kB a row. The driver gets one row a block.
+Each step takes whole blocks, and a block holds rows of one shard only. Pixels travel at the model's size, 32 MB a block or
+as `ray.block_mb` has it; after `segment` a row has a few kB. The driver gets one row a block.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 import ray
@@ -17,19 +17,19 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 
-from occpipe.core.config import Config
 from occpipe.core.config_placement import PoolPlacement, TaskPlacement
 from occpipe.core.schemas import PUBLISHED
 from occpipe.dataset.layout import Layout
 from occpipe.dataset.shards import write_part
 from occpipe.io.storage import store_of
-from occpipe.pipeline.job import Job, Reader, Stage, Unit
+from occpipe.pipeline.job import Job
 from occpipe.pipeline.monitoring.run_result import BLOCK, block_summary
-from occpipe.pipeline.ray.crash_guard import Guard, GuardedInpaint, GuardedSegment, Timed
+from occpipe.pipeline.ray.crash_guard import Guard, PoolWorker, Timed, Work
 from occpipe.pipeline.ray.journal import JournalHandle
-from occpipe.pipeline.steps import SLICE_ROWS, STEPS
-from occpipe.stages.write import Write
+from occpipe.pipeline.ray.private import map_whole_blocks
+from occpipe.pipeline.units import SLICE_ROWS, Reader, Unit
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CALLS_ON_GPU = 2
@@ -39,7 +39,7 @@ CALLS_ON_GPU = 2
 class RayExecutor(Executor):
     """Functions as Ray tasks that take no CPU of their own: they wait for storage."""
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a task; its future is done when its result is here."""
         task = ray.remote(num_cpus=0, max_retries=3)(fn)
         future: Future[T] = task.remote(*args, **kwargs).future()
@@ -53,7 +53,7 @@ class ReadUnit:
     output: str
     read: Reader
     unit: Unit
-    load: Stage
+    load: Work
     journal: JournalHandle
 
     def __call__(self) -> Iterator[pa.Table]:
@@ -83,7 +83,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # Ray ships no types
 class WriteBlock:
     """The last stage: images, then a part with the rows of the block, then one row for the driver."""
 
-    write: Stage
+    write: Work
     output: str
     layout: Layout
     run: int
@@ -98,49 +98,39 @@ class WriteBlock:
         return block_summary(shard, rows)
 
 
-def chain(
-    reads: Sequence[ReadUnit], stages: Sequence[tuple[str, Any]], config: Config, journal: JournalHandle
-) -> Dataset:
-    """The data set of block summaries: units through the stages after `load`; nothing runs before it is read.
-
-    A stage is a callable over tables for tasks, or a class of actors with its constructor's arguments for a pool.
-    """
-    at = config.placement
-    options = at.load.ray_options()
-    rows = ray.data.read_datasource(
-        UnitSource(reads),
-        override_num_blocks=len(reads),
-        num_cpus=options.pop("num_cpus"),
-        compute=TaskPoolStrategy(at.load.max_tasks),
-        # the journal ends what would repeat for ever
-        ray_remote_args={"max_retries": -1, **{name: value for name, value in options.items() if value}},
-    )
-    for name, stage in stages:
-        placed = getattr(at, name)
-        if isinstance(stage, tuple):
-            rows = in_pool(rows, stage[0], stage[1:], placed)
-        else:
-            rows = in_tasks(rows, Timed(name, stage, journal), placed)
+def build_dataset(job: Job, layout: Layout, run: int, units: Sequence[Unit], journal: JournalHandle) -> Dataset:
+    """The data set of block summaries of a job over some units; nothing runs before it is read."""
+    setup, (first, *others) = job.setup_for(layout), job.steps
+    load = first.build(setup)
+    reads = [ReadUnit(setup.output, job.source.read, unit, load, journal) for unit in units]
+    rows = in_read_tasks(reads, job.config.placement.load)
+    for step in others:
+        at = getattr(job.config.placement, step.name)
+        if step.is_pool:
+            worker = type(f"{step.name.capitalize()}Worker", (PoolWorker,), {})  # the title of its processes
+            rows = in_pool(rows, worker, (step, setup, journal), at)
+            continue
+        stage: Work = step.build(setup)
+        if step is job.steps[-1]:
+            stage = WriteBlock(stage, setup.output, layout, run)
+        rows = in_tasks(rows, Timed(step.name, stage, journal), at)
     return rows
 
 
-def stages_of(
-    job: Job, config: Config, output: str, layout: Layout, run: int, journal: JournalHandle
-) -> list[tuple[str, Any]]:
-    """The stages of a job after `load`, as `chain` takes them."""
-    root, unchanged = job.root, config.output.unchanged
-    images = None if job.kind == "scan" else layout.images
-    write = Write(root, output, images, unchanged, config.placement.write.threads)
-    stages: dict[str, Any] = {
-        "segment": (GuardedSegment, config, journal),
-        "relate": job.relate,
-        "inpaint": (GuardedInpaint, config, root, journal),
-        "write": WriteBlock(write, output, layout, run),
-    }
-    return [(name, stages[name]) for name in STEPS[job.kind] if name != "load"]
+def in_read_tasks(reads: Sequence[ReadUnit], at: TaskPlacement) -> Dataset:
+    """The rows of units after the first step, a read task for each unit."""
+    options = at.ray_options()
+    return ray.data.read_datasource(
+        UnitSource(reads),
+        override_num_blocks=len(reads),
+        num_cpus=options.pop("num_cpus"),
+        compute=TaskPoolStrategy(at.max_tasks),
+        # the journal ends what would repeat for ever
+        ray_remote_args={"max_retries": -1, **{name: value for name, value in options.items() if value}},
+    )
 
 
-def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
+def in_tasks(rows: Dataset, stage: Timed, at: TaskPlacement) -> Dataset:
     """The rows after a stage that runs as tasks, a block each."""
     return rows.map_batches(
         stage.__call__,  # a bound method: Ray takes an instance for the constructor of an actor
@@ -151,23 +141,15 @@ def in_tasks(rows: Dataset, stage: Stage, at: TaskPlacement) -> Dataset:
     )
 
 
-def in_pool(rows: Dataset, stage: type[Guard], arguments: tuple[Any, ...], at: PoolPlacement) -> Dataset:
-    """The rows after a stage that runs in a pool of actors, a block at a time in each.
-
-    `map_batches` itself takes no whole blocks where GPUs are asked for: with a batch size it would mix shards.
-    """
-    return rows.map_batches_internal(
-        stage,
-        fn_constructor_args=arguments,
-        batch_size=None,
-        batch_format="pyarrow",
-        **at.ray_options(),
-        compute=ActorPoolStrategy(
-            min_size=at.min_size,
-            max_size=at.max_size,
-            initial_size=at.initial_size,
-            max_concurrent_calls_per_actor=CALLS_ON_GPU if at.num_gpus else None,
-            enable_true_multi_threading=at.num_gpus > 0,
-        ),
-        max_task_retries=-1,  # the journal ends what would repeat for ever
+def in_pool(rows: Dataset, worker: type[Guard], arguments: tuple[object, ...], at: PoolPlacement) -> Dataset:
+    """The rows after a stage that runs in a pool of actors, a block at a time in each."""
+    pool = ActorPoolStrategy(
+        min_size=at.min_size,
+        max_size=at.max_size,
+        initial_size=at.initial_size,
+        max_concurrent_calls_per_actor=CALLS_ON_GPU if at.num_gpus else None,
+        enable_true_multi_threading=at.num_gpus > 0,
     )
+    # the journal ends what would repeat for ever
+    options = {"fn_constructor_args": arguments, "compute": pool, "max_task_retries": -1, **at.ray_options()}
+    return map_whole_blocks(rows, worker, **options)

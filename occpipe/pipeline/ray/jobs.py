@@ -1,9 +1,9 @@
 """Runs on a Ray cluster as Ray jobs: submitted, followed and stopped by the REST interface of its dashboard.
 
-The job is named after its output, so that a second submission finds the first one: while that runs it is refused,
-afterwards it goes on from there under the same name and a number. The token of a cluster with authentication comes from
-where Ray's own tools look for it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH), and a variable that looks like a
-credential is not put into a job: whoever sees the dashboard, sees a job's settings.
+A job is named after its output, so that a second submission meets the first one. While that runs, the second is refused;
+afterwards it goes on from there, under the same name with a number. The token of a cluster with authentication is that of
+Ray's own tools (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH). A variable that looks like a credential is refused, because the
+dashboard shows the settings of each job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -32,15 +31,15 @@ from occpipe.models.loading import hf_folder
 from occpipe.pipeline.ray.connection import job_name
 
 STOP_WAIT_S = 900
-"""How long a job that is told to stop may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
+"""How long a stopped job may take to finish what it has begun, before Ray kills it (Ray's default is 3 s)."""
 _SECRET = re.compile(r"SECRET|TOKEN|PASSW|KEY|CREDENTIAL|CONNECTION_STRING|SAS(?![A-Z])", re.IGNORECASE)
-RECONNECTS = 30  # in a row, a second apart
+MAX_RECONNECTS = 30  # in a row, a second apart
 _OUTPUT, _INPUT = "occpipe_output", "occpipe_input"  # keys of a job's metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A job of occpipe on a cluster; times are None where the cluster does not know them (yet)."""
+class SubmittedJob:
+    """A job of occpipe on a cluster; times are None where the cluster has none (yet)."""
 
     id: str
     status: JobStatus
@@ -55,13 +54,13 @@ class Job:
 def entrypoint(
     config: Config, input_uri: str, output_uri: str, options: Sequence[str] = (), working_dir: str | None = None
 ) -> str:
-    """The shell command of a job: `occpipe clean`, with what the config says beside the defaults.
+    """The shell command of a job: `occpipe clean`, with the settings that differ from the defaults.
 
     Raises ConfigError for an INPUT, OUTPUT or file of the config that only this machine knows. A file of the config may
     lie in `working_dir`, a local folder that goes to the cluster.
     """
     for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
-        locate(uri, name)  # refuses what names no place; what it means, the cluster says
+        locate(uri, name)  # refuses what names no place; the cluster resolves it
         if _is_relative(uri):
             raise ConfigError(f"{name} {uri!r} is a path of this machine; give a URI, or an absolute path of all nodes")
     for key, path in _local_files(config):
@@ -115,14 +114,15 @@ class Jobs:
         *,
         name: str | None = None,
         options: Sequence[str] = (),
-        runtime_env: Mapping[str, Any] | None = None,
+        runtime_env: Mapping[str, object] | None = None,
     ) -> str:
         """Submit a run and return the id of its job; `options` are further ones of `occpipe clean`.
 
-        Raises OutputBusyError where a job for the same output is waiting or running, ConfigError for an environment that
-        Ray does not take, or with what looks like a credential among its variables.
+        Raises OutputBusyError where a job for the same output is waiting or running. Raises ConfigError for an environment
+        that Ray does not take, and for a variable that looks like a credential.
         """
-        environment = dict((runtime_env or {}).get("env_vars", {}))
+        variables, working_dir = ((runtime_env or {}).get(key) for key in ("env_vars", "working_dir"))
+        environment = dict(variables) if isinstance(variables, Mapping) else {}
         for variable in environment:
             if _SECRET.search(variable):
                 raise ConfigError(
@@ -130,13 +130,13 @@ class Jobs:
                 )
         environment.setdefault("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_WAIT_S))
         name = name or job_name(output_uri)
-        working_dir = (runtime_env or {}).get("working_dir")
-        command, numbers = entrypoint(config, input_uri, output_uri, options, working_dir), [0]
+        folder = working_dir if isinstance(working_dir, str) else None
+        command, numbers = entrypoint(config, input_uri, output_uri, options, folder), [0]
         for job in self.list():
             if job.output.rstrip("/") == output_uri.rstrip("/") and not job.status.is_terminal():
                 raise self._busy(output_uri, job.id)
-            if found := re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", job.id):
-                numbers.append(int(found[1] or 1))
+            if match := re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", job.id):
+                numbers.append(int(match[1] or 1))
         new = name if numbers == [0] else f"{name}-{max(numbers) + 1}"
         with self._reachable():
             try:
@@ -149,26 +149,26 @@ class Jobs:
             except (ValueError, TypeError) as error:  # of Ray's checks of the runtime environment
                 raise ConfigError(f"the job's environment: {first_line(error)}") from None
             except RuntimeError as error:
-                if "already exists" in str(error):  # submitted by somebody else this moment
+                if "already exists" in str(error):  # another user has submitted it meanwhile
                     raise self._busy(output_uri, new) from None
                 raise
         return job_id
 
-    def list(self) -> list[Job]:
+    def list(self) -> list[SubmittedJob]:
         """The jobs of occpipe, the latest last."""
         with self._reachable():
-            found = [_job(details) for details in self._client.list_jobs() if details.type == JobType.SUBMISSION]
+            jobs = [_job(details) for details in self._client.list_jobs() if details.type == JobType.SUBMISSION]
         return sorted(
-            (job for job in found if job.output), key=lambda job: job.started or datetime.max.replace(tzinfo=UTC)
+            (job for job in jobs if job.output), key=lambda job: job.started or datetime.max.replace(tzinfo=UTC)
         )
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> SubmittedJob:
         """A job; ClusterError where there is none of that id."""
         with self._reachable():
             return _job(self._client.get_job_info(job_id))
 
-    def follow(self, job_id: str, write: Callable[[str], object]) -> Job:
-        """Pass on what the job prints until it ends; a connection that breaks is made again."""
+    def follow(self, job_id: str, write: Callable[[str], object]) -> SubmittedJob:
+        """Pass on the output of a job until it ends, over a new connection where one breaks."""
         written = broken = 0
 
         async def pass_on() -> None:
@@ -185,15 +185,15 @@ class Jobs:
                 asyncio.run(pass_on())
             except (aiohttp.ClientError, RuntimeError) as error:
                 broken += 1
-                if broken > RECONNECTS:
+                if broken > MAX_RECONNECTS:
                     raise ClusterError(f"{self.address}: {first_line(error)}") from error
             job = self.get(job_id)
             if job.status.is_terminal():
                 return job
             time.sleep(1)
 
-    def stop(self, job_id: str, *, wait: bool = True) -> Job:
-        """Ask a job to finish what it has begun and publish it; with `wait`, return when it has ended."""
+    def stop(self, job_id: str, *, wait: bool = True) -> SubmittedJob:
+        """Stop a job, which first publishes what it has begun; with `wait`, return when it has ended."""
         job = self.get(job_id)
         if not job.status.is_terminal():
             with self._reachable():
@@ -215,16 +215,16 @@ class Jobs:
             raise ClusterError(f"{self.address}: {first_line(error)}") from error
 
 
-def exit_code(job: Job) -> int:
-    """What `occpipe clean` ended with in a job that has ended."""
+def exit_code(job: SubmittedJob) -> int:
+    """The exit code of `occpipe clean` in a job that has ended."""
     if job.status is JobStatus.SUCCEEDED:
         return 0
     return INTERRUPTED_EXIT_CODE if job.status is JobStatus.STOPPED else job.exit_code or 1
 
 
-def _job(details: JobDetails) -> Job:
+def _job(details: JobDetails) -> SubmittedJob:
     known = details.metadata or {}
-    return Job(
+    return SubmittedJob(
         details.submission_id or "",
         JobStatus(details.status),
         known.get(_INPUT, ""),

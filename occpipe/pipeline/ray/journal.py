@@ -1,37 +1,44 @@
-"""The journal of a run, an actor beside the workers: what is in work in each stage, what they did, the wish to stop.
+"""The journal of a run, an actor beside the workers: images in work, stage statistics, log records, a request to stop.
 
-Its process is one of those that a run waits for at its start, so this module imports next to nothing.
+A run waits for its process at the start, so this module imports next to nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from logging import LogRecord
+from typing import Concatenate, ParamSpec, TypeVar
 
-from occpipe.pipeline.monitoring.stage_statistics import BatchDone, StageFigures, Tally
+from occpipe.pipeline.monitoring.stage_statistics import BatchStatistics, StageStatistics, Tally
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_RETURNS = 2
-"""How often a block is given back by models that fail, before its rows end as errors."""
+"""How often models that fail may give a block back, before its rows end as errors."""
+MAX_RECORDS = 1_000
+"""Log records that wait for the driver; older ones are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """For each image how many processes it has seen die, and whether the run is to stop."""
+    """For each image the number of its processes that died while it was in work, and whether the run is to stop."""
 
     deaths: list[int]
     stopping: bool
 
 
 class Journal:
-    """What is in work, per stage; no method may be called while another one runs."""
+    """What is in work, by stage; no method may be called while another one runs."""
 
     def __init__(self) -> None:
         self._in_work: set[tuple[str, int]] = set()
         self._deaths: Counter[tuple[str, int]] = Counter()
         self._returns: Counter[tuple[str, int]] = Counter()
         self._tally = Tally()
+        self._records: deque[LogRecord] = deque(maxlen=MAX_RECORDS)
         self._stopping = False
 
     def begin(self, stage: str, images: Sequence[int], *, skippable: bool = False) -> Beginning:
@@ -47,7 +54,7 @@ class Journal:
         return Beginning([self._deaths[key] for key in keys], stopping=False)
 
     def finish(self, stage: str, images: Sequence[int]) -> None:
-        """Note that work on images has ended, well or not."""
+        """Note that work on images has ended, with or without an error."""
         self._in_work.difference_update((stage, image) for image in images)
 
     def give_back(self, stage: str, images: Sequence[int]) -> bool:
@@ -59,13 +66,23 @@ class Journal:
         self.finish(stage, images)
         return True
 
-    def report(self, done: BatchDone) -> None:
-        """Add what a block took to the sums of its stage."""
-        self._tally.add(done)
+    def report(self, batch: BatchStatistics) -> None:
+        """Add a block to the sums of its stage."""
+        self._tally.add(batch)
 
-    def figures(self) -> dict[str, StageFigures]:
-        """What the stages did so far."""
+    def statistics(self) -> dict[str, StageStatistics]:
+        """The sums of the stages so far."""
         return self._tally.sums()
+
+    def log(self, record: LogRecord) -> None:
+        """Keep a log record of a worker for the driver."""
+        self._records.append(record)
+
+    def take_records(self) -> list[LogRecord]:
+        """The log records since the last call."""
+        records = list(self._records)
+        self._records.clear()
+        return records
 
     def stop(self) -> None:
         """From now on nothing new is begun."""
@@ -84,20 +101,27 @@ class JournalHandle:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Journal).remote()
+        self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Journal).remote()
 
-    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """The answer to a call, about a millisecond."""
+    def call(self, method: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a method of the journal, after about a millisecond."""
+        return self.call_within(None, method, *args, **kwargs)
+
+    def call_within(
+        self, seconds: float | None, method: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The same; GetTimeoutError where it takes longer than so many seconds."""
         import ray
 
-        return ray.get(getattr(self.actor, method).remote(*arguments, **options))
+        result: T = ray.get(getattr(self._actor, method.__name__).remote(*args, **kwargs), timeout=seconds)
+        return result
+
+    def send(self, method: Callable[Concatenate[Journal, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call a method without waiting for it; the calls of one process keep their order."""
+        getattr(self._actor, method.__name__).remote(*args, **kwargs)
 
     def end(self) -> None:
         """End the actor."""
         import ray
 
-        ray.kill(self.actor)
-
-    def tell(self, method: str, *arguments: Any) -> None:
-        """Make a call without waiting for it; calls of one process arrive in their order."""
-        getattr(self.actor, method).remote(*arguments)
+        ray.kill(self._actor)

@@ -14,7 +14,7 @@ import pytest
 from occpipe.analysis.pages import report
 from occpipe.analysis.pages.report import write_report, write_review
 from occpipe.core.errors import StorageError
-from occpipe.pipeline.monitoring.run_result import Made, block_summary
+from occpipe.pipeline.monitoring.run_result import RunCounts, block_summary
 from tests.helpers.published import publish_rows
 from tests.helpers.scenes import encoded, gradient
 from tests.unit.analysis.test_pages import MIXED, row, thing
@@ -96,9 +96,9 @@ def test_a_damaged_file_is_an_error_that_names_it(output: Path, tmp_path: Path) 
 
 
 def test_names_in_a_summary_steer_no_terminal() -> None:
-    made = Made()
+    counts = RunCounts()
     error = {"stage": "load", "type": "ImageError", "message": "unsafe"}
     item = {"uri": "a\x1b[2J\n0 errors.jpg", "status": "error", "reason": "unsafe_path", "error": error}
     (block,) = block_summary(0, pa.Table.from_pylist([item])).to_pylist()
-    made.add(json.loads(block["summary"]))
-    assert made.examples == {"unsafe_path": "a\\x1b[2J\\x0a0 errors.jpg: unsafe"}
+    counts.add(json.loads(block["summary"]))
+    assert counts.examples == {"unsafe_path": "a\\x1b[2J\\x0a0 errors.jpg: unsafe"}

@@ -1,4 +1,4 @@
-"""Which stage is to blame, and what to turn, for paces that are written down here."""
+"""Which stage is to blame, and what to turn, for utilization that are written down here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from occpipe.core.config_placement import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.pipeline.monitoring.bottleneck import find_limit, load_of
-from occpipe.pipeline.monitoring.stage_statistics import Pace
+from occpipe.pipeline.monitoring.utilization import Utilization
 from occpipe.pipeline.steps import POOLS, STAGES
 
 FOUR_TASKS = Placement(load=StoragePlacement(max_tasks=4), write=StoragePlacement(max_tasks=4))
@@ -19,13 +19,13 @@ UNBOUNDED = Placement(
 )
 
 
-def line(**changes: dict[str, Any]) -> dict[str, Pace]:
+def line(**changes: dict[str, Any]) -> dict[str, Utilization]:
     """A line in which every pool works half its time and every stage of tasks has one at work, but for `changes`."""
     found = {}
     for stage in STAGES:
         values = {"busy": 0.7, "cpu": 0.5} if stage in POOLS else {"busy": None, "cpu": None}
         values |= {"images_per_s": 5.0, "at_work": 1.0, "queue": 64, "gpu": None, **changes.get(stage, {})}
-        found[stage] = Pace(**values)
+        found[stage] = Utilization(**values)
     return found
 
 
@@ -113,7 +113,7 @@ def test_the_limit_and_the_knob(
 
 
 def test_the_load_of_a_stage() -> None:
-    pace = line()["segment"]
-    assert load_of(pace, PoolPlacement()) == 0.7
-    assert load_of(pace, TaskPlacement(max_tasks=4)) == 0.25
-    assert load_of(pace, TaskPlacement(max_tasks=None)) is None
+    use = line()["segment"]
+    assert load_of(use, PoolPlacement()) == 0.7
+    assert load_of(use, TaskPlacement(max_tasks=4)) == 0.25
+    assert load_of(use, TaskPlacement(max_tasks=None)) is None

@@ -3,9 +3,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pytest
@@ -13,9 +14,12 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from occpipe.core.types import Status
-from occpipe.pipeline.ray.crash_guard import MAX_DEATHS, Breaker, BrokenModelError, Guard, Turns, WorkTime
+from occpipe.pipeline.ray.crash_guard import MAX_DEATHS, BrokenModelError, BusyTime, CircuitBreaker, Guard, SharedLock
 from occpipe.pipeline.ray.journal import MAX_RETURNS, Journal, JournalHandle
 from occpipe.stages.rows import Rows
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Death(BaseException):
@@ -26,13 +30,13 @@ class Here(JournalHandle):
     """A journal in this process."""
 
     def __init__(self, journal: Journal) -> None:
-        self.actor = journal
+        self.journal = journal
 
-    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
-        return getattr(self.actor, method)(*arguments, **options)
+    def call(self, method: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(self.journal, *args, **kwargs)
 
-    def tell(self, method: str, *arguments: Any) -> None:
-        self.ask(method, *arguments)
+    def send(self, method: Callable[Concatenate[Journal, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        self.call(method, *args, **kwargs)
 
 
 def batch(*rows: int) -> pa.Table:
@@ -49,7 +53,7 @@ class Stage:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = Rows(table, "stage")
-        ids = [rows.value("row", row) for row in rows.open()]
+        ids = [rows.row(row)["row"] for row in rows.open()]
         self.seen.append(ids)
         if self.poison.intersection(ids):
             raise Death
@@ -135,22 +139,22 @@ class Model:
 class ModelStage:
     """Puts each row through a model, together or alone."""
 
-    def __init__(self, model: Breaker[int]) -> None:
+    def __init__(self, model: CircuitBreaker[int]) -> None:
         self.model = model
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = Rows(table, "stage")
-        images = {row: rows.value("row", row) for row in rows.open()}
+        images = {row: rows.row(row)["row"] for row in rows.open()}
         for row in rows.together_or_alone(images, lambda part: self.model([images[row] for row in part])):
             rows.finish(row, Status.UNCHANGED)
         return rows.table()
 
 
 def test_one_bad_image_is_an_error_row_and_a_broken_model_is_told_from_it() -> None:
-    stage = ModelStage(Breaker(Model(2, 3), 3))
+    stage = ModelStage(CircuitBreaker(Model(2, 3), 3))
     assert stage(batch(*range(8))).column("reason").to_pylist().count("stage_failed") == 2
     with pytest.raises(BrokenModelError):
-        ModelStage(Breaker(Model(*range(8)), 3))(batch(*range(8)))
+        ModelStage(CircuitBreaker(Model(*range(8)), 3))(batch(*range(8)))
 
 
 def test_a_block_is_given_back_by_broken_models_some_times_and_ends_as_errors_then(
@@ -163,10 +167,10 @@ def test_a_block_is_given_back_by_broken_models_some_times_and_ends_as_errors_th
     journal = Here(Journal())
     for _ in range(MAX_RETURNS):
         with pytest.raises(Death):
-            Guard("stage", ModelStage(Breaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
-    rows = Guard("stage", ModelStage(Breaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
+            Guard("stage", ModelStage(CircuitBreaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
+    rows = Guard("stage", ModelStage(CircuitBreaker(Model(*range(8)), 3)), journal)(batch(*range(8)))
     assert rows.column("reason").to_pylist() == ["stage_failed"] * 8, "not crashed: it gave its images back"
-    fine = Guard("stage", ModelStage(Breaker(Model(), 3)), journal)(batch(*range(8)))
+    fine = Guard("stage", ModelStage(CircuitBreaker(Model(), 3)), journal)(batch(*range(8)))
     assert fine.column("status").to_pylist() == ["unchanged"] * 8
 
 
@@ -205,17 +209,17 @@ def test_on_real_ray_poisonous_images_cost_themselves_only() -> None:
 
 
 def test_a_suspect_is_alone_and_others_work_side_by_side() -> None:
-    turns, seen = Turns(), []
+    lock, seen = SharedLock(), []
     inside, go_on = Barrier(2), Event()
 
     def work() -> None:
-        with turns.together():
+        with lock.shared():
             inside.wait(5)  # both are in here at once
             go_on.wait(5)
             seen.append("together")
 
     def suspect() -> None:
-        with turns.alone():
+        with lock.exclusive():
             seen.append("alone")
 
     with ThreadPoolExecutor(3) as pool:
@@ -229,7 +233,7 @@ def test_a_suspect_is_alone_and_others_work_side_by_side() -> None:
 
 def test_work_that_overlaps_counts_once() -> None:
     """Two blocks, one within the other; then nothing for two seconds, and one more."""
-    clock = WorkTime()
+    clock = BusyTime()
     clock.begin(10)
     clock.begin(11)
     assert clock.end(11, 13) == (3, 0)
@@ -244,4 +248,4 @@ def test_blocks_that_are_worked_on_at_once_are_all_counted() -> None:
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda n: guard(batch(2 * n, 2 * n + 1)), range(40)))
     assert [table.column("row").to_pylist() for table in done] == [[2 * n, 2 * n + 1] for n in range(40)]
-    assert journal.figures()["stage"].rows == 80
+    assert journal.statistics()["stage"].rows == 80

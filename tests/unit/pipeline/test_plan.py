@@ -14,10 +14,10 @@ from occpipe.cli.plan import advice, duration, scaled, sentences
 from occpipe.core.config import Config
 from occpipe.core.config_placement import Placement, PoolPlacement, StoragePlacement, TaskPlacement
 from occpipe.core.errors import CapacityError
-from occpipe.pipeline.planning.plan import UNIT_ROWS, Cluster, block_rows, make_plan
+from occpipe.pipeline.planning.plan import Cluster, block_rows, make_plan
 from occpipe.pipeline.planning.rates import SHARD_IMAGES, Rates
-from occpipe.pipeline.run import MOST_ROWS
-from occpipe.pipeline.steps import POOLS, STAGES, UNITS_PER_SHARD, unit_rows
+from occpipe.pipeline.steps import POOLS, STAGES
+from occpipe.pipeline.units import MAX_UNIT_ROWS, UNITS_PER_SHARD, unit_rows
 
 LAPTOP = Cluster(nodes=1, cpus=4)
 GPU_NODE = Cluster(nodes=1, cpus=16, gpus=1, price=2.0)
@@ -56,23 +56,23 @@ def rates(**changes: Any) -> Rates:
 
 
 def test_a_laptop_is_bound_by_its_one_segmenter() -> None:
-    made = make_plan(rates(), 640, LAPTOP, Placement())
-    assert made.bound.name == "segment"
-    assert made.images_per_s == pytest.approx(10)
-    assert {stage: made.workers(stage) for stage in STAGES} == dict(zip(STAGES, (2, 1, 2, 1, 2), strict=True))
+    plan = make_plan(rates(), 640, LAPTOP, Placement())
+    assert plan.bound.name == "segment"
+    assert plan.images_per_s == pytest.approx(10)
+    assert {stage: plan.workers(stage) for stage in STAGES} == dict(zip(STAGES, (2, 1, 2, 1, 2), strict=True))
     # One block of 64 passes all stages, 0.002 + 0.1 + 0.004 + 0.05 + 0.004 s an image; 9 more pass the segmenter.
-    assert made.fill_s == pytest.approx(64 * 0.16)
-    assert made.wall_s == pytest.approx(10 + 2 + 64 * 0.16 + 9 * 6.4)
-    assert made.busy_share == pytest.approx(10 * 0.2 / 4)
+    assert plan.fill_s == pytest.approx(64 * 0.16)
+    assert plan.wall_s == pytest.approx(10 + 2 + 64 * 0.16 + 9 * 6.4)
+    assert plan.busy_share == pytest.approx(10 * 0.2 / 4)
 
 
 def test_stages_share_the_cores() -> None:
     """Four segmenters could do 40 images/s, but an image takes 0.2 s of cores, and there are four."""
     at = Placement(segment=PoolPlacement(max_size=4), inpaint=PoolPlacement(max_size=4))
-    made = make_plan(rates(), 6400, LAPTOP, at)
-    assert made.bound.name == "cores"
-    assert made.images_per_s == pytest.approx(20)
-    assert made.busy_share == pytest.approx(1)
+    plan = make_plan(rates(), 6400, LAPTOP, at)
+    assert plan.bound.name == "cores"
+    assert plan.images_per_s == pytest.approx(20)
+    assert plan.busy_share == pytest.approx(1)
     half = make_plan(rates(machine=MACHINE | {"free": 0.5}), 6400, LAPTOP, at)
     assert half.bound.name == "cores"
     assert half.images_per_s == pytest.approx(10)
@@ -81,10 +81,10 @@ def test_stages_share_the_cores() -> None:
 def test_pools_grow_as_the_slower_one_needs() -> None:
     """Eight half GPUs: five that segment at 0.02 s give 250 images/s, three that inpaint at 0.01 s give 300."""
     fast = rates(segment=one(0.02, 0.01, 0.01), inpaint=one(0.1, 0.01, 0.01))
-    made = make_plan(fast, 10**6, Cluster(4, cpus=16, gpus=1, price=2.0), GPU_POOLS)
-    assert (made.workers("segment"), made.workers("inpaint")) == (5, 3)
-    assert made.cost == pytest.approx(4 * 2.0 * made.wall_s / 3600)
-    assert made.cost_per_million == pytest.approx(made.cost)
+    plan = make_plan(fast, 10**6, Cluster(4, cpus=16, gpus=1, price=2.0), GPU_POOLS)
+    assert (plan.workers("segment"), plan.workers("inpaint")) == (5, 3)
+    assert plan.cost == pytest.approx(4 * 2.0 * plan.wall_s / 3600)
+    assert plan.cost_per_million == pytest.approx(plan.cost)
 
 
 def test_a_run_of_few_blocks_does_not_use_all_workers() -> None:
@@ -94,9 +94,9 @@ def test_a_run_of_few_blocks_does_not_use_all_workers() -> None:
         relate=TaskPlacement(max_tasks=None),
         write=StoragePlacement(max_tasks=None),
     )
-    made = make_plan(rates(inpaint=one(0.0), overhead=NOTHING_MORE), 128, Cluster(1, cpus=1000), at)
-    assert made.workers("segment") == 100
-    assert made.wall_s == pytest.approx(8 * 0.11, rel=0.02), "16 blocks on 16 workers take as long as one"
+    plan = make_plan(rates(inpaint=one(0.0), overhead=NOTHING_MORE), 128, Cluster(1, cpus=1000), at)
+    assert plan.workers("segment") == 100
+    assert plan.wall_s == pytest.approx(8 * 0.11, rel=0.02), "16 blocks on 16 workers take as long as one"
 
 
 def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
@@ -114,7 +114,7 @@ def test_overhead_counts_for_the_workers_of_pools_and_for_the_cores() -> None:
         (10**6, 96, 3 * 2**18, SHARD_IMAGES, 128),
         (10**6, 32, 2**26, SHARD_IMAGES, 1),
         (10**6, 32, 3 * 64 * 48, SHARD_IMAGES, SHARD_IMAGES // UNITS_PER_SHARD),
-        (10**6, 32, 3 * 64 * 48, 65_536, UNIT_ROWS),
+        (10**6, 32, 3 * 64 * 48, 65_536, MAX_UNIT_ROWS),
         (10**6, 32, 3 * 64 * 48, 160, 10),
         (33, 32, 3 * 64 * 48, SHARD_IMAGES, 4),
     ],
@@ -125,20 +125,19 @@ def test_a_block_has_some_megabytes_of_pixels(images: int, block_mb: int, pixels
 
 @pytest.mark.parametrize(("images", "rows"), [(1, 4), (160, 10), (500, 32), (1_200, 96), (8_192, 512), (65_536, 1_024)])
 def test_a_large_unit_is_cut_into_full_slices(images: int, rows: int) -> None:
-    assert unit_rows(images, UNIT_ROWS) == rows
+    assert unit_rows(images, MAX_UNIT_ROWS) == rows
 
 
-def test_a_plan_cuts_shards_as_a_run_does() -> None:
-    assert MOST_ROWS["clean"] == UNIT_ROWS
+def test_a_plan_has_the_shards_of_a_run() -> None:
     assert Config().shard.images == SHARD_IMAGES
 
 
 def test_a_plan_knows_what_lists_and_commits() -> None:
     """9 pages of 0.5 s before the first shard is whole; the last shard, a full one, is committed at the end."""
     own = NOTHING_MORE | {"page_s": 0.5, "commit_s": 4.096}
-    made = make_plan(rates(overhead=own), 2 * SHARD_IMAGES, LAPTOP, Placement())
-    assert made.shards == 2
-    assert made.fixed_s == pytest.approx(9 * 0.5 + 4.096)
+    plan = make_plan(rates(overhead=own), 2 * SHARD_IMAGES, LAPTOP, Placement())
+    assert plan.shards == 2
+    assert plan.fixed_s == pytest.approx(9 * 0.5 + 4.096)
     assert rates(overhead=own).cpu_s == pytest.approx(0.16 + 0.0005)
     slow = make_plan(rates(overhead=NOTHING_MORE | {"page_s": 900}), 10**6, LAPTOP, Placement())
     assert slow.bound.name == "listing"
@@ -147,9 +146,9 @@ def test_a_plan_knows_what_lists_and_commits() -> None:
 
 def test_a_read_task_loads_its_images_alone() -> None:
     """18 images are five read tasks of four, whatever the blocks are: the busiest of two workers has three of them."""
-    made = make_plan(rates(load=one(1.0, 0.0), overhead=NOTHING_MORE), 18, LAPTOP, Placement())
-    assert made.workers("load") == 2
-    load = next(bound for bound in made.bounds if bound.name == "load")
+    plan = make_plan(rates(load=one(1.0, 0.0), overhead=NOTHING_MORE), 18, LAPTOP, Placement())
+    assert plan.workers("load") == 2
+    load = next(bound for bound in plan.bounds if bound.name == "load")
     assert load.seconds_for(18) == 12
 
 
@@ -177,17 +176,17 @@ def test_what_is_filled_passes_the_network_three_times() -> None:
     ],
 )
 def test_what_all_stages_share(cluster: Cluster, changes: dict[str, Any], bound: str, rate: float) -> None:
-    made = make_plan(rates(**changes), 640, cluster, Placement())
-    assert made.bound.name == bound
-    assert made.images_per_s == pytest.approx(rate)
+    plan = make_plan(rates(**changes), 640, cluster, Placement())
+    assert plan.bound.name == bound
+    assert plan.images_per_s == pytest.approx(rate)
 
 
 def test_a_gpu_is_shared_by_what_runs_on_it() -> None:
     """Two actors wait for their GPU half of the time each: 0.02 + 0.1 * 0.1 s an image on one GPU."""
     both = rates(segment=one(0.02, 0.0, 0.02), inpaint=one(0.1, 0.0, 0.1))
-    made = make_plan(both, 6400, GPU_NODE, GPU_POOLS)
-    assert made.bound.name == "GPUs"
-    assert made.images_per_s == pytest.approx(1 / 0.03)
+    plan = make_plan(both, 6400, GPU_NODE, GPU_POOLS)
+    assert plan.bound.name == "GPUs"
+    assert plan.images_per_s == pytest.approx(1 / 0.03)
 
 
 def test_pools_that_do_not_fit_are_refused() -> None:
@@ -253,9 +252,9 @@ def test_more_nodes_are_never_slower(r: Rates, at: Placement, cluster: Cluster, 
     """Nor are wider pools. A short run may take a block's way longer, as their actors leave less to the tasks."""
     small = make_plan(r, images, cluster, at)
     wider = make_plan(r, images, cluster, scaled(Config(placement=at)))
-    for made in (make_plan(r, images, Cluster(cluster.nodes + more, cluster.cpus, cluster.gpus), at), wider):
-        assert made.images_per_s >= small.images_per_s * (1 - 1e-9)
-        assert made.wall_s <= (small.wall_s + small.fill_s) * (1 + 1e-9)
+    for plan in (make_plan(r, images, Cluster(cluster.nodes + more, cluster.cpus, cluster.gpus), at), wider):
+        assert plan.images_per_s >= small.images_per_s * (1 - 1e-9)
+        assert plan.wall_s <= (small.wall_s + small.fill_s) * (1 + 1e-9)
 
 
 @settings(max_examples=150, deadline=None)
@@ -263,13 +262,13 @@ def test_more_nodes_are_never_slower(r: Rates, at: Placement, cluster: Cluster, 
 def test_the_bound_is_the_smallest_and_no_resource_is_given_twice(
     r: Rates, at: Placement, cluster: Cluster, images: int
 ) -> None:
-    made = make_plan(r, images, cluster, at)
-    assert made.images_per_s == min(bound.images_per_s for bound in made.bounds)
-    assert all(made.images_per_s * b.seconds / b.workers <= 1 + 1e-9 for b in made.bounds if math.isfinite(b.seconds))
-    assert made.wall_s >= made.fixed_s + images / made.images_per_s * (1 - 1e-9)
-    assert all(1 <= made.workers(pool) <= getattr(at, pool).max_size for pool in POOLS)
+    plan = make_plan(r, images, cluster, at)
+    assert plan.images_per_s == min(bound.images_per_s for bound in plan.bounds)
+    assert all(plan.images_per_s * b.seconds / b.workers <= 1 + 1e-9 for b in plan.bounds if math.isfinite(b.seconds))
+    assert plan.wall_s >= plan.fixed_s + images / plan.images_per_s * (1 - 1e-9)
+    assert all(1 <= plan.workers(pool) <= getattr(at, pool).max_size for pool in POOLS)
     for key, have in (("num_cpus", cluster.cpus), ("num_gpus", cluster.gpus)):
-        taken = sum(made.workers(pool) * getattr(getattr(at, pool), key) for pool in POOLS)
+        taken = sum(plan.workers(pool) * getattr(getattr(at, pool), key) for pool in POOLS)
         assert taken <= cluster.nodes * have + 1e-6
 
 

@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 
-from occpipe.pipeline.monitoring.run_result import BLOCK, Made, block_summary
+from occpipe.pipeline.monitoring.run_result import BLOCK, RunCounts, block_summary
 
 
 def test_a_copy_counts_once_it_is_written() -> None:
@@ -18,9 +18,9 @@ def test_a_copy_counts_once_it_is_written() -> None:
     ]
     (block,) = block_summary(3, pa.Table.from_pylist(rows)).cast(BLOCK).to_pylist()
     assert (block["shard"], block["rows"]) == (3, 3)
-    made = Made()
-    made.add(json.loads(block["summary"]))
-    assert made.copied == 1
-    assert made.statuses == {"cleaned": 2, "error": 1}
-    assert made.failed == 1, "it may pass"
-    assert made.examples == {"unreachable": "b.jpg: full"}
+    counts = RunCounts()
+    counts.add(json.loads(block["summary"]))
+    assert counts.copied == 1
+    assert counts.statuses == {"cleaned": 2, "error": 1}
+    assert counts.failed == 1, "it may pass"
+    assert counts.examples == {"unreachable": "b.jpg: full"}

@@ -147,14 +147,14 @@ def test_a_scaled_hole_does_not_reach_into_what_is_protected(label: str, make_ro
     holes: list[Mask] = []
     things: list[Mask] = []
     stage = stage_of(tmp_path)
-    fill = stage.fill
+    fill = stage.model
 
     def spy(images: list[Image], masks: list[Mask], beside: list[Mask]) -> list[Image]:
         holes.extend(masks)
         things.extend(beside)
         return fill(images, masks, beside)
 
-    stage.fill = spy
+    stage.model = spy
     (made,) = stage(table(row)).to_pylist()
     assert made["status"] == "cleaned"
     assert not (holes[0] & things[0]).any()
@@ -176,13 +176,13 @@ def test_photos_are_opened_some_at_a_time(make_row: MakeRow, tmp_path: Path) -> 
     mask = np.pad(np.ones((9, 9), np.uint8), ((9, 42), (9, 72)))
     rows = [make_row(gradient(60, 90), mask if n % 2 else None, name=f"{n}.png") for n in range(10)]
     stage, sizes = stage_of(tmp_path, "placement.inpaint.batch_size=2"), []
-    fill = stage.fill
+    fill = stage.model
 
     def spy(images: list[Image], masks: list[Mask], things: list[Mask]) -> list[Image]:
         sizes.append(len(images))
         return fill(images, masks, things)
 
-    stage.fill = spy
+    stage.model = spy
     made = stage(table(*rows)).to_pylist()
     assert sizes == [2, 2, 1]
     assert [r["status"] for r in made] == ["unchanged", "cleaned"] * 5

@@ -13,6 +13,7 @@ import pytest
 from occpipe.core.schemas import PIPELINE
 from occpipe.io.storage import open_store
 from occpipe.io.storage.local import LocalStore
+from occpipe.stages.close_scan import CloseScan
 from occpipe.stages.write import Write
 from tests.helpers.stages import keep_to_declarations
 
@@ -34,12 +35,13 @@ def row(photos: Path, name: str, status: str | None, **more: Any) -> dict[str, A
     return {"uri": f"{name}.jpg", "status": status, **listed, **more}
 
 
-def written(photos: Path, *rows: dict[str, Any], images: str | None = "images", unchanged: str = "copy") -> list[Any]:
+def written(photos: Path, *rows: dict[str, Any], unchanged: str = "copy", scan: bool = False) -> list[Any]:
     names = ("uri", "size", "etag", "sha256", "lost", "data", "earlier", "status", "reason", "error")
     batch = pa.table({name: pa.array([row.get(name) for row in rows], PIPELINE[name]) for name in names})
-    stage = Write(str(photos), str(photos.parent / "out"), images, unchanged, 2)
-    table = keep_to_declarations([stage], batch)
-    assert not {"data", "earlier"} & {*table.column_names}
+    write = Write(str(photos), str(photos.parent / "out"), "images", unchanged, 2)
+    table = keep_to_declarations([CloseScan() if scan else write], batch)
+    assert "earlier" not in table.column_names
+    assert scan or "data" not in table.column_names
     made: list[Any] = table.to_pylist()
     return made
 
@@ -98,7 +100,7 @@ def test_without_a_tag_the_bytes_are_compared(photos: Path) -> None:
 
 
 def test_a_scan_writes_nothing(photos: Path) -> None:
-    rows = written(photos, row(photos, "a", None), row(photos, "b", "unchanged"), images=None)
+    rows = written(photos, row(photos, "a", None), row(photos, "b", "unchanged"), scan=True)
     assert [r["status"] for r in rows] == ["scanned", "unchanged"]
     assert {r["output"] for r in rows} == {None}
     assert not (photos.parent / "out").exists()
