@@ -105,7 +105,7 @@ class PatchInpainter:
         pyramid = _pyramid(torch.cat([image, _texture(image, hole)], 2), hole, barred)
         image, hole, barred = pyramid.pop()
         level = PatchLevel(image, hole, _PLACE, generator, barred)
-        _peel(level)
+        level.peel()
         depth = _depth(hole).flatten()[level.targets]
         field, _ = level.search(None, reach=0)
         field, weight = self._refine(level, depth, field, 3 * self.rounds, reach=max(hole.shape) // 2)
@@ -186,18 +186,6 @@ def _texture(image: Tensor, hole: Tensor) -> Tensor:
         sums = F.avg_pool2d(sums, window, 1, (window[0] // 2, window[1] // 2))
     mean = sums[:, :2] / sums[:, 2:].clamp(min=1e-3)
     return (mean[0].permute(1, 2, 0).sqrt() * _TEXTURE_WEIGHT).clamp(max=255)
-
-
-def _peel(level: PatchLevel) -> None:
-    """A first guess, layer by layer from the edge: each pixel takes the source whose patch fits the known part best."""
-    todo = level.hole.clone()
-    flat = level.image.reshape(-1, level.image.shape[2])
-    while todo.any():
-        layer = todo & (F.max_pool2d((~todo)[None, None].float(), 3, 1, 1)[0, 0] > 0)
-        index = layer.flatten().nonzero()[:, 0]
-        rows, _ = level.exact(level.patches(index), level.known_part(index, ~todo))
-        flat[index] = flat[level.sources[rows]]
-        todo &= ~layer
 
 
 def _lift(

@@ -2,15 +2,16 @@
 
 One scale of the scheme in `patches.py`. Words: a *target* is a pixel whose patch touches the hole, a *source* one whose
 patch is known throughout; the *field* gives each target the flat index (row * width + column) of its source. Time goes
-into reading patches at random, so sources lie in one uint8 table: four times fewer bytes than float32.
+into reading patches, so they lie in uint8 tables, and are compared in parts that stay in a core's cache.
 
 Equal input gives equal bits. BLAS sums in another order from call to call, and one rounding decides between two patches
 that fit alike, after which the whole fill differs. So patches are compared as integers, whose sums are exact in float32
-(at most 159 * 255^2 < 2^24), and votes are summed in float64 and rounded to 1/64 of a level.
+(at most 159 * 255^2 < 2^24), and votes are summed in a fixed order, without BLAS.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,12 @@ RADIUS = 3
 """Patches are 7 x 7 pixels, as in Barnes et al. 2009 and Newson et al. 2014."""
 
 SIDE = 2 * RADIUS + 1
-COLOURS = SIDE * SIDE * 3
-# Where in a patch its texture is compared: at four corners and the centre, for texture varies slowly.
-_TEXTURE_AT = [0, SIDE - 1, SIDE * SIDE // 2, SIDE * (SIDE - 1), SIDE * SIDE - 1]
+# Where in a patch its texture is compared, down and across: at four corners and the centre, because it varies slowly.
+_TEXTURE_AT = (-RADIUS, -RADIUS, 0, RADIUS, RADIUS), (-RADIUS, RADIUS, 0, -RADIUS, RADIUS)
 # Multiplications up to which all distances are computed instead of searched for: about 50 ms on one core.
 _EXACT = 1.5e9
+_PEEL = 3e9  # multiplications for the first guess of a level
+_PART = 2048  # patches compared at a time on a CPU, 2 MB as float32
 _FAR = 1e30
 
 
@@ -51,8 +53,7 @@ class PatchLevel:
         self.height, self.width = hole.shape
         self._stride = stride
         self._place = torch.tensor(place, device=image.device) / max(hole.shape)
-        steps = torch.arange(-RADIUS, RADIUS + 1, device=image.device)
-        self._dy, self._dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
+        self._texture_at = torch.tensor(_TEXTURE_AT, device=image.device)
         wanted = torch.zeros_like(hole)
         middles = np.s_[stride // 2 :: stride, stride // 2 :: stride]
         wanted[middles] = near_hole(hole)[middles]
@@ -61,60 +62,57 @@ class PatchLevel:
         self.hole_index = hole.flatten().nonzero()[:, 0]
         self.row_of_target = row_map(self.targets, hole.numel())
         self.row_of_source = row_map(self.sources, hole.numel())
-        self.table = self._source_table()
-
-    def _source_table(self) -> Tensor:
-        """The sources' patches, uint8, N x 159; a strided view of the image does what a gather takes thrice as long for."""
-        pixels = self.image[..., :3].round().to(torch.uint8).contiguous()
-        shape = (self.height - 2 * RADIUS, self.width - 2 * RADIUS, SIDE, SIDE * 3)
-        windows = pixels.as_strided(shape, (self.width * 3, 3, self.width * 3, 1)).reshape(-1, COLOURS)
-        y, x = self.sources // self.width - RADIUS, self.sources % self.width - RADIUS
-        colours = windows.index_select(0, y * shape[1] + x)
-        return torch.cat([colours, self._context(self.sources).round_().to(torch.uint8)], 1)
-
-    def _around(self, index: Tensor, at: slice | list[int] = slice(None)) -> Tensor:
-        """Flat indices, N x 49 or those `at` some of them, of the patches around `index`, repeated at the image's edge."""
-        y = (index[:, None] // self.width + self._dy[at]).clamp_(0, self.height - 1)
-        x = (index[:, None] % self.width + self._dx[at]).clamp_(0, self.width - 1)
-        return y * self.width + x
-
-    def _context(self, index: Tensor) -> Tensor:
-        """Texture at five points and place, N x 12, the part of a patch beside its colours."""
-        texture = self.image.reshape(-1, 5)[:, 3:][self._around(index, _TEXTURE_AT)].flatten(1)
-        place = torch.stack([index // self.width, index % self.width], 1) * self._place
-        return torch.cat([texture, place], 1)
+        self.table = self.patches(self.sources)
 
     def patches(self, index: Tensor) -> Tensor:
-        """The patches around flat pixel indices, N -> N x 159: colours, texture, place, rounded to integers."""
-        around = self._around(index)
-        # An embedding look-up is the gather of torch that copies whole rows: five times as fast as indexing.
-        colours = F.embedding(around, self.image[..., :3].reshape(-1, 3)).reshape(len(index), -1)
-        return torch.cat([colours, self._context(index)], 1).round_()
+        """The patches around flat pixel indices, N -> uint8, N x 159: colours, texture at five points, and place."""
+        pixels = self.image.round().to(torch.uint8)
+        place = torch.stack([index // self.width, index % self.width], 1) * self._place
+        texture = self._texture(pixels[..., 3:], index)
+        return torch.cat([_around(pixels[..., :3], index), texture, place.round_().to(torch.uint8)], 1)
 
     def known_part(self, index: Tensor, known: Tensor) -> Tensor:
         """1 for each entry of `patches(index)` that comes from a pixel of `known`, bool h x w, or is a place."""
-        share = known.flatten()[self._around(index)].float()
-        texture = share[:, _TEXTURE_AT].repeat_interleave(2, 1)
-        return torch.cat([share.repeat_interleave(3, 1), texture, torch.ones_like(share[:, :2])], 1)
+        share = known[..., None].to(torch.uint8)
+        colours = _around(share, index).repeat_interleave(3, 1)
+        texture = self._texture(share, index).repeat_interleave(2, 1)
+        return torch.cat([colours, texture, torch.ones_like(texture[:, :2])], 1)
 
-    def exact(self, patches: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The nearest source row and squared distance of each patch, N x 159; entries of weight 0 do not count.
+    def _texture(self, plane: Tensor, index: Tensor) -> Tensor:
+        """Values of h x w x C at the five points of each patch where texture is compared, N x 5 C."""
+        y = (index[:, None] // self.width + self._texture_at[0]).clamp_(0, self.height - 1)
+        x = (index[:, None] % self.width + self._texture_at[1]).clamp_(0, self.width - 1)
+        return plane[y, x].flatten(1)
+
+    def peel(self) -> None:
+        """A first guess, layer by layer from the edge: each pixel takes the source whose patch fits its known part best.
+
+        Where that would cost more than the budget, sources are thinned out evenly.
+        """
+        step = max(1, round(len(self.hole_index) * self.table.numel() / _PEEL))
+        sources, table = self.sources[::step], self.table[::step].float().T
+        square = table.square()
+        todo, flat = self.hole.clone(), self.image.reshape(-1, self.image.shape[2])
+        while todo.any():
+            layer = todo & _dilated(~todo, 3)
+            index = layer.flatten().nonzero()[:, 0]
+            known = self.known_part(index, ~todo).float()
+            fit = known @ square - 2 * ((known * self.patches(index)) @ table)
+            flat[index] = flat[sources[fit.argmin(1)]]
+            todo &= ~layer
+
+    def exact(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest source row and squared distance of each patch, N x 159.
 
         Where that would cost more than the budget, sources are thinned out evenly.
         """
         step = max(1, round(len(patches) * self.table.numel() / _EXACT))
         table = self.table[::step].float()
-        square = table.square()
+        square = table.square().sum(1)
         rows, dists = [], []
-        chunk = max(1, 8_000_000 // len(table))
-        for start in range(0, len(patches), chunk):
-            p = patches[start : start + chunk]
-            if weight is None:
-                d = square.sum(1)[None] - 2 * (p @ table.T) + p.square().sum(1, keepdim=True)
-            else:
-                w = weight[start : start + chunk]
-                d = w @ square.T - 2 * ((w * p) @ table.T) + (w * p.square()).sum(1, keepdim=True)
-            best = d.min(1)
+        for part in torch.split(patches, max(1, 8_000_000 // len(table))):
+            p = part.float()
+            best = (square - 2 * (p @ table.T) + p.square().sum(1, keepdim=True)).min(1)
             rows.append(best.indices * step)
             dists.append(best.values.clamp_(min=0))
         return torch.cat(rows), torch.cat(dists)
@@ -149,8 +147,13 @@ class PatchLevel:
         return self.sources[best], dist
 
     def _distance(self, patches: Tensor, rows: Tensor) -> Tensor:
-        difference = patches - self.table.index_select(0, rows).float()
-        return torch.einsum("nd,nd->n", difference, difference)
+        """The squared distance of each patch, N x 159, to the source in its row."""
+        part = _PART if rows.device.type == "cpu" else max(1, len(rows))
+        found = []
+        for some, of in zip(torch.split(patches, part), torch.split(rows, part), strict=True):
+            difference = self.table.index_select(0, of).float().sub_(some)
+            found.append(torch.linalg.vecdot(difference, difference))
+        return torch.cat(found)
 
     def _row_at(self, rows: Tensor, y: Tensor, x: Tensor) -> Tensor:
         inside = (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width)
@@ -165,10 +168,32 @@ class PatchLevel:
         best[took], dist[took] = rows[took], d[better]
 
 
+def _around(plane: Tensor, index: Tensor) -> Tensor:
+    """What is within 3 pixels of flat pixel indices, N, in a plane, h x w x C, continued at its edge; N x 49 C.
+
+    Each of the 7 rows is read at once, from a view of all rows of 7 pixels: a gather of pixels takes five times as long.
+    """
+    height, width, channels = plane.shape
+    rows, columns = (
+        torch.arange(-RADIUS, size + RADIUS, device=plane.device).clamp_(0, size - 1) for size in (height, width)
+    )
+    wide = plane.index_select(0, rows).index_select(1, columns)
+    across = width + 2 * RADIUS
+    strips = wide.as_strided(((height + 2 * RADIUS) * across - 2 * RADIUS, SIDE * channels), (channels, 1))
+    first = index // width * across + index % width
+    starts = first[:, None] + torch.arange(0, SIDE * across, across, device=plane.device)
+    return strips.index_select(0, starts.flatten()).reshape(len(index), -1)
+
+
+def _dilated(pixels: Tensor, side: int) -> Tensor:
+    """Bool h x w, grown by a square; by OpenCV, because pooling takes ten times as long."""
+    grown = cv2.dilate(pixels.to(torch.uint8).cpu().numpy(), np.ones((side, side), np.uint8))
+    return torch.from_numpy(grown).to(pixels.device) > 0
+
+
 def near_hole(hole: Tensor) -> Tensor:
     """The pixels, bool h x w, whose patch touches the hole, bool h x w."""
-    across = F.max_pool2d(hole[None, None].float(), (1, SIDE), 1, (0, RADIUS))  # two passes cost 14 reads, not 49
-    return F.max_pool2d(across, (SIDE, 1), 1, (RADIUS, 0))[0, 0] > 0
+    return _dilated(hole, SIDE)
 
 
 def source_map(near: Tensor) -> Tensor:
@@ -194,17 +219,18 @@ def vote(
     Only patches whose centre is within `radius` of the pixel vote: fewer voices are sharper.
     """
     height, width, channels = image.shape
-    flat = image.reshape(-1, channels)
-    steps = torch.arange(-radius, radius + 1, device=image.device)
-    dy, dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
-    new = []
-    for index in torch.split(hole_index, 50_000):  # 100 MB of patches at a time
-        y, x = index[:, None] // width - dy, index[:, None] % width - dx
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        row = row_of_target[torch.where(inside, y * width + x, index[:, None])]
-        weights = torch.where(inside, weight[row], 0)
-        pixel = torch.where(inside, field[row] + dy * width + dx, 0)
-        values, shares = F.embedding(pixel, flat).double(), weights.double()
-        mean = torch.einsum("nkc,nk->nc", values, shares / shares.sum(1, keepdim=True))
-        new.append((mean * 64).round_().div_(64).to(flat.dtype))
-    flat[hole_index] = torch.cat(new)
+    across = width + 2 * radius  # maps have a rim, so that no index is out of them
+    targets = (row_of_target >= 0).nonzero()[:, 0]
+    rows, at = row_of_target[targets], targets // width * across + targets % width + radius * (across + 1)
+    source, share = field[:1].repeat((height + 2 * radius) * across), weight.new_zeros((height + 2 * radius) * across)
+    source[at], share[at] = field[rows], weight[rows]
+    flat, corner = image.reshape(-1, channels), hole_index // width * across + hole_index % width
+    total, shares = flat.new_zeros(len(hole_index), channels), weight.new_zeros(len(hole_index), 1)
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            centre = corner + (radius - dy) * across + radius - dx
+            part = share.index_select(0, centre)[:, None]
+            # an embedding look-up is the gather of torch that copies whole rows: five times as fast as indexing
+            total += F.embedding(source.index_select(0, centre) + (dy * width + dx), flat).mul_(part)
+            shares += part
+    flat[hole_index] = total / shares
