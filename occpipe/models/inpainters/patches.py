@@ -177,15 +177,13 @@ def _depth(hole: Tensor) -> Tensor:
 
 def _texture(image: Tensor, hole: Tensor) -> Tensor:
     """How rough the surroundings are across and down, h x w x 2: root of the mean absolute gradient of the known."""
-    known = (~hole).float()[None, None]
-    grey = image.mean(2)[None, None]
-    across = F.pad((grey.diff(dim=3)).abs() * known[..., 1:] * known[..., :-1], (0, 1))
-    down = F.pad((grey.diff(dim=2)).abs() * known[..., 1:, :] * known[..., :-1, :], (0, 0, 0, 1))
-    sums = torch.cat([across, down, known], 1)
-    for window in ((1, _TEXTURE_WINDOW), (_TEXTURE_WINDOW, 1)):
-        sums = F.avg_pool2d(sums, window, 1, (window[0] // 2, window[1] // 2))
-    mean = sums[:, :2] / sums[:, 2:].clamp(min=1e-3)
-    return (mean[0].permute(1, 2, 0).sqrt() * _TEXTURE_WEIGHT).clamp(max=255)
+    known, grey = (~hole).float(), image.mean(2)
+    across = F.pad(grey.diff(dim=1).abs() * known[:, 1:] * known[:, :-1], (0, 1))
+    down = F.pad(grey.diff(dim=0).abs() * known[1:] * known[:-1], (0, 0, 0, 1))
+    window, planes = (_TEXTURE_WINDOW, _TEXTURE_WINDOW), torch.stack([across, down, known], 2).cpu().numpy()
+    means = cv2.blur(planes, window, borderType=cv2.BORDER_CONSTANT)
+    rough = np.sqrt(means[..., :2] / np.maximum(means[..., 2:], 1e-3)) * _TEXTURE_WEIGHT
+    return torch.from_numpy(np.minimum(rough, 255)).to(image.device)
 
 
 def _lift(

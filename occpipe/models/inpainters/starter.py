@@ -27,7 +27,8 @@ from occpipe.models.inpainters.patches import PatchInpainter
 from occpipe.models.inpainters.refiner_net import MULTIPLE, RefinerNet
 
 ASSET = "models/assets/starter-inpainter.safetensors"
-_NET_SIDE = 448  # pixels, the longest side that the net sees
+_NET_SIDE = 448  # pixels, the longest side of a crop that the net sees in part
+_MARGIN, _LEAST_MARGIN = 0.25, 32  # around the hole, as a share of its longer side, and in pixels
 
 
 def load_refiner(path: Path | None = None, device: str = "cpu") -> RefinerNet:
@@ -75,44 +76,48 @@ class StarterInpainter:
     ) -> NDArray[np.uint8]:
         """As `fill`, with nothing copied from where things, B x H x W, are 1."""
         filled = self.patches.fill_beside(images, masks, things)
-        smaller = [_at_net_size(image, mask) for image, mask in zip(filled, masks, strict=True)]
-        pixels, holes = (torch.from_numpy(np.stack(part)) for part in zip(*smaller, strict=True))
-        # On a CPU a batch is no faster, and rounds otherwise than one crop: a fill would depend on its neighbours.
-        count = 1 if self.device.type == "cpu" else len(pixels)
-        parts = zip(torch.split(pixels, count), torch.split(holes, count), strict=True)
-        changes = np.concatenate([self._changes(part, hole) for part, hole in parts])
-        for image, mask, change in zip(filled, masks, changes, strict=True):
-            _add(image, mask, change)
+        for image, mask in zip(filled, masks, strict=True):
+            if mask.any():
+                scale, near = min(1.0, _NET_SIDE / max(mask.shape)), _near(mask)
+                _add(image[near], mask[near], self._change(*_at_net_size(image[near], mask[near], scale)))
         return filled
 
     def _guide(self, pixels: Tensor, hole: Tensor) -> Tensor:
         """What the net adds to a coarse fill: see `Guide`."""
-        height, width = hole.shape
+        near = _near(hole.to(torch.uint8).cpu().numpy())
+        height, width = hole[near].shape
         pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        image = F.pad(pixels.permute(2, 0, 1)[None], pad, mode="replicate")
-        change = self._seen(image, F.pad(hole[None, None].float(), pad))
-        return change[0, :, :height, :width].permute(1, 2, 0).round()
+        image = F.pad(pixels[near].permute(2, 0, 1)[None], pad, mode="replicate")
+        change = torch.zeros_like(pixels)
+        seen = self._seen(image, F.pad(hole[near][None, None].float(), pad))
+        change[near] = seen[0, :, :height, :width].permute(1, 2, 0).round()
+        return change
 
-    def _changes(self, pixels: Tensor, holes: Tensor) -> NDArray[np.float32]:
-        """What the net adds to crops, B x h x w x 3, with holes, B x h x w: the mean over them and their mirror images."""
-        image = pixels.to(self.device).permute(0, 3, 1, 2).float()
-        hole = holes.to(self.device)[:, None].float()
+    def _change(self, pixels: Image, mask: Mask) -> NDArray[np.float32]:
+        """What the net adds to a picture, h x w x 3, with a hole, h x w: the mean over it and its mirror image."""
+        image = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float()
+        hole = torch.from_numpy(mask).to(self.device)[None, None].float()
         change = (self._seen(image, hole) + self._seen(image.flip(3), hole.flip(3)).flip(3)) / 2
-        return np.ascontiguousarray(change.permute(0, 2, 3, 1).cpu().numpy())
+        return np.ascontiguousarray(change[0].permute(1, 2, 0).cpu().numpy())
 
     def _seen(self, image: Tensor, hole: Tensor) -> Tensor:
-        """What the net adds, B x 3 x h x w; on a CPU computed on one core, for bits that do not depend on their number."""
+        """What the net adds, 1 x 3 x h x w; on a CPU computed on one core, for bits that do not depend on their number."""
         cores = one_core() if self.device.type == "cpu" else contextlib.nullcontext()
         with torch.inference_mode(), cores:
             change: Tensor = self.net(image.contiguous(memory_format=torch.channels_last), hole)
             return change
 
 
-def _at_net_size(image: Image, mask: Mask) -> tuple[Image, Mask]:
-    """A crop and its hole as the net sees them, sides multiples of 16."""
-    height, width = mask.shape
-    scale = min(1.0, _NET_SIDE / max(height, width))
-    h, w = (max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width))
+def _near(mask: Mask) -> tuple[slice, slice]:
+    """The part of a picture that the net sees: its hole, and so much around it that more changes nothing."""
+    x, y, w, h = cv2.boundingRect(mask)
+    margin = max(_LEAST_MARGIN, round(_MARGIN * max(w, h)))
+    return slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin)
+
+
+def _at_net_size(image: Image, mask: Mask, scale: float) -> tuple[Image, Mask]:
+    """A picture and its hole at about `scale` of their size, as the net sees them: sides are multiples of 16."""
+    h, w = (max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in mask.shape)
     small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     share = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8), (share > 0).astype(np.uint8)
