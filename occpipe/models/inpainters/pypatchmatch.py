@@ -20,6 +20,7 @@ class PyPatchMatchInpainter:
     multiple = 1
     fixed_size: int | None = None
     max_side = 4096
+    context = 0.75  # it copies, as the starter does
 
     def __init__(self, patch_size: int = 5) -> None:
         try:

@@ -177,6 +177,7 @@ def test_inpainters_side_by_side(tmp_path: Path) -> None:
     width, height = Pil.open(tmp_path / "sheet.png").size
     assert height == 2 * 204
     assert width > 4 * 150
+    assert compare(tmp_path, ["telea"], min_pixels=400 * 400)["photos"] == 1, "the others have 0.11 MP"
 
 
 def test_training_learns_and_resumes(tmp_path: Path) -> None:
