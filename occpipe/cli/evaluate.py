@@ -115,7 +115,7 @@ def evaluate_inpainter(
 ) -> None:
     """Measure inpainters side by side: holes in photos whose content is known, and pasted things that are removed again.
 
-    All see the same holes, and run as in a job, with the config's settings. The perceptual distance needs the extra `train`.
+    All see the same holes, and run as in a job. The perceptual distance needs the extra `train`.
     """
     from occpipe.training.inpaint_report import compare, lines
 
