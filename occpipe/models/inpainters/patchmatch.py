@@ -182,7 +182,7 @@ def _around(plane: Tensor, index: Tensor) -> Tensor:
     strips = wide.as_strided(((height + 2 * RADIUS) * across - 2 * RADIUS, SIDE * channels), (channels, 1))
     first = index // width * across + index % width
     starts = first[:, None] + torch.arange(0, SIDE * across, across, device=plane.device)
-    return strips.index_select(0, starts.flatten()).reshape(len(index), -1)
+    return strips.index_select(0, starts.flatten()).reshape(len(index), SIDE * SIDE * channels)
 
 
 def _dilated(pixels: Tensor, side: int) -> Tensor:
