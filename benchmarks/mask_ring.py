@@ -10,16 +10,17 @@ Run: python benchmarks/mask_ring.py PHOTOS LABELLED [--count 24] [--min-pixels 0
 from __future__ import annotations
 
 import argparse
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image as Pil
 
 from occpipe.core.config_file import load_config
 from occpipe.core.types import Image, Mask
+from occpipe.io.images import Limits, decode
 from occpipe.models.inpainters import MaskGrowth, grow_mask
 from occpipe.models.loading import load_segmenter
 from occpipe.models.segmenters import Segmenter
@@ -34,9 +35,9 @@ SEEN = 0.5  # share of the thing that a segmenter must see
 
 def stored(image: Image, quality: int) -> Image:
     """An image after JPEG, with the usual half size of colours."""
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    out = io.BytesIO()
+    Pil.fromarray(image).save(out, format="JPEG", quality=quality)
+    return decode(out.getvalue(), Limits())
 
 
 def seen_mask(segmenter: Segmenter, image: Image, mask: Mask, label: str) -> Mask | None:
@@ -81,8 +82,8 @@ def main() -> None:
     wanted = parser.parse_args()
     paths = []
     for path in sorted(wanted.photos.glob("*.jpg")):
-        with Pil.open(path) as photo:
-            if is_held_out(path.stem) and photo.width * photo.height >= wanted.min_pixels:
+        with Pil.open(path) as file:
+            if is_held_out(path.stem) and file.width * file.height >= wanted.min_pixels:
                 paths.append(path)
     cutouts = read_cutouts(wanted.labelled, held_out=True, limit=1000)
     segmenter = load_segmenter(load_config("local"))

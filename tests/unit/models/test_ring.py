@@ -21,7 +21,7 @@ def with_thing(clean: Image) -> tuple[Image, Mask]:
     mask: Mask = np.zeros((height, width), np.uint8)
     cv2.ellipse(mask, (width // 2, height // 2), (width // 7, height // 5), 30, 0, 360, 1, -1)
     alpha = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 0)[..., None]
-    return np.rint(alpha * np.float32((225, 30, 40)) + (1 - alpha) * clean).astype(np.uint8), mask
+    return np.rint(alpha * np.array((225, 30, 40)) + (1 - alpha) * clean).astype(np.uint8), mask
 
 
 def in_ring(image: Image, clean: Image, mask: Mask) -> float:
