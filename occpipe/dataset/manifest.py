@@ -97,7 +97,7 @@ def load_index(output: Store) -> list[ShardInfo]:
 
 
 def read_index(output: Store) -> list[ShardInfo]:
-    """The shards that the index knows."""
+    """The shards of the index."""
     try:
         rows = read_parquet(output, LISTING, _INDEX.names).to_pylist()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The versions of an output: each has one command, one config, one set of weights and one input.
 
-A run goes on with the newest version. A reader of the images could not tell mixed settings apart, and two inputs with the
+A run goes on with the newest version. A reader of the images could not see which settings each has, and two inputs with the
 same relative names would overwrite each other. So other settings are refused, or begin a new version beside what is
 published; another input needs another output.
 """

@@ -111,7 +111,7 @@ def forecast(
                 labels = [item["label"] for item in new["objects"] or ()]
                 judgements(new["uri"], new["image_id"], labels, review.verdicts, matched)
             things = list(_changes(old["objects"] or (), new["objects"] or ()))
-            # the mask also tells what is protected now; that of a clean has grown by shadows, which only the photo shows
+            # the mask shows protection, too; that of a clean has grown by shadows, and they need the photo
             if things or (old["mask"] != new["mask"] and not config.inpainter.shadow):
                 into.changed += 1
                 into.things.update((t["label"], t["was"]["reason"], t["verdict"], t["reason"]) for t in things)

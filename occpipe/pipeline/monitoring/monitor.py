@@ -7,6 +7,7 @@ Where the journal does not answer, a snapshot has the last statistics.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ SPAN_S = 30.0
 WARM_UP_S = 20.0
 """Seconds after the first image of the first pool in which no limit is named, because the stages still fill."""
 _ANSWER_S = 10.0
+logger = logging.getLogger(__name__)
 
 
 class Monitor:
@@ -62,6 +64,7 @@ class Monitor:
             try:
                 on_progress(take())
             except Exception as error:  # noqa: BLE001 - `run` raises it, once the rows are published
+                logger.warning("progress is not reported any more: %s", error)
                 self.counts.progress_error = error
 
 

@@ -103,7 +103,7 @@ class ProgressSnapshot:
 class RunResult:
     """What a run did: its rows, images done before, seconds, and the published sums.
 
-    `stopped`: the run was asked to stop, and images are left.
+    `stopped`: the run was stopped, and images are left.
     """
 
     counts: RunCounts

@@ -48,7 +48,7 @@ class RayExecutor(Executor):
 
 @dataclass(frozen=True)
 class ReadUnit:
-    """A read task: the rows of a unit through `load`, a slice at a time. Before each it asks whether the run is to stop."""
+    """A read task: the rows of a unit through `load`, a slice at a time; a stop ends it before the next slice."""
 
     output: str
     read: Reader

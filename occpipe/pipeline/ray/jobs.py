@@ -56,7 +56,7 @@ def entrypoint(
 ) -> str:
     """The shell command of a job: `occpipe clean`, with the settings that differ from the defaults.
 
-    Raises ConfigError for an INPUT, OUTPUT or file of the config that only this machine knows. A file of the config may
+    Raises ConfigError for an INPUT, OUTPUT or file of the config that only this machine has. A file of the config may
     lie in `working_dir`, a local folder that goes to the cluster.
     """
     for name, uri in (("INPUT", input_uri), ("OUTPUT", output_uri)):
@@ -98,7 +98,7 @@ class Jobs:
     """The jobs of occpipe on the cluster whose dashboard is at `address` (http:// or https://).
 
     `headers` go with each request; `ca` is a file of certificates to trust. Raises ClusterError where no dashboard answers,
-    or where it asks for another token.
+    or where it refuses the token.
     """
 
     def __init__(self, address: str, *, headers: Mapping[str, str] | None = None, ca: str | None = None) -> None:

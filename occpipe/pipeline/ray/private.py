@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 def only_loopback() -> Iterator[None]:
     """A Ray that starts meanwhile listens on loopback only, and takes a token of this process.
 
-    Ray turns an address of 127.0.0.1 into that of the host. Its switch for machines whose firewall would ask is the one
-    way around that. Only this process and its children have the token, and no disk has it.
+    Ray turns an address of 127.0.0.1 into that of the host. Its switch for machines with a firewall is the only way around
+    that. Only this process and its children have the token, and no disk has it.
     """
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        AuthenticationTokenLoader.instance().reset_cache()  # Ray may remember another one from before
+        AuthenticationTokenLoader.instance().reset_cache()  # of an earlier one
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     for_children = os.environ.get(switch)
     os.environ[switch] = "0"
@@ -85,7 +85,7 @@ def check_head(host: str, port: int, timeout_s: float) -> None:
 
 
 def local_heads() -> list[str]:
-    """The addresses of the clusters that run on this machine, or that Ray remembers."""
+    """The addresses of the clusters that run on this machine, or that Ray has in its cache."""
     return [*services.find_gcs_addresses(), services.find_bootstrap_address(None) or ""]
 
 
