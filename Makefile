@@ -25,7 +25,7 @@ demo: $(STAMP)  ## clean real photos and composed scenes, and write an HTML repo
 	$(BIN)/occpipe clean $(DEMO)/input $(DEMO)/output --config local --set policy.cut=0.24
 	$(BIN)/occpipe report $(DEMO)/output --page $(DEMO)/report.html
 
-# Two processes share the files. Torch takes one core in each, and a run starts a Ray of its own, so they do not meet.
+# Two processes, a file at a time in each (docs/decisions/0032). Torch takes one core, and a run starts a Ray of its own.
 test: $(STAMP)  ## all tests but the slow ones; in CI with coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder \
 		$(if $(CI),--cov --cov-report=term:skip-covered)

@@ -46,7 +46,8 @@ def test_the_benchmark_says_how_near_a_run_comes_to_its_bound(demo: Path, tmp_pa
     subprocess.run(command, env=environment, check=True, capture_output=True)
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert 0 < figures["efficiency"] < 1.1
-    assert figures["efficiency"] == pytest.approx(figures["images_per_s"] / figures["bound_images_per_s"])
+    ratio = figures["images_per_s"] / figures["bound_images_per_s"]
+    assert figures["efficiency"] == pytest.approx(ratio, abs=0.002)  # all three are rounded to three digits
     assert {"driver", "segment pool", "tasks"} <= set(figures["ways"]["occpipe"]["cpu_s"])
 
 
