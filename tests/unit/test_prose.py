@@ -63,6 +63,12 @@ def test_files_that_are_named_are_there(page: Path) -> None:
     assert missing - EXAMPLES == set()
 
 
+def test_the_manual_lists_each_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert set(re.findall(r"^\| \[[\w.-]+\]\(([\w-]+\.md)\)", index, re.M)) == pages
+
+
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 MAX_RECORD_LINES = 25
 
