@@ -37,7 +37,7 @@ from occpipe.cli.run import (
     options_of,
     scan,
 )
-from occpipe.core.config_file import config_names, load_config
+from occpipe.core.config_file import config_names, config_text, load_config
 from occpipe.core.errors import OccpipeError, StorageError
 from occpipe.core.streams import messages, open_standard_streams
 
@@ -105,10 +105,8 @@ def config(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(config_names())}, or the path of a .yaml.")] = "local",
     overrides: SetOption = None,
 ) -> None:
-    """Print a config with every key, as YAML."""
-    import yaml
-
-    sys.stdout.write(yaml.safe_dump(load_config(name, overrides or ()).model_dump(mode="json"), sort_keys=False))
+    """Print a config as YAML, with every key and its description."""
+    sys.stdout.write(config_text(load_config(name, overrides or ())))
 
 
 @models_app.command("list")

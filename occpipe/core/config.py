@@ -1,8 +1,7 @@
-"""The config: every key that a run depends on, with its type, default and limits.
+"""The config: every key that a run depends on, with its type, default, limits and description.
 
-The defaults below and `configs/local.yaml` say the same (a test compares them), so every other file names only what it
-changes. What decides about pixels is hashed (`Config.digest`); placement, Ray and where weights lie are not, since the
-same images come out of any cluster.
+`configs/local.yaml` is generated from these fields (`occpipe config local`; a test compares). `Config.digest` covers what
+decides about pixels. Placement, Ray and the place of the weights are left out, because every cluster gives the same images.
 """
 
 from __future__ import annotations
@@ -25,60 +24,71 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
 class Corpus(Section):
-    """Which files are read, by the endings of their names, and the limits on what is decoded.
+    """Which files are read, and the limits on what is decoded."""
 
-    `hidden` takes files and folders whose names begin with a dot, and those that systems keep beside photos (`@eaDir`).
-    """
-
-    extensions: tuple[str, ...] = (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jpg_large", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-        *(".heic", ".heif", ".avif"),  # they become rows that say `unsupported`
+    extensions: tuple[str, ...] = Field(
+        default=(
+            *(".jpg", ".jpeg", ".jpe", ".jfif", ".jpg_large", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+            *(".heic", ".heif", ".avif"),
+        ),
+        description="endings of the names of images; HEIF and AVIF become rows with the reason unsupported",
     )
-    hidden: bool = False
-    max_bytes: int = Field(default=64_000_000, gt=0)
-    max_pixels: int = Field(default=100_000_000, gt=0)
-    min_side: int = Field(default=32, ge=1)
+    hidden: bool = Field(default=False, description="also read ._x.jpg, .Trashes/, @eaDir/ and the like")
+    max_bytes: int = Field(default=64_000_000, gt=0, description="a larger file becomes an error row")
+    max_pixels: int = Field(
+        default=100_000_000, gt=0, description="width x height in the header, checked before decoding"
+    )
+    min_side: int = Field(default=32, ge=1, description="an image with a shorter side is skipped")
 
 
 class Segmenter(Section):
-    """Which segmenter, and the long side in pixels to which a photo is decoded for it."""
+    """The model that segments photos into things and stuff."""
 
-    model: str = "starter"
-    device: Device = "auto"
-    decode_side: int = Field(default=1024, ge=64)
+    model: str = Field(
+        default="starter", description="starter | maskrcnn-v2 | eomt-l-640 | mask2former-swin-l | hf:<path or id>"
+    )
+    device: Device = Field(default="auto", description="auto | cpu | cuda | cuda:N")
+    decode_side: int = Field(
+        default=1024, ge=64, description="long side in pixels to which a photo is decoded for the segmenter"
+    )
 
 
 class Relations(Section):
-    """How the relation of a thing to its context is scored.
+    """How the relation of a thing to its context is scored."""
 
-    `default` is the calibrated scorer; `paper2019` the formula of the paper with its constants (`cos_min`, `cos_max`).
-    """
-
-    method: Literal["default", "paper2019"] = "default"
-    vectors: str | None = None
-    cos_min: float = -0.357849798828
-    cos_max: float = 0.81298648546
-    deduplicate_tokens: bool = True
+    method: Literal["default", "paper2019"] = Field(
+        default="default", description="default (the calibrated scorer) | paper2019 (the formula of the paper)"
+    )
+    vectors: str | None = Field(
+        default=None,
+        description=".safetensors of `occpipe train-embeddings`; paper2019: word2vec .bin or .txt; null: the starter's",
+    )
+    cos_min: float = Field(default=-0.357849798828, description="paper2019 only: the cosine that becomes relation 0")
+    cos_max: float = Field(default=0.81298648546, description="paper2019 only: the cosine that becomes relation 1")
+    deduplicate_tokens: bool = Field(default=True, description="paper2019 only: several kinds of wall count once")
 
 
 class Policy(Section):
-    """What is decided from a relation score.
+    """What is removed, given the relation of each thing to its context."""
 
-    A thing whose relation is below `cut` (none: the scorer's own) is removed. `keep` are classes never removed;
-    `protect` are classes never removed whose pixels no removal of another thing may touch either; `remove` are classes
-    always removed. Areas are shares of the image, of the instance or of the whole class (`area_scope`).
-    """
-
-    cut: Fraction | None = None
-    keep: tuple[str, ...] = ()
-    protect: tuple[str, ...] = ("person",)
-    remove: tuple[str, ...] = ()
-    min_area: Fraction = 0.002
-    max_area: Fraction = 0.2
-    area_scope: Literal["instance", "class"] = "instance"
-    min_score: Fraction = 0.6
-    min_context: int = Field(default=2, ge=1)
-    min_stuff_confidence: Fraction = 0.3
+    cut: Fraction | None = Field(
+        default=None, description="a thing with a relation below it is removed; null: the scorer's own"
+    )
+    keep: tuple[str, ...] = Field(default=(), description="classes that are never removed")
+    protect: tuple[str, ...] = Field(
+        default=("person",), description="as keep; and no removal of another thing touches their pixels"
+    )
+    remove: tuple[str, ...] = Field(
+        default=(), description="classes that are always removed, if their score is at least min_score"
+    )
+    min_area: Fraction = Field(default=0.002, description="share of the image; a smaller thing is kept")
+    max_area: Fraction = Field(default=0.2, description="share of the image; a larger thing is the subject and is kept")
+    area_scope: Literal["instance", "class"] = Field(
+        default="instance", description="instance | class: whose area is compared with these shares"
+    )
+    min_score: Fraction = Field(default=0.6, description="a thing with a lower confidence of the segmenter is kept")
+    min_context: int = Field(default=2, ge=1, description="context classes that a verdict needs")
+    min_stuff_confidence: Fraction = Field(default=0.3, description="stuff with a lower confidence is no context")
 
     @model_validator(mode="after")
     def _areas(self) -> Policy:
@@ -91,82 +101,92 @@ class Policy(Section):
 
 
 class Inpainter(Section):
-    """Which inpainter, and how masks grow before it.
+    """The model that fills holes, and how masks grow before it."""
 
-    `dilation` is a radius as a share of sqrt(height * width); `dilation_pixels`, where set, is a fixed radius instead,
-    applied `dilation_iterations` times with an elliptic or a square kernel. `context` is the margin of known pixels that
-    the model sees around a hole, as a share of the hole's longer side (none: the model's own). `shadow` takes the cast
-    shadow along, where one is found; see `occpipe.models.inpainters.shadow`.
-    """
-
-    model: str = "starter"
-    device: Device = "auto"
-    dilation: Fraction = 0.02
-    dilation_pixels: int | None = Field(default=None, ge=0)
-    dilation_iterations: int = Field(default=1, ge=1)
-    dilation_kernel: Literal["ellipse", "square"] = "ellipse"
-    context: float | None = Field(default=None, gt=0, le=4)
-    shadow: bool = False
-    crop_batch: int = Field(default=8, ge=1)
+    model: str = Field(
+        default="starter", description="starter | big-lama | migan-512 | telea | navier-stokes | pypatchmatch"
+    )
+    device: Device = Field(default="auto", description="auto | cpu | cuda | cuda:N")
+    dilation: Fraction = Field(
+        default=0.02, description="radius by which a mask grows, as a share of sqrt(height x width)"
+    )
+    dilation_pixels: int | None = Field(
+        default=None, ge=0, description="a fixed radius instead, in pixels of the photo at the segmenter's size"
+    )
+    dilation_iterations: int = Field(default=1, ge=1, description="how often a fixed radius is applied")
+    dilation_kernel: Literal["ellipse", "square"] = Field(default="ellipse", description="ellipse | square")
+    context: float | None = Field(
+        default=None,
+        gt=0,
+        le=4,
+        description="margin of known pixels around a hole, as a share of its longer side; null: the model's own",
+    )
+    shadow: bool = Field(default=False, description="also remove the cast shadow of a thing, if one is detected")
+    crop_batch: int = Field(default=8, ge=1, description="crops that the model fills at once")
 
 
 class Output(Section):
-    """What is written: `unchanged: skip` leaves out images without a removal; `retry` says which rows run again.
+    """What is written, and which rows run again."""
 
-    `metadata` says what an edited file keeps of its source: what can be kept, that without places, or only what the picture
-    needs. `mark` is the IPTC digital source type that an edited file carries in its XMP; `auto` goes by the inpainter, and
-    `none` writes no mark.
-    """
-
-    unchanged: Literal["copy", "skip"] = "copy"
-    retry: Literal["none", "errors", "all"] = "none"
-    metadata: MetadataPolicy = MetadataPolicy.KEEP
-    mark: SourceType = SourceType.AUTO
+    unchanged: Literal["copy", "skip"] = Field(
+        default="copy", description="copy | skip: what is done with images without a removal"
+    )
+    retry: Literal["none", "errors", "all"] = Field(
+        default="none", description="none | errors | all: which rows of an earlier run are done again"
+    )
+    metadata: MetadataPolicy = Field(
+        default=MetadataPolicy.KEEP,
+        description="keep | strip_location | strip_all: what an edited file keeps of EXIF, XMP, IPTC and texts",
+    )
+    mark: SourceType = Field(
+        default=SourceType.AUTO,
+        description="IPTC digital source type in the XMP of an edited file; auto: by the inpainter; none: no mark",
+    )
 
 
 class Weights(Section):
-    """Where weights lie (a folder or any fsspec URI), and the licences that were read and accepted."""
+    """Where the weights of models are, and under which licences they may be used."""
 
-    dir: str | None = None
-    accept_licence: tuple[str, ...] = ()
+    dir: str | None = Field(default=None, description="folder or URI of the weights; null: the user's cache")
+    accept_licence: tuple[str, ...] = Field(
+        default=(), description="licences that you have read and accepted, such as [CC-BY-NC-4.0]"
+    )
 
 
 class Shard(Section):
-    """The unit of work, of resume and of publication: up to `images` images that were listed together."""
+    """The unit of work, of resume and of publication."""
 
-    images: int = Field(default=8_192, ge=1, le=65_536)
+    images: int = Field(default=8_192, ge=1, le=65_536, description="most images of one shard")
 
 
 class Errors(Section):
-    """How many failures a run accepts before it stops.
+    """How many failures a run accepts before it stops."""
 
-    A model that fails on `max_failed_batches` batches in a row ends its actor, and Ray starts another one. A run stops
-    where more than `max_failed_share` of its rows, counted from `min_rows` on, failed for a reason that may pass:
-    `stage_failed`, `forbidden`, `unreachable`. The next run does such rows again.
-    """
-
-    max_failed_batches: int = Field(default=3, ge=1)
-    max_failed_share: Fraction = 0.05
-    min_rows: int = Field(default=200, ge=1)
+    max_failed_batches: int = Field(
+        default=3, ge=1, description="failed batches in a row after which the actor of a model ends and is replaced"
+    )
+    max_failed_share: Fraction = Field(
+        default=0.05, description="a run stops above this share of rows that failed for a reason that may pass"
+    )
+    min_rows: int = Field(default=200, ge=1, description="rows before that share is checked")
 
 
 class RayRuntime(Section):
-    """How Ray is reached and bounded.
+    """How Ray is reached, and its limits."""
 
-    Without `address` (or RAY_ADDRESS) a Ray of its own starts on this machine, with `object_store_mb` of shared memory.
-    `block_mb` is the size of what travels between stages. A cluster that is too small is asked to grow for
-    `capacity_timeout_s` before that is an error.
-    """
-
-    address: str | None = None
-    object_store_mb: int = Field(default=1024, ge=128)
-    block_mb: int = Field(default=32, ge=1)
-    no_progress_timeout_s: int = Field(default=600, ge=10)
-    capacity_timeout_s: int = Field(default=0, ge=0)
+    address: str | None = Field(
+        default=None, description="address of a cluster; null: RAY_ADDRESS, or a Ray of its own on this machine"
+    )
+    object_store_mb: int = Field(default=1024, ge=128, description="shared memory of a Ray of its own")
+    block_mb: int = Field(default=32, ge=1, description="size of the blocks that travel between stages")
+    no_progress_timeout_s: int = Field(default=600, ge=10, description="a run without progress for so long ends")
+    capacity_timeout_s: int = Field(
+        default=0, ge=0, description="how long a cluster may take to grow to what the pools need"
+    )
 
 
 class Config(Section):
-    """Everything a run depends on."""
+    """Everything that a run depends on. A file of your own names only what it changes."""
 
     corpus: Corpus = Corpus()
     segmenter: Segmenter = Segmenter()
@@ -188,9 +208,9 @@ class Config(Section):
         return self
 
     def check_classes(self, others: Iterable[str] = ()) -> None:
-        """Raise ValueError where the policy names a class that neither COCO-Stuff nor `others` has.
+        """Raise ValueError if the policy names a class that is neither in COCO-Stuff nor in `others`.
 
-        A misspelt class in `policy.protect` would protect nobody, without a word.
+        Without this check a misspelt class in `policy.protect` would protect nobody, and nobody would notice.
         """
         for key in ("keep", "protect", "remove"):
             for name in getattr(self.policy, key):
@@ -199,9 +219,8 @@ class Config(Section):
 
     @property
     def digest(self) -> str:
-        """Hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
-        decides = json.dumps(self.deciding(), sort_keys=True)
-        return hashlib.sha256(decides.encode()).hexdigest()[:16]
+        """16 hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()[:16]
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide about the output, as JSON values."""

@@ -1,4 +1,4 @@
-"""One YAML file becomes one frozen, validated config; an unknown key is refused with the nearest known one."""
+"""One YAML file becomes one frozen, validated config, and back. An unknown key is refused with the nearest known one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from occpipe.core.config import Config
+from occpipe.core.config_section import Section
 from occpipe.core.errors import ConfigError
 
 MAX_CHARS = 100_000
 MAX_DEPTH = 50
-# What the parser lets through: a date that is none, a !!bool of something else, ...
+MAX_WIDTH = 120
+# The parser itself raises the latter ones: for an impossible date, a !!bool that is no boolean, ...
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError)
 
 
@@ -46,6 +48,41 @@ def _with_overrides(values: dict[str, Any], overrides: Iterable[str], name: str)
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(f"{name}: {'; '.join(_explain(error))}")) from None
+
+
+def config_text(config: Config) -> str:
+    """A config as YAML with all keys and their descriptions; the text of `configs/local.yaml` for the defaults."""
+    return "\n".join([f"# {_summary(config)}", *_lines(config, "", set())]) + "\n"
+
+
+def _lines(section: Section, indent: str, described: set[str]) -> Iterator[str]:
+    """The lines of a section; keys that several sections share are described once."""
+    values = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        child = getattr(section, name)
+        is_section = isinstance(child, Section)
+        line = f"{indent}{name}:" if is_section else f"{indent}{name}: {_flow(values[name])}"
+        text = _summary(child) if is_section else field.description
+        if not indent:
+            yield ""
+        if not text or text in described:
+            yield line
+        elif len(commented := f"{line:<28} # {text}") <= MAX_WIDTH:
+            yield commented
+        else:
+            yield from (f"{indent}# {text}", line)
+        described.add(text or "")
+        if is_section:
+            yield from _lines(child, f"{indent}  ", described)
+
+
+def _summary(section: Section) -> str:
+    return (type(section).__doc__ or "").partition("\n")[0]
+
+
+def _flow(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def overrides_of(config: Config) -> list[str]:

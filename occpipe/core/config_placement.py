@@ -30,51 +30,50 @@ _ResourceShare = Annotated[float, Field(ge=0.0001), AfterValidator(_check_share)
 
 
 class _Placed(Section):
-    """Resources of one worker of a stage, and the nodes that it may run on.
+    """The resources of one worker of a stage, and the nodes that it may run on."""
 
-    `resources` are custom ones that nodes were started with; `labels` are node labels, each with a value or `!a`,
-    `in(a, b)`, `!in(a, b)`. A worker runs only where all of them are.
-    """
-
-    resources: dict[_ResourceName, _ResourceShare] = Field(default_factory=dict)
-    labels: dict[_LabelKey, _LabelValue] = Field(default_factory=dict)
+    resources: dict[_ResourceName, _ResourceShare] = Field(
+        default_factory=dict, description="custom resources of one worker, which the nodes were started with"
+    )
+    labels: dict[_LabelKey, _LabelValue] = Field(
+        default_factory=dict, description="labels of the nodes it may run on; a value is a, !a, in(a, b) or !in(a, b)"
+    )
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # a dict has none of its own
 
     def ray_options(self) -> dict[str, Any]:
-        """What Ray is told of each worker."""
+        """The options of Ray for each worker."""
         counts = self.model_dump(include={"num_cpus", "num_gpus"})
         return counts | {"resources": self.resources or None, "label_selector": self.labels or None}
 
 
 class TaskPlacement(_Placed):
-    """Resources of a stage that runs as tasks: CPUs of one task, and tasks at once (none: no limit)."""
+    """A stage that runs as tasks."""
 
-    num_cpus: float = Field(default=0.25, ge=0)
-    max_tasks: int | None = Field(default=2, ge=1)
+    num_cpus: float = Field(default=0.25, ge=0, description="CPUs of one task")
+    max_tasks: int | None = Field(default=2, ge=1, description="tasks that run at the same time; null: no limit")
 
 
 class StoragePlacement(TaskPlacement):
-    """As above, with the reads or writes at once in one task."""
+    """A stage that runs as tasks and reads or writes."""
 
-    threads: int = Field(default=16, ge=1)
+    threads: int = Field(default=16, ge=1, description="reads or writes at the same time in one task")
 
 
 class PoolPlacement(_Placed):
-    """Resources of a stage that runs in an actor pool.
+    """A stage that runs in a pool of actors.
 
-    `batch_size` are the images that a model sees at once. `threads` are torch's in one actor; 0 is all cores of the
-    machine, in both pools, so that no core is idle while one of them has work.
+    By default an actor of either pool uses all cores, so that no core is idle while one of the pools has work.
     """
 
-    num_cpus: float = Field(default=0.5, ge=0)
-    num_gpus: float = Field(default=0, ge=0)
-    min_size: int = Field(default=1, ge=1)
-    max_size: int = Field(default=1, ge=1)
-    initial_size: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    threads: int = Field(default=0, ge=0)
+    num_cpus: float = Field(default=0.5, ge=0, description="CPUs of one actor")
+    num_gpus: float = Field(default=0, ge=0, description="GPUs of one actor")
+    min_size: int = Field(default=1, ge=1, description="fewest actors")
+    max_size: int = Field(default=1, ge=1, description="most actors")
+    initial_size: int = Field(default=1, ge=1, description="actors at the start")
+    batch_size: int = Field(default=8, ge=1, description="images that a model gets at once")
+    threads: int = Field(default=0, ge=0, description="threads of torch in one actor; 0: all cores of the machine")
 
     @model_validator(mode="after")
     def _sizes(self) -> PoolPlacement:
@@ -85,12 +84,12 @@ class PoolPlacement(_Placed):
 
 
 def threads_on(cores: int, threads: int) -> int:
-    """Torch's threads in an actor on a node of so many cores, where `threads` is what the config says and 0 all of them."""
+    """The threads of torch in an actor on a node with `cores` cores; 0 threads in the config mean all cores."""
     return threads or max(1, cores)
 
 
 class Placement(Section):
-    """Where each stage runs."""
+    """The resources of each stage, and the nodes on which it may run."""
 
     load: StoragePlacement = StoragePlacement()
     segment: PoolPlacement = PoolPlacement()

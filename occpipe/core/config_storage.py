@@ -15,24 +15,27 @@ class _Names(Section):
 
 
 class InputAccess(_Names):
-    """How a store is reached, where the environment does not say it: names, never secrets.
+    """How INPUT is reached."""
 
-    `endpoint`, `region` and `profile` (of the AWS config) are for S3. `anonymous` reads public buckets without
-    credentials, `requester_pays` accepts to be charged, `bucket_owner` is the account that must own the bucket. A read ends
-    as `unreachable` after `read_timeout_s`.
-    """
-
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+/?$")] | None = None
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
-    profile: Annotated[str, Field(min_length=1)] | None = None
-    anonymous: bool = False
-    requester_pays: bool = False
-    bucket_owner: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
-    read_timeout_s: float = Field(default=300, gt=0, le=86_400)
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+/?$")] | None = Field(
+        default=None, description="S3: URL of a server other than AWS, such as http://127.0.0.1:9000"
+    )
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = Field(default=None, description="S3: region")
+    profile: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="S3: profile of the AWS config"
+    )
+    anonymous: bool = Field(default=False, description="read public buckets without credentials")
+    requester_pays: bool = Field(default=False, description="accept the charges of a requester-pays bucket")
+    bucket_owner: Annotated[str, Field(pattern=r"^\d{12}$")] | None = Field(
+        default=None, description="account that must own the bucket, 12 digits"
+    )
+    read_timeout_s: float = Field(
+        default=300, gt=0, le=86_400, description="a read without an answer for so long ends as unreachable"
+    )
 
     @property
     def access(self) -> Access:
-        """The same, as it travels with a URI."""
+        """The same settings in the form that is sent to workers with a URI."""
         return Access(**self.model_dump())
 
     @model_validator(mode="after")
@@ -43,13 +46,15 @@ class InputAccess(_Names):
 
 
 class OutputAccess(InputAccess):
-    """As above; objects are encrypted with the KMS key of this name (SSE-KMS), where one is given."""
+    """How OUTPUT is reached."""
 
-    kms_key: Annotated[str, Field(min_length=1)] | None = None
+    kms_key: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="encrypt objects with this KMS key (SSE-KMS): its id, alias or ARN"
+    )
 
 
 class Storage(_Names):
-    """How INPUT and OUTPUT are reached. Each has its own, for two accounts or two kinds of store."""
+    """How stores are reached, if the environment does not decide it. Names only, never secrets."""
 
     input: InputAccess = InputAccess()
     output: OutputAccess = OutputAccess()

@@ -1,18 +1,56 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from occpipe.core.config import Config
-from occpipe.core.config_file import config_names, load_config
+from occpipe.core.config_file import config_names, config_text, load_config, overrides_of
+from occpipe.core.config_section import Section
 from occpipe.core.errors import ConfigError
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 
-def test_local_yaml_says_what_the_code_says() -> None:
+
+def test_local_yaml_is_generated_from_the_fields() -> None:
+    assert (CONFIGS / "local.yaml").read_text(encoding="utf-8") == config_text(Config())  # `occpipe config local`
     assert load_config("local") == Config()
+
+
+def test_every_field_has_a_description() -> None:
+    sections: list[type[Section]] = [Config]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                sections.append(field.annotation)
+            else:
+                assert field.description, f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", ["gpu", "paper2019"])
+def test_other_configs_name_only_what_differs(name: str) -> None:
+    keys = [override.partition("=")[0] for override in overrides_of(load_config(name))]
+    assert sorted(keys) == sorted(_leaves(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_a_printed_config_reads_as_the_same_config(tmp_path: Path) -> None:
+    overrides = ["segmenter.model='hf:a b: #c'", "policy.keep=[dog]", "policy.cut=1e-05", "weights.dir='null'"]
+    config = load_config("gpu", [*overrides, "placement.segment.labels={zone: '!in(a, b)'}"])
+    (tmp_path / "printed.yaml").write_text(config_text(config))
+    assert load_config(tmp_path / "printed.yaml") == config
 
 
 def test_every_shipped_config_loads() -> None:
