@@ -17,6 +17,7 @@ from occpipe.dataset.layout import FIRST, METADATA, PASSED_OVER, SUMS, Layout
 from occpipe.dataset.shards import TotalSums, read_sums, total
 from occpipe.dataset.versions import CLEAN, Command, Origin
 from occpipe.io.storage import Store, with_retries
+from occpipe.models.weights import ModelIdentity
 
 _THREADS = 16
 
@@ -45,7 +46,7 @@ class OutputSums(TotalSums):
 def write_sums(
     store: Store,
     config: Config,
-    models: list[dict[str, str | None]],
+    models: list[ModelIdentity],
     root: str,
     layout: Layout = FIRST,
     origin: Origin = CLEAN,

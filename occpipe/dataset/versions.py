@@ -17,6 +17,7 @@ from occpipe.core.errors import ConfigError, StorageError
 from occpipe.dataset.layout import FIRST, METADATA, SUMS, VERSIONS, Layout
 from occpipe.dataset.shards import list_shards
 from occpipe.io.storage import Span, Store
+from occpipe.models.weights import ModelIdentity
 
 Command = Literal["clean", "scan", "apply"]
 """The commands that write an output."""
@@ -55,7 +56,7 @@ class VersionRecord(TypedDict, total=False):
 def open_version(
     store: Store,
     config: Config,
-    models: list[dict[str, str | None]],
+    models: list[ModelIdentity],
     root: str,
     origin: Origin = CLEAN,
     *,

@@ -1,41 +1,46 @@
-"""From names in the config to loaded models. Heavy packages are imported only by what is asked for."""
+"""From names in the config to loaded models: an entry of `weights.yaml` names the loader and what it takes.
+
+Heavy packages are imported only by the loaders.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
-from occpipe.core.classes import is_thing
 from occpipe.core.config import Config, Relations
 from occpipe.core.config_placement import threads_on
 from occpipe.core.errors import ConfigError, WeightsError, first_line
 from occpipe.core.provenance import SourceType
 from occpipe.core.resources import cores
 from occpipe.models import weights
-from occpipe.models.inpainters import CropInpainter, Inpainter
+from occpipe.models.hub import hub_entry, hub_identity, hub_labels, is_hub
+from occpipe.models.inpainters import Inpainter
 from occpipe.models.relations import RelationScorer
 from occpipe.models.segmenters import Segmenter
+from occpipe.models.weights import ModelEntry, ModelIdentity
 
-WITHOUT_WEIGHTS = ("telea", "navier-stokes", "pypatchmatch")
-"""Inpainters that are nothing but code."""
 PARTS = ("segmenter", "inpainter", "relations")
 """What a config loads; `scan` loads no inpainter, `apply` no segmenter."""
+TAGGER = "starter-segmenter"
+"""The model that gives the stuff of a photo to segmenters that take a tagger."""
+_RELATIONS = "starter-relations"
 
 
-def pick_device(wanted: str) -> str:
-    """The torch device for a setting; `auto` is CUDA where there is one."""
-    if wanted != "auto":
-        return wanted
+def pick_device(setting: str) -> str:
+    """The torch device for a setting; `auto` is CUDA if there is a card."""
+    if setting != "auto":
+        return setting
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def set_threads(threads: int) -> int:
-    """Set torch's threads in this process and say how many; 0 gives the cores that it may run on."""
+    """Set the number of torch's threads in this process, and return it; 0 means the cores that it may run on."""
     import torch
 
     threads = threads_on(cores(), threads)
@@ -46,242 +51,155 @@ def set_threads(threads: int) -> int:
 def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
     """The segmenter of a config, with its weights, on its device. Raises WeightsError.
 
-    `workers` is how many images of a call may be looked at at the same time, where a segmenter can do that.
+    `workers` is the number of images of a call that are segmented at the same time, if the segmenter can do that.
     """
-    settings = config.segmenter
-    device = pick_device(settings.device)
-    if settings.model.startswith("hf:"):
-        _check_hf(config)
-        from occpipe.models.segmenters.huggingface import HuggingFaceSegmenter
-
-        source = hf_folder(settings.model) or settings.model.removeprefix("hf:")
-        tagger = _starter_segmenter(config, device) if _needs_tagger(settings.model) else None
-        return HuggingFaceSegmenter(source, device, tagger=tagger)
-    weight = _find(settings.model, "segmenter")
-    path = weights.locate(weight, config.weights)
-    match weight.contract:
-        case "hf":
-            from occpipe.models.segmenters.huggingface import HuggingFaceSegmenter
-
-            return HuggingFaceSegmenter(path, device)
-        case "maskrcnn":
-            from occpipe.models.segmenters.maskrcnn import MaskRcnnSegmenter
-
-            return MaskRcnnSegmenter(path, device, tagger=_starter_segmenter(config, device))
-        case _:
-            return _starter_segmenter(config, device, workers)
+    entry = _entry("segmenter", config.segmenter.model)
+    if is_hub(entry.name):
+        check_models(config, parts=("segmenter",))
+    segmenter: Segmenter = _load(entry, config, config.segmenter.device, workers)
+    return segmenter
 
 
 def load_inpainter(config: Config, *, workers: int = 1) -> Inpainter:
-    """The crop engine around the inpainter of a config, which fills so many batches at a time. Raises WeightsError."""
+    """The crop engine around the inpainter of a config, which fills `workers` batches at a time. Raises WeightsError."""
     settings = config.inpainter
     calls = workers if pick_device(settings.device) == "cpu" else 1
-    model = _crop_inpainter(config)
+    model = _load(_entry("inpainter", settings.model), config, settings.device)
     return Inpainter(model, context=settings.context, batch_size=settings.crop_batch, workers=workers, calls=calls)
 
 
 def load_relations(settings: Relations) -> RelationScorer:
     """The relation scorer of a config.
 
-    Raises WeightsError where its vectors cannot be read or do not fit the method, ConfigError for an empty cosine range.
+    Raises WeightsError if its vectors cannot be read or do not fit the method, ConfigError for an empty cosine range.
     """
-    from occpipe.models.relations import load_relations as load
-
     if settings.method == "paper2019" and not settings.cos_min < settings.cos_max:
         raise ConfigError(f"relations: cos_min {settings.cos_min} is not below cos_max {settings.cos_max}")
     try:
-        return load(
-            settings.method,
-            vectors=settings.vectors,
-            cos_min=settings.cos_min,
-            cos_max=settings.cos_max,
-            deduplicate_tokens=settings.deduplicate_tokens,
-        )
-    except Exception as error:  # numpy, gzip, gensim and safetensors each fail in their own ways on a foreign file
+        scorer: RelationScorer = _loader(weights.registry()[_RELATIONS])(**settings.model_dump())
+    except Exception as error:  # numpy, gzip, gensim and safetensors each have their own errors for a foreign file
         source = settings.vectors or _RELATIONS
         raise WeightsError(f"relations.vectors: {source} cannot be used: {first_line(error)}") from error
+    return scorer
 
 
-def needed(config: Config, *, parts: Sequence[str] = PARTS) -> list[weights.Weight]:
-    """The entries of the registry that these parts of a config load, those that come with the package among them.
+def needed(config: Config, *, parts: Sequence[str] = PARTS) -> list[ModelEntry]:
+    """The entries of the registry whose weights these parts of a config load, with those that come with the package.
 
     Raises WeightsError for an unknown name.
     """
-    segmenter, inpainter = config.segmenter.model, config.inpainter.model
-    found = []
-    if "segmenter" in parts:
-        found = [] if segmenter.startswith("hf:") else [_find(segmenter, "segmenter")]
-        if _needs_tagger(segmenter):
-            found.append(weights.registry()["starter-segmenter"])
-    if "inpainter" in parts and inpainter not in WITHOUT_WEIGHTS:
-        found.append(_find(inpainter, "inpainter"))
-    if "relations" in parts and config.relations.vectors is None:
-        found.append(weights.registry()[_RELATIONS])
-    return found
+    entries = _entries(config, parts)
+    if any("tagger" in entry.takes for entry in entries):
+        entries.insert(1, weights.registry()[TAGGER])
+    return [entry for entry in entries if entry.has_weights and not is_hub(entry.name)]
 
 
-def named(names: Sequence[str]) -> list[weights.Weight]:
+def named(names: Sequence[str]) -> list[ModelEntry]:
     """The entries of the registry that a user names; `starter` is all that comes with the package.
 
     Raises WeightsError for an unknown name, and for a model that has no weights.
     """
-    known = weights.registry()
-    found: dict[str, weights.Weight] = {}
+    registry = weights.registry()
+    entries: dict[str, ModelEntry] = {}
     for name in names:
-        if name in WITHOUT_WEIGHTS:
+        if name in registry and not registry[name].has_weights:
             raise WeightsError(f"{name} has no weights: there is nothing to fetch or verify")
-        if name != "starter" and name not in known:
-            raise WeightsError(f"no weights {name!r}; known: starter, {', '.join(known)}")
-        found |= {w.name: w for w in known.values() if w.name == name or (name == "starter" and w.shipped)}
-    return list(found.values())
+        if name != "starter" and name not in registry:
+            choices = ", ".join(entry.name for entry in registry.values() if entry.has_weights)
+            raise WeightsError(f"no weights {name!r}; known: starter, {choices}")
+        entries |= {e.name: e for e in registry.values() if e.name == name or (name == "starter" and e.shipped)}
+    return list(entries.values())
 
 
 def check_models(config: Config, *, parts: Sequence[str] = PARTS) -> None:
-    """Raise WeightsError for what can be known of a config's models, or some of them, without reading or loading weights.
+    """Check a config's models, or some of them, as far as that needs no weights.
 
-    That is: an unknown name, a licence that is not accepted, a package that is missing, a `hf:` folder that is not there.
+    Raises WeightsError for an unknown name, a licence that is not accepted, a package that is missing, or a `hf:` folder
+    that does not exist; ConfigError for a class of the policy that the model does not have.
     """
-    if "segmenter" in parts and config.segmenter.model.startswith("hf:"):
-        _check_hf(config)
-    if "inpainter" in parts and config.inpainter.model == "pypatchmatch" and find_spec("patchmatch") is None:
-        raise WeightsError("pypatchmatch is not installed: pip install 'occpipe[peers]'")
-    for weight in needed(config, parts=parts):
-        weights.check_consent(weight, config.weights)
-        if weight.contract == "hf":
-            _check_transformers()
+    for entry in _entries(config, parts):
+        weights.check_consent(entry, config.weights)
+        if entry.package and find_spec(entry.package) is None:
+            raise WeightsError(f"{entry.name} needs {entry.package}: pip install 'occpipe[{entry.extra}]'")
+        if is_hub(entry.name) and (labels := hub_labels(entry.name)):
+            try:
+                config.check_classes(labels)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
 
 def source_type(config: Config) -> SourceType:
-    """The mark of an edited file; where the config leaves it open, it says whether a trained model filled the holes."""
+    """The mark of an edited file; with `auto` it tells whether a trained model filled the holes."""
     if config.output.mark is not SourceType.AUTO:
         return config.output.mark
-    untrained = config.inpainter.model in WITHOUT_WEIGHTS
-    return SourceType.COMPOSITE if untrained else SourceType.COMPOSITE_WITH_TRAINED
+    is_trained = _entry("inpainter", config.inpainter.model).has_weights
+    return SourceType.COMPOSITE_WITH_TRAINED if is_trained else SourceType.COMPOSITE
 
 
-def identities(config: Config, *, parts: Sequence[str] = PARTS) -> list[dict[str, str | None]]:
-    """Name, sha256, licence and source of every model that these parts load; raises WeightsError for a missing one.
+def identities(config: Config, *, parts: Sequence[str] = PARTS) -> list[ModelIdentity]:
+    """The identity of every model that these parts load; raises WeightsError for a missing one.
 
     The licence of a user's own file is not known and None; so is the sha256 of a model that each node gets from the hub.
     """
     check_models(config, parts=parts)
-    loaded = needed(config, parts=parts)
-    found = [weights.identity(weight, weights.locate(weight, config.weights)) for weight in loaded]
-    if "segmenter" in parts and config.segmenter.model.startswith("hf:"):
-        found.insert(0, _hf_identity(config.segmenter.model))
+    own = [hub_identity(entry) for entry in _entries(config, parts) if is_hub(entry.name)]
+    registered = needed(config, parts=parts)
+    models = [*own, *(weights.identity(entry, weights.locate(entry, config.weights)) for entry in registered)]
     if "relations" in parts and config.relations.vectors:
-        path = Path(config.relations.vectors)
-        try:
-            digest = weights.sha256(path)
-        except OSError as error:
-            raise WeightsError(f"relations.vectors: {path} cannot be read: {error}") from error
-        if digest is None:
-            raise WeightsError(f"relations.vectors: {path} is not a file")
-        found.append({"name": path.name, "sha256": digest, "licence": None, "source": str(path)})
-    return found
+        models.append(_vectors_identity(Path(config.relations.vectors)))
+    return models
 
 
-_RELATIONS = "starter-relations"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def hf_folder(model: str) -> Path | None:
-    """The folder of `hf:<path>`; None for `hf:<owner>/<name>`, unless a folder of that name is there."""
-    name = model.removeprefix("hf:")
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() or not _HUB_ID.fullmatch(name) else None
-
-
-def _check_hf(config: Config) -> None:
-    model = config.segmenter.model
-    known = weights.find_hub(model.removeprefix("hf:"))
-    if known:
-        weights.check_consent(known, config.weights)
-    folder = hf_folder(model)
-    if folder and not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"{model}: there is no model of transformers in {folder} (config.json and model.safetensors)"
-        )
-    _check_transformers()
-    if labels := _hf_labels(model):
-        try:
-            config.check_classes(labels)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-
-def _check_transformers() -> None:
-    if find_spec("transformers") is None:
-        raise WeightsError("transformers is not installed: pip install 'occpipe[hf]'")
-
-
-def _hf_identity(model: str) -> dict[str, str | None]:
-    folder = hf_folder(model)
-    known = weights.find_hub(model.removeprefix("hf:"))
-    return {
-        "name": model,
-        "sha256": weights.sha256(folder) if folder else None,
-        "licence": known.licence if known else None,
-        "source": str(folder) if folder else model,
-    }
-
-
-def _needs_tagger(model: str) -> bool:
-    """Whether the starter's stuff stands in: the model knows none, or is on the hub and its labels are not known here."""
-    if not model.startswith("hf:"):
-        return model == "maskrcnn-v2"
-    labels = _hf_labels(model)
-    if labels is None:
-        return weights.find_hub(model.removeprefix("hf:")) is None
-    return all(is_thing(name) for name in labels)
-
-
-def _hf_labels(model: str) -> list[str] | None:
-    """The class names of a model in a local folder; None for one on the hub."""
-    folder = hf_folder(model)
-    if folder is None:
-        return None
+def _vectors_identity(path: Path) -> ModelIdentity:
     try:
-        labels = json.loads((folder / "config.json").read_bytes()).get("id2label") or {}
-        return [str(name) for name in labels.values()]
-    except (OSError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{model}: {folder / 'config.json'} cannot be read: {first_line(error)}") from error
+        digest = weights.sha256(path)
+    except OSError as error:
+        raise WeightsError(f"relations.vectors: {path} cannot be read: {error}") from error
+    if digest is None:
+        raise WeightsError(f"relations.vectors: {path} is not a file")
+    return {"name": path.name, "sha256": digest, "licence": None, "source": str(path)}
 
 
-def _find(name: str, kind: str) -> weights.Weight:
-    """The entry of a model by the name that a config gives it; raises WeightsError naming those there are."""
-    known = {w.name.removesuffix(f"-{kind}"): w for w in weights.registry().values() if w.kind == kind}
-    if name not in known:
-        others = ("hf:PATH or hf:OWNER/NAME",) if kind == "segmenter" else WITHOUT_WEIGHTS
-        raise WeightsError(f"no {kind} {name!r}; known: {', '.join((*known, *others))}")
-    return known[name]
+def _entries(config: Config, parts: Sequence[str]) -> list[ModelEntry]:
+    """The entries of the models that these parts name, in the order of PARTS."""
+    entries = []
+    if "segmenter" in parts:
+        entries.append(_entry("segmenter", config.segmenter.model))
+    if "inpainter" in parts:
+        entries.append(_entry("inpainter", config.inpainter.model))
+    if "relations" in parts and config.relations.vectors is None:
+        entries.append(weights.registry()[_RELATIONS])
+    return entries
 
 
-def _starter_segmenter(config: Config, device: str, workers: int = 1) -> Segmenter:
-    from occpipe.models.segmenters.starter import StarterSegmenter
+def _entry(kind: str, name: str) -> ModelEntry:
+    """The entry of a model by the name that a config gives it; raises WeightsError with the names of this kind."""
+    if kind == "segmenter" and is_hub(name):
+        return hub_entry(name)
+    entries = {e.name.removesuffix(f"-{kind}"): e for e in weights.registry().values() if e.kind == kind}
+    if name not in entries:
+        choices = [*entries, *(["hf:PATH or hf:OWNER/NAME"] if kind == "segmenter" else [])]
+        raise WeightsError(f"no {kind} {name!r}; known: {', '.join(choices)}")
+    return entries[name]
 
-    path = weights.locate(weights.registry()["starter-segmenter"], config.weights)
-    # On a CPU a batch is no faster, and its sums round otherwise than those of one photo: rows would depend on neighbours.
-    return StarterSegmenter(path, device, batch_size=1 if device == "cpu" else 8, workers=workers)
+
+def _loader(entry: ModelEntry) -> Callable[..., Any]:
+    loader: Callable[..., Any] = resolve_name(entry.loader)
+    return loader
 
 
-def _crop_inpainter(config: Config) -> CropInpainter:
-    device = pick_device(config.inpainter.device)
-    name = config.inpainter.model
-    if name in ("telea", "navier-stokes"):
-        from occpipe.models.inpainters.opencv import OpenCvInpainter
-
-        return OpenCvInpainter(name)
-    if name == "pypatchmatch":
-        from occpipe.models.inpainters.pypatchmatch import PyPatchMatchInpainter
-
-        return PyPatchMatchInpainter()
-    weight = _find(name, "inpainter")
-    path: Path = weights.locate(weight, config.weights)
-    if weight.contract == "starter":
-        from occpipe.models.inpainters.starter import StarterInpainter
-
-        return StarterInpainter(path, device)
-    from occpipe.models.inpainters.torchscript import BigLamaInpainter, MiganInpainter
-
-    return BigLamaInpainter(path, device) if weight.contract == "big-lama" else MiganInpainter(path, device)
+def _load(entry: ModelEntry, config: Config, device: str, workers: int = 1) -> Any:
+    """A model, made by its loader; see `ModelEntry` for what a loader gets."""
+    device = pick_device(device)
+    values: dict[str, Callable[[], object]] = {
+        "workers": lambda: workers,
+        # On a CPU a batch is no faster, and its sums round differently: rows would depend on their neighbours.
+        "batch_size": lambda: 1 if device == "cpu" else 8,
+        "tagger": lambda: _load(weights.registry()[TAGGER], config, device),
+    }
+    place: tuple[object, ...] = ()
+    if is_hub(entry.name):
+        place = (entry.hub, device)
+    elif entry.has_weights:
+        place = (weights.locate(entry, config.weights), device)
+    return _loader(entry)(*place, **entry.options, **{name: values[name]() for name in entry.takes})

@@ -1,12 +1,11 @@
-"""The registry of weights: where each comes from, its checksum, licence and contract; and how a node gets it.
+"""The registry of models: the loader of each, the source, checksum and licence of its weights; and how a node gets them.
 
-Weights lie in `weights.dir`: the user's cache by default, a folder or any URI. From a URI each node copies a weight once
-to its own cache: of several processes that ask, one copies, and the others wait for it. What is downloaded or copied is
-filled beside its place and renamed, so what lies there is whole.
+Weights are in `weights.dir`: the user's cache by default, a folder or any URI. From a URI each node copies a weight once
+to its own cache: of several processes one copies, and the others wait. What is downloaded or copied is written beside its
+place and renamed, so that no place holds half a file.
 
 A `file` entry has a checksum from its publisher, and a file that does not match is refused. A `hub` entry has none: its
-sha256 is recorded with the results, there is no published checksum to compare. A weight under a licence that forbids
-commercial use must be accepted by name in the config.
+sha256 is recorded with the results. A licence that forbids commercial use must be accepted by name in the config.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TypedDict
 
 import yaml
 
@@ -34,14 +34,28 @@ _INDEX_FILE = "model.safetensors.index.json"
 _CONFIG_FILE = "config.json"
 
 
+class ModelIdentity(TypedDict):
+    """What is written with the results about a model; None for what is not known of a user's own one."""
+
+    name: str
+    sha256: str | None
+    licence: str | None
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """One entry of the registry; exactly one of `shipped`, `file` and `hub` says where it comes from."""
+class ModelEntry:
+    """One entry of `weights.yaml`. At most one of `shipped`, `file` and `hub` is its source; with none it has no weights.
+
+    `loader` is a class or function by its dotted name. It gets the path of the weights and the device (unless there are no
+    weights), `options` as keywords, and the values that `takes` names: workers, batch_size or tagger. `package` is what it
+    imports beyond the requirements, from the extra `extra`.
+    """
 
     name: str
     kind: str
-    contract: str
-    licence: str
+    loader: str
+    licence: str | None
     shipped: str | None = None
     file: str | None = None
     hub: str | None = None
@@ -49,16 +63,27 @@ class Weight:
     sha256_prefix: str | None = None
     classes: str | None = None
     paper: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    takes: Sequence[str] = ()
+    package: str | None = None
+    extra: str | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is more than code."""
+        return bool(self.shipped or self.file or self.hub)
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """Where its weights come from, for people."""
+        if not self.has_weights:
+            return "no weights"
         return self.file or (f"hf:{self.hub}" if self.hub else "shipped with occpipe")
 
     @property
     def needs_consent(self) -> bool:
         """Whether its licence forbids commercial use."""
-        return "-NC" in self.licence
+        return "-NC" in (self.licence or "")
 
     @property
     def has_checksum(self) -> bool:
@@ -67,18 +92,22 @@ class Weight:
 
 
 @cache
-def registry() -> dict[str, Weight]:
-    """All known weights by name."""
-    text = files("occpipe").joinpath("models/weights.yaml").read_text()
-    return {name: Weight(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+def registry() -> dict[str, ModelEntry]:
+    """All models of `weights.yaml` by name."""
+    return read_entries(files("occpipe").joinpath("models/weights.yaml").read_text())
 
 
-def find_hub(hub: str) -> Weight | None:
+def read_entries(text: str) -> dict[str, ModelEntry]:
+    """The entries of a YAML text by name."""
+    return {name: ModelEntry(name=name, **values) for name, values in yaml.safe_load(text).items()}
+
+
+def find_hub(hub: str) -> ModelEntry | None:
     """The entry of a hub id, whatever its case (the hub does not tell `A/b` from `a/B`); None for one not registered."""
     return next((w for w in registry().values() if w.hub and w.hub.casefold() == hub.strip("/").casefold()), None)
 
 
-def check_consent(weight: Weight, settings: cfg.Weights) -> None:
+def check_consent(weight: ModelEntry, settings: cfg.Weights) -> None:
     """Raise WeightsError where a licence forbids commercial use and the config does not accept it by name."""
     if weight.needs_consent and weight.licence not in settings.accept_licence:
         raise WeightsError(
@@ -87,7 +116,7 @@ def check_consent(weight: Weight, settings: cfg.Weights) -> None:
         )
 
 
-def locate(weight: Weight, settings: cfg.Weights) -> Path:
+def locate(weight: ModelEntry, settings: cfg.Weights) -> Path:
     """The local file or folder of a weight, verified as far as `verify` can; copied from `weights.dir` where that is a URI.
 
     Raises WeightsError where it is missing (with the command that fetches it), damaged, or not accepted.
@@ -102,13 +131,13 @@ def locate(weight: Weight, settings: cfg.Weights) -> Path:
     return path
 
 
-def is_here(weight: Weight, settings: cfg.Weights) -> bool:
+def is_here(weight: ModelEntry, settings: cfg.Weights) -> bool:
     """Whether a weight lies on this machine; nothing is hashed, downloaded or asked of a bucket."""
     path = _place_of(weight, settings)
-    return path.exists() and not (weight.hub and _missing_part(path))
+    return not weight.has_weights or (path.exists() and not (weight.hub and _missing_part(path)))
 
 
-def verify(weight: Weight, path: Path) -> None:
+def verify(weight: ModelEntry, path: Path) -> None:
     """Raise WeightsError where the file at `path` differs from its publisher's checksum, or a hub folder misses a part.
 
     For hub entries there is no published checksum to compare: changed bytes show only in the sha256 that is recorded.
@@ -117,7 +146,7 @@ def verify(weight: Weight, path: Path) -> None:
         raise WeightsError(f"{path} {fault}")
 
 
-def fetch(weight: Weight, settings: cfg.Weights) -> Path:
+def fetch(weight: ModelEntry, settings: cfg.Weights) -> Path:
     """Download a weight from its source into the cache; its path. One that is there is only verified.
 
     Where `weights.dir` is a URI it is then written there too, over what is there: that is how a cluster without internet
@@ -137,8 +166,8 @@ def fetch(weight: Weight, settings: cfg.Weights) -> Path:
     return path
 
 
-def identity(weight: Weight, path: Path) -> dict[str, str | None]:
-    """What is written with the results: name, sha256, licence and source."""
+def identity(weight: ModelEntry, path: Path) -> ModelIdentity:
+    """The identity of a model whose weights are at `path`."""
     return {"name": weight.name, "sha256": sha256(path), "licence": weight.licence, "source": weight.source}
 
 
@@ -156,17 +185,17 @@ def cache_folder(settings: cfg.Weights) -> Path:
     return Path(base).expanduser() / "occpipe" / "weights"
 
 
-def _place_of(weight: Weight, settings: cfg.Weights) -> Path:
+def _place_of(weight: ModelEntry, settings: cfg.Weights) -> Path:
     if weight.shipped:
         return Path(str(files("occpipe").joinpath("models/assets", weight.shipped)))
     return cache_folder(settings) / _name_on_disk(weight)
 
 
-def _name_on_disk(weight: Weight) -> str:
+def _name_on_disk(weight: ModelEntry) -> str:
     return weight.file.rsplit("/", 1)[1] if weight.file else weight.name
 
 
-def _command(weight: Weight, settings: cfg.Weights) -> str:
+def _command(weight: ModelEntry, settings: cfg.Weights) -> str:
     where = f" --set weights.dir={settings.dir}" if settings.dir else ""
     return f"occpipe models fetch {weight.name}{where}"
 
@@ -176,7 +205,7 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _fault(weight: Weight, path: Path) -> str | None:
+def _fault(weight: ModelEntry, path: Path) -> str | None:
     for algorithm, expected in (("md5", weight.md5), ("sha256", weight.sha256_prefix)):
         if expected and not (found := _digest(path, algorithm)).startswith(expected):
             return f"is not {weight.name}: its {algorithm} is {found}, expected {expected}"
@@ -196,7 +225,7 @@ def _missing_part(folder: Path) -> str | None:
     return next((part for part in sorted(parts) if not (folder / part).is_file()), None)
 
 
-def _fill(weight: Weight, path: Path, source: str, fill: Callable[[Path], None]) -> None:
+def _fill(weight: ModelEntry, path: Path, source: str, fill: Callable[[Path], None]) -> None:
     """Fill a temporary place beside `path`, verify it and rename it, unless another process did so meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +248,7 @@ def _fill(weight: Weight, path: Path, source: str, fill: Callable[[Path], None])
         raise WeightsError(f"{weight.name} cannot be written to {path}: {error}") from error
 
 
-def _copy_from_store(weight: Weight, uri: str, path: Path) -> None:
+def _copy_from_store(weight: ModelEntry, uri: str, path: Path) -> None:
     store = open_store(uri)
     store.check_readable()
     name = _name_on_disk(weight)
@@ -249,7 +278,7 @@ def _copy_from_store(weight: Weight, uri: str, path: Path) -> None:
     _fill(weight, path, store.url(name), copy)
 
 
-def _copy_to_store(weight: Weight, path: Path, uri: str) -> None:
+def _copy_to_store(weight: ModelEntry, path: Path, uri: str) -> None:
     store = open_store(uri)
     if path.is_dir():
         parts = [

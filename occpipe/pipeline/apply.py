@@ -35,6 +35,7 @@ from occpipe.dataset.verdicts import Review
 from occpipe.dataset.versions import Origin
 from occpipe.io.storage import Address, Store, locate, open_store, store_of
 from occpipe.models.loading import identities, needed
+from occpipe.models.weights import ModelIdentity
 from occpipe.pipeline.job import Job, RunOptions, Source
 from occpipe.pipeline.monitoring.run_result import RunResult
 from occpipe.pipeline.run import run
@@ -134,14 +135,14 @@ def _is_listed(scan: Published) -> bool:
     return first is None or not first["etag"]
 
 
-def _seen_by(scan: Published) -> list[dict[str, str | None]]:
+def _seen_by(scan: Published) -> list[ModelIdentity]:
     """The models of the scan, without those that this job loads itself."""
     own = {weight.name for weight in needed(scan.config, parts=parts_of(_STEPS))}
     own.add(Path(scan.config.relations.vectors or "").name)
     return [model for model in scan.manifest["models"] if model["name"] not in own]
 
 
-def _bases(config: Config, models: list[dict[str, str | None]], scan: Published, output_uri: str) -> Iterator[Base]:
+def _bases(config: Config, models: list[ModelIdentity], scan: Published, output_uri: str) -> Iterator[Base]:
     """Outputs that may have a picture already: this one, from an earlier run, and the one that is decided on again."""
     for uri in (output_uri, scan.store.uri):
         with contextlib.suppress(StorageError):  # nothing is published there yet, or by another version of occpipe

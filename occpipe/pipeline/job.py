@@ -17,6 +17,7 @@ from occpipe.dataset.listing import Listed, list_corpus
 from occpipe.dataset.versions import CLEAN, SCAN, Origin
 from occpipe.io.storage import Store, locate, open_store
 from occpipe.models.loading import identities
+from occpipe.models.weights import ModelIdentity
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot
 from occpipe.pipeline.steps import STEPS, Step, parts_of
 from occpipe.pipeline.units import MAX_UNIT_ROWS, PLACE, Reader, read_manifest
@@ -75,7 +76,7 @@ class Job:
     origin: Origin
     steps: tuple[Step, ...]
     source: Source
-    models: list[dict[str, str | None]]
+    models: list[ModelIdentity]
     setup: Setup
 
     def __post_init__(self) -> None:

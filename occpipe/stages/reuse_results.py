@@ -21,6 +21,7 @@ from occpipe.dataset.reader import Published
 from occpipe.io.storage import is_safe_key, store_of, with_retries
 from occpipe.models.loading import needed, source_type
 from occpipe.models.relations.decide import is_protected
+from occpipe.models.weights import ModelIdentity
 from occpipe.stages.rows import Rows
 from occpipe.stages.stage import Setup, Stage
 
@@ -38,7 +39,7 @@ class Base:
     policy: Policy
 
 
-def base_of(published: Published, config: Config, models: list[dict[str, str | None]], root: str) -> Base | None:
+def base_of(published: Published, config: Config, models: list[ModelIdentity], root: str) -> Base | None:
     """A published output as a base for another decision; None where the same mask could be filled in another way there."""
     manifest = published.manifest
     if manifest.get("command") == "scan" or manifest["input"] != root:
@@ -139,5 +140,5 @@ def _picture(uri: str, row: Row) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == row["output_sha256"] else None
 
 
-def _weights(models: list[dict[str, str | None]], names: set[str]) -> dict[str, str | None]:
+def _weights(models: list[ModelIdentity], names: set[str]) -> dict[str, str | None]:
     return {str(model["name"]): model["sha256"] for model in models if model["name"] in names}

@@ -27,7 +27,7 @@ from occpipe.core.config import Config
 from occpipe.core.config_file import overrides_of
 from occpipe.core.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
 from occpipe.io.storage import locate
-from occpipe.models.loading import hf_folder
+from occpipe.models.hub import hub_folder
 from occpipe.pipeline.ray.connection import job_name
 
 STOP_WAIT_S = 900
@@ -86,7 +86,7 @@ def _local_files(config: Config) -> Iterator[tuple[str, str]]:
     if config.relations.vectors:
         yield "relations.vectors", config.relations.vectors
     model = config.segmenter.model
-    if model.startswith("hf:") and (folder := hf_folder(model)):
+    if model.startswith("hf:") and (folder := hub_folder(model)):
         yield "segmenter.model", str(folder)
 
 

@@ -128,14 +128,14 @@ def test_transformers_missing_is_known_before_the_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     folder = hf_folder(tmp_path / "model", ["person", "sky"])
     for model in (f"hf:{folder}", "hf:some/model", "eomt-l-640"):
-        with pytest.raises(WeightsError, match="transformers is not installed"):
+        with pytest.raises(WeightsError, match=r"needs transformers: pip install 'occpipe\[hf\]'"):
             identities(load_config("local", [f"segmenter.model={model}"]))
     check_models(load_config())
 
 
 def test_a_missing_peer_is_known_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"pypatchmatch is not installed: pip install 'occpipe\[peers\]'"):
+    with pytest.raises(WeightsError, match=r"pypatchmatch needs patchmatch: pip install 'occpipe\[peers\]'"):
         check_models(load_config("local", ["inpainter.model=pypatchmatch"]))
 
 
@@ -162,7 +162,7 @@ def test_what_a_config_needs() -> None:
 def test_fetch_without_names_takes_those_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(weight: weights.Weight, settings: object) -> Path:
+    def fetch(weight: weights.ModelEntry, settings: object) -> Path:
         asked.append((weight.name, getattr(settings, "dir", None)))
         return tmp_path
 
@@ -178,8 +178,8 @@ def test_fetch_without_names_takes_those_of_the_config(tmp_path: Path, monkeypat
 
 
 def test_the_command_in_the_gpu_config_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    first = (Path(__file__).parents[3] / "configs" / "gpu.yaml").read_text().splitlines()[0]
-    command = first.rsplit(": ", 1)[1].split()
+    text = (Path(__file__).parents[3] / "configs" / "gpu.yaml").read_text()
+    command = text.partition("Fetch the weights first: ")[2].partition(". ")[0].split()
     asked = []
     monkeypatch.setattr(weights, "fetch", lambda weight, settings: asked.append(weight.name))
     assert command[0] == "occpipe"

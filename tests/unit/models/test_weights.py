@@ -19,17 +19,17 @@ from occpipe.core.config_file import load_config
 from occpipe.core.errors import WeightsError, first_line
 from occpipe.models import weights
 from occpipe.models.loading import identities
-from occpipe.models.weights import Weight, locate, registry
+from occpipe.models.weights import ModelEntry, locate, registry
 
 BYTES = b"the weights"
 
 
 @pytest.fixture
-def entry() -> Weight:
-    return Weight(
+def entry() -> ModelEntry:
+    return ModelEntry(
         name="tiny",
         kind="inpainter",
-        contract="big-lama",
+        loader="tests.toy:Toy",
         licence="MIT",
         file="https://example.invalid/tiny.pt",
         md5=hashlib.md5(BYTES, usedforsecurity=False).hexdigest(),
@@ -39,7 +39,7 @@ def entry() -> Weight:
 def test_every_entry_says_where_from_and_under_what() -> None:
     for weight in registry().values():
         assert weight.licence
-        assert sum(source is not None for source in (weight.shipped, weight.file, weight.hub)) == 1
+        assert sum(source is not None for source in (weight.shipped, weight.file, weight.hub)) == weight.has_weights
         assert weight.file is None or weight.md5 or weight.sha256_prefix, "a file has a checksum"
         assert weight.kind in ("segmenter", "relations", "inpainter")
 
@@ -52,24 +52,24 @@ def test_shipped_weights_are_small_and_have_a_card() -> None:
             assert path.with_suffix(".md").exists()
 
 
-def test_a_verified_file_is_found(entry: Weight, tmp_path: Path) -> None:
+def test_a_verified_file_is_found(entry: ModelEntry, tmp_path: Path) -> None:
     (tmp_path / "tiny.pt").write_bytes(BYTES)
     path = locate(entry, Weights(dir=str(tmp_path)))
     assert weights.identity(entry, path)["sha256"] == hashlib.sha256(BYTES).hexdigest()
 
 
-def test_a_damaged_file_is_refused(entry: Weight, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(entry: ModelEntry, tmp_path: Path) -> None:
     (tmp_path / "tiny.pt").write_bytes(BYTES[:-1])
     with pytest.raises(WeightsError, match="is not tiny: its md5 is"):
         locate(entry, Weights(dir=str(tmp_path)))
 
 
-def test_a_missing_file_names_the_command(entry: Weight, tmp_path: Path) -> None:
+def test_a_missing_file_names_the_command(entry: ModelEntry, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="occpipe models fetch tiny"):
         locate(entry, Weights(dir=str(tmp_path)))
 
 
-def test_weights_come_from_a_uri_once(entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_come_from_a_uri_once(entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     from occpipe.io.storage import open_store
 
@@ -99,9 +99,9 @@ class _Counting(http.server.SimpleHTTPRequestHandler):
 _ASK = """
 import sys
 from occpipe.core.config import Weights
-from occpipe.models.weights import Weight, locate
+from occpipe.models.weights import ModelEntry, locate
 
-entry = Weight(name="tiny", kind="inpainter", contract="big-lama", licence="MIT", file="https://example.invalid/tiny.pt")
+entry = ModelEntry(name="tiny", kind="inpainter", loader="tests.toy:Toy", licence="MIT", file="https://example.invalid/tiny.pt")
 print(locate(entry, Weights(dir=sys.argv[1])).read_bytes() == b"the weights")
 """
 
@@ -154,7 +154,7 @@ def test_kinds_are_not_mixed_up() -> None:
         identities(load_config(overrides=["inpainter.model=eomt-l-640"]))
 
 
-def test_fetch_downloads_and_verifies(entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_downloads_and_verifies(entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     source = tmp_path / "server" / "tiny.pt"
@@ -167,7 +167,7 @@ def test_fetch_downloads_and_verifies(entry: Weight, tmp_path: Path, monkeypatch
         weights.fetch(entry, Weights(dir=str(tmp_path / "there")))
 
 
-def test_a_failed_download_is_one_line(entry: Weight, tmp_path: Path) -> None:
+def test_a_failed_download_is_one_line(entry: ModelEntry, tmp_path: Path) -> None:
     import dataclasses
 
     entry = dataclasses.replace(entry, file=f"file://{tmp_path}/nowhere.pt")
@@ -175,7 +175,7 @@ def test_a_failed_download_is_one_line(entry: Weight, tmp_path: Path) -> None:
         weights.fetch(entry, Weights(dir=str(tmp_path / "here")))
 
 
-def test_a_refused_download_leaves_nothing(entry: Weight, tmp_path: Path) -> None:
+def test_a_refused_download_leaves_nothing(entry: ModelEntry, tmp_path: Path) -> None:
     import dataclasses
 
     source = tmp_path / "tiny.pt"
@@ -282,7 +282,7 @@ def test_keys_that_leave_the_folder_are_refused(key: str, tmp_path: Path, monkey
     assert not (tmp_path / "cache").exists()
 
 
-def test_fetch_fills_a_bucket(entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_fills_a_bucket(entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     from occpipe.io.storage import open_store
@@ -302,7 +302,7 @@ def test_fetch_fills_a_bucket(entry: Weight, tmp_path: Path, monkeypatch: pytest
 
 
 def test_missing_from_a_bucket_names_the_command(
-    entry: Weight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "bucket").mkdir()
