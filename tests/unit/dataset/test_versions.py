@@ -11,6 +11,7 @@ from occpipe.dataset.shards import commit_shard, write_part
 from occpipe.dataset.sums import write_sums
 from occpipe.dataset.versions import SCAN, Origin, open_version
 from occpipe.io.storage import Store
+from occpipe.models.weights import ModelIdentity
 from tests.helpers.memory import MemoryStore
 from tests.unit.dataset.test_shards import list_images, rows_of
 
@@ -26,8 +27,12 @@ def publish(store: Store, layout: Layout = FIRST) -> None:
     commit_shard(store, layout, 0)
 
 
+def identity(sha256: str) -> ModelIdentity:
+    return {"name": "starter-segmenter", "sha256": sha256, "licence": "MIT", "source": "shipped with occpipe"}
+
+
 def test_one_way_of_making_an_output(store: Store) -> None:
-    models: list[dict[str, str | None]] = [{"name": "starter-segmenter", "sha256": "aa"}]
+    models = [identity("aa")]
     assert open_version(store, load_config(), models, "in") == FIRST
     same = load_config("local", ["placement.segment.batch_size=2", "shard.images=10", "errors.min_rows=1"])
     assert open_version(store, same, models, "in", new=True) == FIRST, "the same settings begin nothing new"
@@ -35,7 +40,7 @@ def test_one_way_of_making_an_output(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"another config \(policy\.cut was None, now 0\.1\).*--new-version"):
         open_version(store, load_config("local", ["policy.cut=0.1"]), models, "in")
     with pytest.raises(ConfigError, match="another weights"):
-        open_version(store, load_config(), [{"name": "starter-segmenter", "sha256": "bb"}], "in")
+        open_version(store, load_config(), [identity("bb")], "in")
 
 
 def test_an_output_has_one_input(store: Store) -> None:

@@ -61,7 +61,7 @@ class ToySegmenter:
         self.tagger, self.workers = tagger, workers
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
-        return [Segmentation(*i.shape[:2], stuff=s.stuff) for i, s in zip(images, self.tagger(images), strict=True)]
+        return [Segmentation(scene.height, scene.width, stuff=scene.stuff) for scene in self.tagger(images)]
 
 
 @pytest.fixture(autouse=True)
