@@ -1,4 +1,4 @@
-"""What every room shares: the config, the types of the domain, masks, class names, Arrow schemas and errors.
+"""Shared by every room: the config, the types of the domain, masks, class names, Arrow schemas and errors.
 
-It imports no other room. Start at `types` for the words, and at `config` for the settings.
+It imports no other room. Start with `types` for the terms, and with `config` for the settings.
 """

@@ -1,4 +1,4 @@
-"""How a store is reached: names of profiles, keys and accounts, never secrets. It travels to the workers with the URI."""
+"""How a store is reached: names of profiles, keys and accounts, never secrets. It is sent to the workers with the URI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the store of one side, INPUT or OUTPUT, is reached; the fields are those of `storage.input` in the config."""
+    """How the store of INPUT or OUTPUT is reached; the fields are those of `storage.input` in the config."""
 
     endpoint: str | None = None
     region: str | None = None
@@ -23,22 +23,22 @@ FROM_ENVIRONMENT = Access()
 
 
 class Address(str):
-    """The URI of a store, with how it is reached. Two addresses are equal where their URIs are."""
+    """The URI of a store, with its access. Two addresses are equal if their URIs are equal."""
 
     access: Access
     __slots__ = ("access",)
 
     def __new__(cls, uri: str, access: Access = FROM_ENVIRONMENT) -> Address:
-        """An address; `uri` as `locate` gives it."""
+        """Make an address; `uri` is as `locate` returns it."""
         address = super().__new__(cls, uri)
         address.access = access
         return address
 
     def __reduce__(self) -> tuple[type[Address], tuple[str, Access]]:
-        """What pickle makes it from in a worker."""
+        """Tell pickle how to make it again in a worker."""
         return Address, (str(self), self.access)
 
 
 def access_of(uri: str) -> Access:
-    """How a store is reached: as an address says, and for any other text by what the environment has."""
+    """The access of an address; any other text is reached with the settings of the environment."""
     return uri.access if isinstance(uri, Address) else FROM_ENVIRONMENT

@@ -1,8 +1,8 @@
 """The class names: the 182 of COCO-Stuff (91 things, 91 stuff) with the caption token of each.
 
 Source: COCO-Stuff (Caesar et al., CVPR 2018), label ids 1 to 182. A token is one word, so that sub-types share
-one vector (wall-brick and wall-tile are both wall). The COCO panoptic names of segmenters map onto the same
-tokens after dropping `-merged`, `-other` and `-stuff`.
+one vector (wall-brick and wall-tile are both wall). The COCO panoptic names of segmenters have the same tokens, without
+their endings `-merged`, `-other` and `-stuff`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def coco_stuff() -> tuple[ClassName, ...]:
 
 
 def is_thing(name: str) -> bool:
-    """Whether a class of a panoptic segmenter is a thing; a class that COCO-Stuff does not know counts as one."""
-    known = coco_stuff_class(name)
-    return known.is_thing if known else True
+    """Whether a class of a panoptic segmenter is a thing; a class that is not in COCO-Stuff counts as a thing."""
+    entry = coco_stuff_class(name)
+    return entry.is_thing if entry else True
 
 
 def coco_stuff_class(name: str) -> ClassName | None:
-    """The COCO-Stuff class that a segmenter's class name means, or None.
+    """The COCO-Stuff class of a segmenter's class name, or None.
 
-    Names are looked up as they are and with the endings that COCO panoptic changed (`tree-merged`, `table-merged`).
+    Names are looked up unchanged, and with the endings that COCO panoptic changed (`tree-merged`, `table-merged`).
     """
     name = _normal(name)
     bare = name.removesuffix("-merged")
@@ -52,22 +52,22 @@ def coco_stuff_class(name: str) -> ClassName | None:
 
 
 def fault_of_class(name: str, others: Iterable[str] = ()) -> str | None:
-    """What is wrong with a class name that a user wrote, with the name that may be meant; None where nothing is.
+    """The error message for a class name that does not exist, with the nearest one; None for a class that exists.
 
-    Known are the names of COCO-Stuff and `others`, those of a segmenter of the user's own.
+    The classes are those of COCO-Stuff and `others`, the classes of a user's own segmenter.
     """
-    known = {token(other): other for other in others} | {c.token: c.name for c in coco_stuff()}
-    if token(name) in known:
+    names = {token(other): other for other in others} | {c.token: c.name for c in coco_stuff()}
+    if token(name) in names:
         return None
-    written = _normal(name)
-    meant = known.get(aliases().get(written, ""))
-    near = [meant] if meant else difflib.get_close_matches(written, [*known, *known.values()], n=1)
+    normal = _normal(name)
+    synonym = names.get(aliases().get(normal, ""))
+    near = [synonym] if synonym else difflib.get_close_matches(normal, [*names, *names.values()], n=1)
     return f"there is no class {name!r:.60}" + (f", did you mean {near[0]}?" if near else "")
 
 
 @cache
 def aliases() -> Mapping[str, str]:
-    """Caption word or phrase to class token, from `data/aliases.csv` and the class names themselves."""
+    """Caption word or phrase to class token, from `aliases.csv` and the class names themselves."""
     text = files("occpipe").joinpath("core/aliases.csv").read_text()
     table = {row["alias"]: row["token"] for row in csv.DictReader(text.splitlines())}
     for c in coco_stuff():
@@ -93,13 +93,13 @@ def _tokens() -> dict[str, str]:
 def token(name: str) -> str:
     """The caption token of a class name: `building-other-merged` -> `building`, `stop sign` -> `stopsign`."""
     name = _normal(name)
-    known = _tokens()
-    if name in known:
-        return known[name]
+    tokens = _tokens()
+    if name in tokens:
+        return tokens[name]
     for suffix in ("-merged", "-other", "-stuff"):
         name = name.removesuffix(suffix)
     for candidate in (name, f"{name}-other", f"{name}-stuff"):
-        if candidate in known:
-            return known[candidate]
+        if candidate in tokens:
+            return tokens[candidate]
     head = name.split("-")[0]
-    return known.get(f"{head}-other", head.replace(" ", ""))
+    return tokens.get(f"{head}-other", head.replace(" ", ""))

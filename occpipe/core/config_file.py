@@ -31,7 +31,7 @@ def config_names() -> list[str]:
 def load_config(source: str | Path = "local", overrides: Iterable[str] = ()) -> Config:
     """The config of a name (`local`, `gpu`, `paper2019`) or a YAML file, with overrides such as `policy.cut=0.3`.
 
-    Raises ConfigError, in one line: no such file, not YAML, an unknown key (with the nearest known one), a wrong value.
+    Raises ConfigError with one line: no such file, not YAML, an unknown key (with the nearest one), a wrong value.
     """
     return _with_overrides(_read(source), overrides, f"config {source}")
 
@@ -86,13 +86,13 @@ def _flow(value: Any) -> str:
 
 
 def overrides_of(config: Config) -> list[str]:
-    """The overrides that make a config out of the default one, such as `policy.cut=0.3`."""
+    """The overrides that turn the default config into this one, such as `policy.cut=0.3`."""
     return list(_differences(config.model_dump(mode="json"), Config().model_dump(mode="json"), ""))
 
 
 def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, value in values.items():
-        if isinstance(value, dict) and defaults[name]:  # a section; what a user may name freely is empty by default
+        if isinstance(value, dict) and defaults[name]:  # a section; a mapping with free keys is empty by default
             yield from _differences(value, defaults[name], f"{prefix}{name}.")
         elif value != defaults[name]:
             yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"
@@ -100,7 +100,9 @@ def _differences(values: dict[str, Any], defaults: dict[str, Any], prefix: str) 
 
 def _config_folder() -> Any:
     packaged = files("occpipe").joinpath("configs")
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"  # a checkout keeps them at the top
+    return (
+        packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
+    )  # in a checkout they stand at the top
 
 
 def _read(source: str | Path) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _parse(text: str) -> Any:
-    """A YAML document. Aliases are refused: a few lines of them can stand for more values than a memory holds."""
+    """A YAML document. Aliases are refused, because a few lines of them can expand to more values than fit in memory."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -164,24 +166,24 @@ def _explain(error: ValidationError) -> Iterator[str]:
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "tuple_type":
                 message = "a list is needed, such as [dog, cat]"
-            given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {_shown(problem['input'])})"
-            yield f"{path}: {message}{given}" if path else message
+            value = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {_shown(problem['input'])})"
+            yield f"{path}: {message}{value}" if path else message
 
 
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.80}"
-    except ValueError:  # Python prints no number of more than 4,300 digits
+    except ValueError:  # Python does not print a number of more than 4,300 digits
         return f"{type(value).__name__} of very many digits"
 
 
 def _one_line(message: str) -> str:
-    """Keys come from a file, and may hold line breaks."""
+    """The message in one line; keys come from a file and may contain line breaks."""
     return " ".join(message.split())
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """All keys of the config, sections too: `policy`, `policy.cut`, ..."""
+    """All keys of the config, with its sections: `policy`, `policy.cut`, ..."""
     keys = []
     for name, field in section.model_fields.items():
         keys.append(f"{prefix}{name}")

@@ -1,4 +1,4 @@
-"""What all sections of the config have in common."""
+"""The base class of all sections of the config."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section: frozen, with no key that is not known and no number that is not finite."""
+    """A section: frozen, without unknown keys, with finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)

@@ -1,13 +1,13 @@
-"""Errors that a user can act on: the CLI prints one line for each and exits with its code."""
+"""Errors that a user can act on: the CLI prints one line for each and exits with its exit code."""
 
 from __future__ import annotations
 
 INTERRUPTED_EXIT_CODE = 130
-"""What a run ends with that was stopped by Ctrl-C or SIGTERM, as shells have it."""
+"""The exit code of a run that Ctrl-C or SIGTERM stopped, as in shells."""
 
 
 class OccpipeError(Exception):
-    """Base of all errors that occpipe raises on purpose; `exit_code` is what the CLI ends with."""
+    """Base of all errors that occpipe raises on purpose; `exit_code` is that of the CLI."""
 
     exit_code = 1
 
@@ -31,31 +31,31 @@ class WeightsError(OccpipeError):
 
 
 class CapacityError(OccpipeError):
-    """The cluster cannot hold the configured pools; the message says what is missing."""
+    """The cluster is too small for the configured pools; the message names what is missing."""
 
     exit_code = 5
 
 
 class ClusterError(OccpipeError):
-    """The cluster cannot be reached, or does not do what it was asked for."""
+    """The cluster cannot be reached, or a request to it failed."""
 
     exit_code = 5
 
 
 class OutputBusyError(OccpipeError):
-    """Another run holds the output; the message names the holder."""
+    """Another run has the lock of the output; the message names it."""
 
     exit_code = 6
 
 
 class RunError(OccpipeError):
-    """A run broke off, or did not account for every image; the same command goes on from there."""
+    """A run ended early, or some images have no row; the same command continues from there."""
 
     exit_code = 1
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing, or no more than a key."""
+    """The first line of an error's message; its type if the message is empty, or type and key of a KeyError."""
     lines = str(error).strip().splitlines()
     if not lines:
         return type(error).__name__

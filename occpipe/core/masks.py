@@ -1,6 +1,6 @@
 """Binary masks: run-length coding (COCO's compressed form, by pycocotools), growth, grouping and clean-up.
 
-A 12 MP mask is 12 MB as uint8 and a few kB as RLE, so masks travel between stages as RLE only.
+A 12 MP mask takes 12 MB as uint8 and a few kB as RLE, so stages pass masks on as RLE only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-# A thing that makes up more than this share of a hole's edge is what the hole lies in.
+# A thing that covers more than this share of the edge of a hole surrounds the hole.
 _AROUND = 0.7
-_SMOOTHING = 1.0  # pixels of the small mask; below it steps show, above it thin things lose their shape
+_SMOOTHING = 1.0  # pixels of the small mask; with less, steps are visible; with more, thin things lose their shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,15 @@ class Rle:
         return cls(height, width, coco_mask.encode(np.asfortranarray(mask))["counts"])
 
     def check(self) -> None:
-        """Raise ValueError where these are not the run lengths of such a mask; for masks that strangers may have written.
+        """Raise ValueError if the counts are not the run lengths of such a mask; for masks from untrusted files.
 
-        pycocotools trusts what it is given: too few runs leave pixels of whatever was in memory. Each character holds 5
-        bits of a number, and whether there is more of it; from the fourth on, numbers are differences to the last but one.
+        pycocotools does not check its input: with too few runs, the other pixels are uninitialized memory. Each character
+        has 5 bits of a number and a bit that says whether more follow. From the fourth number on, each is a difference to
+        the last but one.
         """
         codes = np.frombuffer(self.counts, np.uint8).astype(np.int64) - 48
         if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-            raise ValueError("a mask that is no run-length code")
+            raise ValueError("a mask that is not a run-length code")
         ends = np.flatnonzero(codes & 32 == 0)
         starts = np.concatenate([[0], ends[:-1] + 1])
         if (ends - starts).max() > 6:  # 35 bits, more pixels than an image can have
@@ -50,16 +51,16 @@ class Rle:
         runs -= np.where(codes[ends] & 16, np.int64(32) << 5 * place[ends], 0)
         runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
         if runs.min() < 0 or runs.max() > self.height * self.width or runs.sum() != self.height * self.width:
-            raise ValueError(f"a mask that is none of {self.height} x {self.width} pixels")
+            raise ValueError(f"a mask that does not have {self.height} x {self.width} pixels")
 
     @property
     def coco(self) -> dict[str, object]:
-        """The dict that pycocotools reads."""
+        """The dict of pycocotools."""
         return {"size": [self.height, self.width], "counts": self.counts}
 
     @property
     def area(self) -> int:
-        """Pixels set."""
+        """Number of pixels that are 1."""
         return int(coco_mask.area(self.coco))
 
     @property
@@ -90,20 +91,23 @@ def union_mask(rles: Iterable[Rle], height: int, width: int) -> NDArray[np.uint8
 
 
 def beside(hole: NDArray[np.uint8], things: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The things that lie beside the holes, not around one: what is on a shirt is filled with shirt. Masks are H x W."""
+    """The things that are beside the holes, without those around one: a hole in a shirt is filled with shirt.
+
+    Masks are H x W in {0, 1}.
+    """
     things = things & (1 - hole)
     if not things.any():
         return things
     count, parts = cv2.connectedComponents(things, connectivity=8)
     _, holes = cv2.connectedComponents(hole, connectivity=8)
-    # each pixel just outside, with the hole that it touches (labels are dilated as numbers: the larger one wins)
+    # each pixel just outside a hole, with the number of that hole (dilation takes the larger number of two)
     touching = cv2.dilate(holes.astype(np.float32), np.ones((5, 5), np.uint8)).astype(np.int64)
     ring = (hole == 0) & (touching > 0)
     shares = np.bincount(touching[ring] * count + parts[ring], minlength=(int(holes.max()) + 1) * count).reshape(
         -1, count
     )
     around = (shares > _AROUND * shares.sum(1, keepdims=True)).any(0)
-    around[0] = True  # what is no thing
+    around[0] = True  # the background
     return np.asarray(~around[parts], np.uint8)
 
 
@@ -116,10 +120,10 @@ def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
 
 
 def scale_up(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A mask, H x W in {0, 1}, at the larger size of the image that it was seen in; a mask of that size as it is.
+    """A mask, H x W in {0, 1}, at the larger size of its image; a mask of that size is returned unchanged.
 
-    Smoothed before it is enlarged, because bilinear interpolation alone draws each pixel of the mask as a step. The cut is
-    where the mask keeps its share of the image, so that small and thin things neither shrink nor vanish. 15 ms at 12 MP.
+    It is smoothed before it is enlarged, because bilinear interpolation alone shows each pixel of the mask as a step. The
+    threshold keeps the share of the image that the mask had, so that small and thin things do not shrink. 15 ms at 12 MP.
     """
     if mask.shape == (height, width):
         return mask
@@ -127,12 +131,12 @@ def scale_up(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     soft = cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC)
     counts = cv2.calcHist([soft], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     above = counts[::-1].cumsum()[::-1]  # pixels of at least each value
-    least = int(np.abs(above - float(mask.mean()) * height * width)[1:].argmin()) + 1
-    return np.asarray(cv2.threshold(soft, least - 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
+    threshold = int(np.abs(above - float(mask.mean()) * height * width)[1:].argmin()) + 1
+    return np.asarray(cv2.threshold(soft, threshold - 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def scale_down(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A mask, H x W in {0, 1}, at a smaller size: the pixels that it covers at least by half."""
+    """A mask, H x W in {0, 1}, at a smaller size: the pixels that it covers by at least half."""
     if mask.shape == (height, width):
         return mask
     soft = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
@@ -152,16 +156,16 @@ def rescale_rle(rle: Rle, height: int, width: int) -> Rle:
 
 
 def regions(mask: NDArray[np.uint8], smallest: int, *, split: bool) -> list[NDArray[np.uint8]]:
-    """The parts of a class mask, H x W in {0, 1}, without specks and holes below `smallest` pixels.
+    """The parts of a class mask, H x W in {0, 1}, without specks and holes of fewer than `smallest` pixels.
 
-    Connected components each (8 neighbours), or all of them together where `split` is false.
+    With `split` each connected component (8 neighbours) is a part, else all of them are one.
     """
     left, top, width, height = cv2.boundingRect(mask)
-    # one more pixel around, where the image has it: what touches that ring is outside, not a hole
+    # one more pixel on each side, if the image has it: a region that touches this ring is outside, and not a hole
     box = np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
     part = _without_specks(mask[box], smallest)
     sides = (top > 0, left > 0, top + height < mask.shape[0], left + width < mask.shape[1])
-    # a hole smaller than a speck can hold dropped specks only, so that closing it overlaps no other segment
+    # a hole smaller than a speck can contain dropped specks only, so that filling it overlaps no other segment
     mask = np.zeros_like(mask)
     mask[box] = _without_holes(part, smallest, sides)
     if not mask.any():
@@ -183,7 +187,7 @@ def _without_specks(mask: NDArray[np.uint8], smallest: int) -> NDArray[np.uint8]
 
 
 def _without_holes(mask: NDArray[np.uint8], smallest: int, outside: Sequence[bool]) -> NDArray[np.uint8]:
-    """Fill the holes; what reaches a side (top, left, bottom, right) that has more of the image behind it is none."""
+    """Fill the holes. A region at a side (top, left, bottom, right) beyond which the image continues is not a hole."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
     hole = stats[:, cv2.CC_STAT_AREA] < smallest
     for is_open, side in zip(outside, (parts[0], parts[:, 0], parts[-1], parts[:, -1]), strict=True):

@@ -1,4 +1,4 @@
-"""What an edited picture says of itself: how much of its source's metadata, and the mark that software edited it.
+"""The metadata of an edited picture: the policy for what it keeps, and the mark that software edited it.
 
 The mark is IPTC's digital source type, in XMP.
 
@@ -11,19 +11,19 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-MOST_IN_JPEG = 65_502
-"""Bytes of an XMP packet that a JPEG segment holds (XMP specification, part 3, 1.1.3)."""
+MAX_IN_JPEG = 65_502
+"""Most bytes of an XMP packet that fit in a JPEG segment (XMP specification, part 3, 1.1.3)."""
 
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _NAMESPACE = b"http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_MOST_PREFIXES = 8
+_MAX_PREFIXES = 8
 _PREFIX = rb"xmlns:(\w{1,50})\s*=\s*[\"']%s[\"']"
 _QUOTED = rb"(?:\"[^\"<>]{0,500}\"|'[^'<>]{0,500}')"
 
 
 class SourceType(StrEnum):
-    """IPTC's terms for a photo of which a part was made by software; `none` writes no mark."""
+    """IPTC's terms for a photo with a part made by software; `none` writes no mark."""
 
     AUTO = "auto"
     COMPOSITE_WITH_TRAINED = "compositeWithTrainedAlgorithmicMedia"
@@ -33,9 +33,9 @@ class SourceType(StrEnum):
 
 
 class MetadataPolicy(StrEnum):
-    """What an edited file keeps of the metadata of its source.
+    """Which metadata of its source an edited file keeps.
 
-    `keep` keeps what can be kept. `strip_location` leaves out where the photo was taken. `strip_all` keeps only what the
+    `keep` keeps all that can be kept. `strip_location` leaves out the place of the photo. `strip_all` keeps only what the
     picture needs to look the same: colour, orientation, transparency and density.
     """
 
@@ -44,11 +44,11 @@ class MetadataPolicy(StrEnum):
     STRIP_ALL = "strip_all"
 
 
-def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
-    """An XMP packet (empty for none) with the mark, in place of an earlier one.
+def mark(xmp: bytes, kind: SourceType, limit: int | None = None) -> bytes:
+    """An XMP packet (empty if there is none) with the mark, which replaces an earlier one.
 
-    The packet is not parsed, for it comes from strangers. One without RDF, with many names for IPTC's namespace, or that
-    would be longer than `most` bytes, comes back as it was: what it says of the photo is worth more than the mark.
+    The packet is not parsed, because it comes from an untrusted file. It is returned unchanged if it has no RDF or many
+    prefixes for IPTC's namespace, or would exceed `limit` bytes: its description of the photo matters more than the mark.
     """
     if kind is SourceType.NONE:
         return xmp
@@ -58,7 +58,7 @@ def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
     if rdf is None:
         return xmp
     prefixes = {match[1] for match in re.finditer(_PREFIX % re.escape(_NAMESPACE), xmp)}
-    if len(prefixes) > _MOST_PREFIXES:  # each costs a search through the packet
+    if len(prefixes) > _MAX_PREFIXES:  # each needs a search through the packet
         return xmp
     for prefix in sorted(prefixes):
         name = re.escape(prefix) + b":DigitalSourceType"
@@ -69,7 +69,7 @@ def mark(xmp: bytes, kind: SourceType, most: int | None = None) -> bytes:
         return xmp
     about = re.search(re.escape(rdf[1]) + rb":about\s*=\s*(" + _QUOTED + rb")", xmp)
     marked = xmp[:at] + _description(rdf[1], about[1] if about else b'""', kind) + xmp[at:]
-    return xmp if most is not None and len(marked) > most else marked
+    return xmp if limit is not None and len(marked) > limit else marked
 
 
 def _packet(kind: SourceType) -> bytes:

@@ -1,4 +1,4 @@
-"""What of a worker's node it may use, and how much of it is in use: its cores, and its GPUs where there are any."""
+"""The cores and GPUs of a worker's node: how many the worker may use, and how busy they are."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import psutil
 
 
 def cores() -> int:
-    """The cores that this process may run on: a container or `taskset` may leave it fewer than the machine has."""
+    """The number of cores that this process may run on: a container or `taskset` may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_use() -> float:
-    """The share of all cores of this node in use since the last call in this process; 0 at the first one."""
+    """The utilization of all cores of this node since the last call in this process, 0 to 1; 0 at the first call."""
     return psutil.cpu_percent() / 100
 
 
 def gpu_use() -> float | None:
-    """The mean share of time in which this worker's GPUs computed, over NVML's last sample (up to a second).
+    """The mean utilization of this worker's GPUs over NVML's last sample (up to a second), 0 to 1.
 
-    None where the worker has no GPU, or NVML does not know it: no driver, a slice of a GPU (MIG).
+    None if the worker has no GPU, or NVML cannot read it: no driver, or a slice of a GPU (MIG).
     """
     import ray
 
@@ -34,15 +34,15 @@ def _use_of(ids: list[int | str]) -> float | None:
     if nvml is None:
         return None
     try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(int(one)) for one in ids]
+        handles = [nvml.nvmlDeviceGetHandleByIndex(int(number)) for number in ids]
         return float(sum(nvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles)) / (100 * len(handles))
-    except (nvml.NVMLError, ValueError):  # an id that is no number is that of a slice
+    except (nvml.NVMLError, ValueError):  # the id of a slice is not a number
         return None
 
 
 @cache
 def _nvml() -> Any:
-    """NVIDIA's management library, or None where there is no driver."""
+    """NVIDIA's management library, or None without a driver."""
     import pynvml
 
     try:

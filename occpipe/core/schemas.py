@@ -1,8 +1,8 @@
 """The Arrow schemas: the manifest, the columns between stages, and the published row.
 
-Masks are COCO's compressed run-length counts (ASCII) at the size at which they were seen, upright: `mask_height` and
-`mask_width` of the row. Boxes and areas are in pixels of the image. Nothing here depends on when or where a row was made,
-so equal inputs and configs give equal rows. Masks have 64-bit offsets: many shards together hold more than 2 GiB of them.
+Masks are COCO's compressed run-length counts (ASCII), upright, at the size at which they were segmented: `mask_height` and
+`mask_width` of the row. Boxes and areas are in pixels of the image. No column depends on the time or place of a run, so
+equal inputs and configs give equal rows. Masks have 64-bit offsets, because many shards together exceed 2 GiB of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEGMENT = pa.struct(
         ("mask", pa.large_string()),
     ]
 )
-"""A thing as it was seen."""
+"""A thing as the segmenter returned it."""
 OBJECT = pa.struct(
     [
         ("label", pa.string()),
@@ -48,10 +48,10 @@ MANIFEST = pa.schema(
 PIPELINE: dict[str, pa.DataType] = {
     **{field.name: field.type for field in MANIFEST},
     "image_id": pa.int64(),
-    "shard": pa.int32(),  # the shard of the manifest that the image is in, and its place there
+    "shard": pa.int32(),  # the shard of the manifest with the image, and the position in it
     "row": pa.int32(),
-    "earlier": pa.string(),  # key of an image that an earlier run wrote for it; null: none
-    "status": pa.string(),  # null while the row is still on its way
+    "earlier": pa.string(),  # key of the image that an earlier run wrote; null: none
+    "status": pa.string(),  # null until a stage sets it
     "reason": pa.string(),
     "error": ERROR,
     "sha256": pa.string(),  # of the bytes of the input
@@ -64,15 +64,15 @@ PIPELINE: dict[str, pa.DataType] = {
     "segments": pa.list_(SEGMENT),  # things only
     "stuff": pa.list_(STUFF),
     "objects": pa.list_(OBJECT),
-    "mask": pa.large_string(),  # what is filled
-    "removed": pa.float32(),  # share of the image that is filled
-    "data": pa.large_binary(),  # the encoded result; null where the input is the result
-    "lost": pa.list_(pa.string()),  # what a cleaned picture does not keep of its source; null where none was written
+    "mask": pa.large_string(),  # the pixels that are filled
+    "removed": pa.float32(),  # share of the image that is filled, 0 to 1
+    "data": pa.large_binary(),  # the encoded result; null if the input is the result
+    "lost": pa.list_(pa.string()),  # metadata of the source that a cleaned picture does not keep; null: no picture
     "output": pa.string(),  # key of the written image below OUTPUT
     "output_size": pa.int64(),
     "output_sha256": pa.string(),
     "config": pa.string(),  # digest of the config
-    "copied": pa.bool_(),  # whether the cleaned picture is that of an earlier run; null: no
+    "copied": pa.bool_(),  # whether the cleaned picture comes from an earlier run; null: no
 }
 """Every column that a stage may read or write."""
 

@@ -1,4 +1,4 @@
-"""How many cores torch takes in a thread of this process."""
+"""How many cores torch uses in a thread of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Have torch compute on one core in this thread, so that sums are the same to the bit whatever its number was."""
+    """Let torch compute on one core in this thread, so that sums are equal to the bit on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

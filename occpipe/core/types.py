@@ -1,4 +1,4 @@
-"""The vocabulary of the pipeline: segments, verdicts and their closed sets of reasons."""
+"""The terms of the pipeline: segments, verdicts and their closed sets of reasons."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Image: TypeAlias = NDArray[np.uint8]
 """RGB uint8, H x W x 3."""
 
 Mask: TypeAlias = NDArray[np.uint8]
-"""uint8, H x W, in {0, 1}; 1 = part of the thing, or remove."""
+"""uint8, H x W, in {0, 1}; 1 = part of the thing, or to be removed."""
 
 
 class Status(StrEnum):
-    """What became of an input image."""
+    """The result for an input image."""
 
     CLEANED = "cleaned"
     UNCHANGED = "unchanged"
-    SCANNED = "scanned"  # something would be removed, and nothing was
+    SCANNED = "scanned"  # something would be removed; a scan removes nothing
     SKIPPED = "skipped"
     ERROR = "error"
 
 
 class Verdict(StrEnum):
-    """What is decided for a thing."""
+    """The decision on a thing."""
 
     KEEP = "keep"
     REMOVE = "remove"
@@ -89,7 +89,7 @@ class Segment:
         return rle_decode(self.rle)
 
     def at(self, height: int, width: int) -> tuple[int, Box]:
-        """Area and box in pixels of an image of which the mask is a smaller picture; no mask is decoded."""
+        """Area and box in pixels of an image that is larger than the mask; the mask is not decoded."""
         down, right = height / self.rle.height, width / self.rle.width
         left, top = round(self.bbox.x * right), round(self.bbox.y * down)
         end = round((self.bbox.x + self.bbox.width) * right), round((self.bbox.y + self.bbox.height) * down)
@@ -102,9 +102,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What a segmenter saw in one image of `height` x `width` pixels.
+    """The things and stuff in one image of `height` x `width` pixels.
 
-    `stuff` maps each stuff class present to a confidence in [0, 1], from segments or from an image-level tagger.
+    `stuff` maps each stuff class of the image to a confidence in [0, 1], from segments or from an image-level tagger.
     """
 
     height: int
@@ -127,7 +127,7 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How far one context class relates to a thing, in [0, 1], higher = belongs."""
+    """The relation of one context class to a thing, in [0, 1], higher = belongs."""
 
     context: str
     relation: float
@@ -137,7 +137,7 @@ class Evidence:
 class Relation:
     """The relation score of a thing to its context, with the context classes from nearest to farthest.
 
-    `score` is None where no context class could be scored.
+    `score` is None if no context class could be scored.
     """
 
     score: float | None
@@ -146,7 +146,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """A thing with what was decided for it and why."""
+    """A thing with its verdict and reason."""
 
     segment: Segment
     relation: float | None
@@ -162,7 +162,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class CleanResult:
-    """A cleaned image, H x W x 3; the mask of what was filled, H x W; its objects and stuff."""
+    """A cleaned image, H x W x 3; the mask of the filled pixels, H x W; its objects and stuff."""
 
     image: Image
     mask: Mask

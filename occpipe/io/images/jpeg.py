@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image as Pil
 
-from occpipe.core.provenance import MOST_IN_JPEG, mark
+from occpipe.core.provenance import MAX_IN_JPEG, mark
 from occpipe.io.images.exif import exif_values, kept_exif
 from occpipe.io.images.iptc import kept_resources, resource_values
 from occpipe.io.images.jpeg_markers import FRAMES
@@ -161,13 +161,13 @@ def _xmp_segments(packet: bytes, parts: list[bytes], keeping: Keeping) -> list[S
     guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
     if extension:
         linked = with_extension(packet, guid)
-        if linked == packet or len(linked) > MOST_IN_JPEG:
+        if linked == packet or len(linked) > MAX_IN_JPEG:
             keeping.lose("extended XMP")
             extension = b""
         else:
             packet = linked
-    packet = mark(packet, keeping.mark, MOST_IN_JPEG)
-    if len(packet) > MOST_IN_JPEG:
+    packet = mark(packet, keeping.mark, MAX_IN_JPEG)
+    if len(packet) > MAX_IN_JPEG:
         keeping.lose("XMP (too long)")
         return []
     kept: list[Segment] = [(0xE1, _XMP + packet)] if packet else []

@@ -17,7 +17,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 
 from occpipe.core.errors import StorageError
-from occpipe.core.streams import let_go
+from occpipe.core.streams import discard
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunResult
 from occpipe.pipeline.monitoring.stage_statistics import NO_STATISTICS
 
@@ -76,7 +76,7 @@ class RunLog:
             self._file.flush()
         except OSError as error:
             if self._file is sys.stdout:
-                let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
+                discard(sys.stdout)  # else the interpreter fails at its end on what is still held
             self._file = None
             self._console.print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False)
 

@@ -117,7 +117,7 @@ def test_a_bootstrap_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_file_of_ratings_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("occpipe.core.tables.MOST_BYTES", 30)
+    monkeypatch.setattr("occpipe.core.tables.MAX_BYTES", 30)
     (tmp_path / "v.csv").write_text(HEAD)
     with pytest.raises(ValueError, match="over 30 bytes"):
         read_ratings([tmp_path / "v.csv"])

@@ -211,7 +211,7 @@ def test_grades_are_no_verdicts_and_raters_vote(tmp_path: Path) -> None:
 
 
 def test_a_table_of_verdicts_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("occpipe.core.tables.MOST_BYTES", 30)
+    monkeypatch.setattr("occpipe.core.tables.MAX_BYTES", 30)
     table = tmp_path / "verdicts.csv"
     table.write_text("image,object,verdict\na.jpg,0,keep\n")
     with pytest.raises(ValueError, match="over 30 bytes"):
