@@ -1,4 +1,4 @@
-"""What comes from outside and goes there: stores of bytes (`storage`) and files of images (`images`).
+"""Input and output: stores of bytes (`storage`) and files of images (`images`).
 
-It imports `core` only. Start at `storage.base.Store` and `images.decode`.
+It imports `core` only. Start with `storage.base.Store` and `images.decode`.
 """

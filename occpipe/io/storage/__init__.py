@@ -1,7 +1,7 @@
-"""Where corpora and outputs live: one interface over local folders, S3 and every fsspec file system.
+"""Stores of corpora and outputs: one interface over local folders, S3 and every fsspec file system.
 
-S3 goes through boto3 (conditional PUT, streamed listing, its own retries); the rest through fsspec. A store is opened
-where it is used, in the worker: only its URI travels, and credentials come from the environment there.
+S3 uses boto3 (conditional PUT, streamed listing, its own retries); the rest uses fsspec. A worker opens a store itself:
+only the URI is sent to it, and credentials come from its environment.
 """
 
 from occpipe.core.access import Access, Address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import random
 import tempfile
 import time
@@ -16,19 +17,20 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 from occpipe.core.access import Address, access_of
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 AWAY_PATIENCE_S = 180.0
-"""How long a store that cannot be reached at all is waited for."""
+"""How long calls are tried again if the store cannot be reached at all."""
 MAX_PAUSE_S = 15.0
 WALK_KEYS = 10_000
-"""Keys that `walk` asks for at once."""
+"""Keys that `walk` lists at once."""
 CHUNK = 8_000_000
 """Bytes of a large object that are in memory at once while it is copied."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class Entry(NamedTuple):
-    """One object under a store's root: its key, size in bytes if known, and a tag that changes with its content."""
+    """An object below the root of a store: its key, size in bytes if known, and a tag that changes with its content."""
 
     key: str
     size: int | None
@@ -36,10 +38,10 @@ class Entry(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A part of a store's keys: below `folder` (no slash at its end, "" for the root), in the order of the store.
+    """A range of a store's keys: below `folder` (no slash at its end, "" for the root), in the order of the store.
 
-    It begins behind `after` ("": at the first key) and ends with `until` (None: no end). These bounds belong to the store
-    that made the span: no one else reads them.
+    It begins behind `after` ("": at the first key) and ends with `until` (None: no end). Only the store that made the span
+    can interpret these bounds.
     """
 
     folder: str = ""
@@ -60,7 +62,7 @@ class TooLargeError(OSError):
 
 
 class SourceChangedError(OSError):
-    """An object is not the one that was listed."""
+    """An object has changed since it was listed."""
 
 
 class ArchivedError(PermissionError):
@@ -68,11 +70,11 @@ class ArchivedError(PermissionError):
 
 
 class HungError(OSError):
-    """A read gave neither bytes nor an error in time. It is not tried again: each try may hold a thread for good."""
+    """A read gave neither bytes nor an error in time. It is not repeated, because each try may block a thread forever."""
 
 
 class StoreAwayError(OSError):
-    """No connection to the store: it may be back in minutes."""
+    """No connection to the store; it may return within minutes."""
 
 
 _FINAL = (
@@ -84,7 +86,7 @@ _FINAL = (
 class Store(ABC):
     """A root in a file system or bucket; keys are relative to it, with `/` between their parts.
 
-    Reading raises FileNotFoundError, PermissionError, TooLargeError, or OSError for what may pass.
+    Methods raise FileNotFoundError, PermissionError, TooLargeError, or OSError for a failure that may pass.
     """
 
     def __init__(self, uri: str) -> None:
@@ -92,15 +94,15 @@ class Store(ABC):
         self.uri: str = Address(uri if uri.endswith("://") else uri.rstrip("/") or "/", self.access)
 
     def url(self, key: str) -> str:
-        """The full address of a key, for people and logs."""
+        """The full address of a key, for messages and logs."""
         return f"{self.uri}{'' if self.uri.endswith('/') else '/'}{key}"
 
     @abstractmethod
     def read(self, key: str, limit: int | None = None) -> bytes:
-        """The bytes of an object, at most `limit`."""
+        """The bytes of an object; TooLargeError if there are more than `limit`."""
 
     def open(self, key: str) -> BinaryIO:
-        """An object of which parts are read, by `seek` and `read`; to be closed. As a whole, where a store has no parts."""
+        """An object as a file with `seek` and `read`; the caller closes it. By default it is read whole."""
         return io.BytesIO(self.read(key))
 
     def read_range(self, key: str, etag: str, start: int, stop: int) -> bytes:
@@ -119,7 +121,7 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
-        """Write an object whole or not at all, over what is there."""
+        """Write an object whole or not at all; it replaces an existing one."""
 
     @contextmanager
     def _spooled(self, key: str) -> Iterator[Writer]:
@@ -138,64 +140,64 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object only if there is none; False where there is one."""
+        """Write an object only if there is none; False if there is one."""
 
     @abstractmethod
     def find(self, key: str) -> Entry | None:
-        """The entry of one object, None where there is none."""
+        """The entry of one object, or None."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove an object; no error where there is none."""
+        """Remove an object; no error if there is none."""
 
     @abstractmethod
     def list_keys(self, span: Span, limit: int) -> tuple[list[Entry], list[Span]]:
-        """The first objects of a part of the keys, and the parts that are left; a failed request is tried again.
+        """The first objects of a range of keys, and the ranges that are left; a failed request is tried again.
 
         Args:
-            span: Where to look; a folder that is not there has no objects.
+            span: The range; a folder that does not exist has no objects.
             limit: About how many objects to return.
 
         Returns:
-            Objects in the order of their keys, and what is left behind them, in the same order; none where all was listed.
-            A link to a folder, which is not followed, has a slash at the end of its key.
+            Objects in the order of their keys, and the ranges behind them in the same order, empty if all is listed.
+            A link to a folder is not followed, and has a slash at the end of its key.
 
         Raises:
             StorageError, OSError: A folder cannot be listed; the message names it.
         """
 
     def divide(self, span: Span) -> list[Span]:
-        """Parts of a span that can be listed side by side, in order: together they hold the same keys."""
+        """Spans that can be listed in parallel, in order; together they have the keys of this span."""
         return [span]
 
     def walk(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects below a prefix (a folder), in the order of their keys, streamed; none where it is not there."""
+        """All objects below a prefix (a folder), in the order of their keys, streamed; none if it does not exist."""
         return walk_span(self, Span(prefix))
 
     def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
-        """Write an object of another store into this one, where that can be done without reading it here.
+        """Copy an object of another store to this one, without reading it in this process if the stores can do that.
 
         Args:
-            source: The store that holds it.
-            source_key: Its key there.
-            key: Its key here; what is there is replaced.
-            etag: The tag with which it was listed; "" copies whatever is there.
+            source: The store of the object.
+            source_key: Its key in that store.
+            key: Its key in this store; an existing object is replaced.
+            etag: The tag with which it was listed; "" copies any version.
 
         Raises:
             SourceChangedError: It has another tag now.
-            OSError: As `read` and `write` do.
+            OSError: As in `read` and `write`.
         """
         data = source.read(source_key)
-        source.check_tag(source_key, etag)  # after reading: what changes in between is seen
+        source.check_tag(source_key, etag)  # after reading, so that a change in between is detected
         self.write(key, data)
 
     @abstractmethod
     def check_readable(self) -> None:
-        """Raise StorageError in one line where the root is missing or closed to us."""
+        """Raise StorageError with one line if the root is missing or may not be read."""
 
 
 def walk_span(store: Store, span: Span) -> Iterator[Entry]:
-    """All objects of a part of a store's keys, in their order, streamed; links to folders are left out."""
+    """All objects of a range of a store's keys, in their order, streamed; links to folders are left out."""
     left = [span]
     while left:
         entries, rest = store.list_keys(left.pop(0), WALK_KEYS)
@@ -204,16 +206,16 @@ def walk_span(store: Store, span: Span) -> Iterator[Entry]:
 
 
 def with_retries(call: Callable[[], T], patience_s: float | None = None) -> T:
-    """What `call` returns, tried again with growing pauses where storage fails in a way that may pass.
+    """The result of `call`, tried again with growing pauses if storage fails in a way that may pass.
 
-    A missing object, a closed door, a limit and a full disk do not pass, and are raised at once.
+    A missing object, a missing permission, a limit and a full disk do not pass, and are raised at once.
 
     Args:
         call: Reads or writes; it may run several times.
         patience_s: Seconds for which it is tried again; None: three tries. A store that cannot be reached at all is tried
             for at least `AWAY_PATIENCE_S`.
     """
-    start, waited, tries = time.monotonic(), 0.0, 0
+    start, paused, tries = time.monotonic(), 0.0, 0
     while True:
         try:
             return call()
@@ -221,20 +223,21 @@ def with_retries(call: Callable[[], T], patience_s: float | None = None) -> T:
             raise
         except OSError as error:
             patience = max(patience_s or 0, AWAY_PATIENCE_S) if isinstance(error, StoreAwayError) else patience_s
-            over = tries >= 2 if patience is None else max(waited, time.monotonic() - start) >= patience
+            over = tries >= 2 if patience is None else max(paused, time.monotonic() - start) >= patience
             if over or error.errno in _FULL:
                 raise
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - so that a thousand workers spread out
-        pause = min(MAX_PAUSE_S, 0.5 * 4**tries) * jitter
+            jitter = random.uniform(0.5, 1.5)  # noqa: S311 - so that a thousand workers do not try at the same moment
+            pause = min(MAX_PAUSE_S, 0.5 * 4**tries) * jitter
+            logger.warning("storage failed (try %d), next try in %.1f s: %s", tries + 1, pause, error)
         time.sleep(pause)
-        waited += pause
+        paused += pause
         tries += 1
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether a key stays below the root it is joined to, on every file system.
+    """Whether a key stays below the root to which it is joined, on every file system.
 
-    Refused: absolute paths, empty, `.` and `..` parts, backslashes, drive letters, control characters, what is no UTF-8,
+    Refused: absolute paths, empty, `.` and `..` parts, backslashes, drive letters, control characters, invalid UTF-8,
     parts over 255 bytes (the limit of common file systems), more than 1,024 bytes in all (the limit of S3).
     """
     if not key or "\\" in key or any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in key):

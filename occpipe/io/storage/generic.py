@@ -1,4 +1,4 @@
-"""Every other file system that fsspec knows (gs://, az://, hdfs://, memory://, ...), by its installed driver."""
+"""Every other file system of fsspec (gs://, az://, hdfs://, memory://, ...), with its installed driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from occpipe.io.storage.base import Entry, TooLargeError
 from occpipe.io.storage.location import scheme_of
 from occpipe.io.storage.tree import Item, TreeStore
 
-logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traceback of what it raises
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of every error that it raises
 _OPTIONS: dict[str, dict[str, tuple[str, str | None]]] = {
     "gs": {
         "anonymous": ("token", "anon"),
@@ -23,7 +23,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, str | None]]] = {
     },
     **{scheme: {"anonymous": ("anon", None)} for scheme in ("az", "abfs", "abfss")},
 }
-"""By scheme and field of the access: the option of the driver, and its value where that is not the field's."""
+"""By scheme and field of the access: the option of the driver, and its value if it differs from the field's."""
 _EXTRAS = {"gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
@@ -33,13 +33,13 @@ class FsspecStore(TreeStore):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         try:
-            # A cached listing would hide the parts that workers have written since.
+            # A cached listing would hide parts that workers wrote later.
             self.fs, root = fsspec.url_to_fs(str(uri), use_listings_cache=False, **_options(self.uri, self.access))
         except ImportError as error:
             extra = _EXTRAS.get(scheme_of(uri) or "")
-            way_out = f"; pip install 'occpipe[{extra}]'" if extra else ""
-            raise StorageError(f"{uri}: {first_line(error)}{way_out}") from error
-        except (OSError, ValueError) as error:  # some drivers connect at once
+            hint = f"; pip install 'occpipe[{extra}]'" if extra else ""
+            raise StorageError(f"{uri}: {first_line(error)}{hint}") from error
+        except (OSError, ValueError) as error:  # some drivers connect here
             raise StorageError(f"{uri}: {first_line(error)}") from error
         self.root = root.rstrip("/")
 
@@ -83,14 +83,14 @@ class FsspecStore(TreeStore):
 
     def check_readable(self) -> None:
         try:
-            found = self.fs.exists(self.root or "/")
+            exists = self.fs.exists(self.root or "/")
         except (OSError, ValueError) as error:
             raise StorageError(f"{self.uri}: {first_line(error)}") from error
-        if not found:
+        if not exists:
             raise StorageError(f"{self.uri}: no such file or folder")
 
     def _items(self, folder: str) -> list[Item]:
-        # Not by fsspec's `walk`: it passes over sub-folders that cannot be listed, without a word.
+        # Not with fsspec's `walk`, which silently skips sub-folders that cannot be listed.
         path = self._path(folder) if folder else self.root
         try:
             listing = self.fs.ls(path, detail=True)
@@ -102,7 +102,7 @@ class FsspecStore(TreeStore):
         for info in listing:
             inner = info["name"].rstrip("/")
             name = inner.rpartition("/")[2]
-            if inner.strip("/") == path.strip("/"):  # object stores list the mark of an empty folder in that folder
+            if inner.strip("/") == path.strip("/"):  # object stores list the marker of an empty folder in that folder
                 continue
             if info.get("type") != "directory":
                 items.append(Item(name, _entry(f"{folder}/{name}" if folder else name, info)))
@@ -120,9 +120,9 @@ class FsspecStore(TreeStore):
 
 
 def _options(uri: str, access: Access) -> dict[str, Any]:
-    """What a driver is told of a way of access; ConfigError for what it has no option for."""
+    """The options of a driver for an access; ConfigError for a field without an option."""
     scheme = scheme_of(uri) or ""
-    asked = {
+    fields = {
         "endpoint": access.endpoint,
         "region": access.region,
         "profile": access.profile,
@@ -132,11 +132,11 @@ def _options(uri: str, access: Access) -> dict[str, Any]:
         "kms_key": access.kms_key,
     }
     options: dict[str, Any] = {}
-    for name, value in asked.items():
+    for name, value in fields.items():
         if not value:
             continue
         if name not in _OPTIONS.get(scheme, {}):
-            raise ConfigError(f"{uri}: storage.*.{name} does nothing for {scheme}://")
+            raise ConfigError(f"{uri}: storage.*.{name} has no effect on {scheme}://")
         option, fixed = _OPTIONS[scheme][name]
         options[option] = value if fixed is None else fixed
     return options
@@ -144,6 +144,6 @@ def _options(uri: str, access: Access) -> dict[str, Any]:
 
 def _entry(key: str, info: dict[str, Any]) -> Entry:
     tag = info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
-    if isinstance(tag, datetime):  # fsspec's memory tells the time of creation in two ways
+    if isinstance(tag, datetime):  # the memory file system of fsspec has two types for it
         tag = tag.timestamp()
     return Entry(key, info.get("size"), str(tag))

@@ -1,4 +1,4 @@
-"""Local folders: writes go to a temporary name in the same folder and are renamed, so a reader sees whole files."""
+"""Local folders: a file is written under a temporary name in its folder and renamed, so a reader sees whole files only."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from occpipe.io.storage.base import Entry, SourceChangedError, Store, TooLargeEr
 from occpipe.io.storage.tree import Item, TreeStore
 
 _TEMPORARY = ".occpipe-"
-_BOTH = (
-    "a bucket can hold an object beside others below its name, and a disk cannot hold a file and a folder of one name"
-)
+_BOTH = "a bucket can have an object and others below its name; a disk cannot have a file and a folder of one name"
 _FICLONE = 0x40049409
-_AT_ONCE = 1 << 30
+_MAX_COPY_BYTES = 1 << 30
 
 
 class LocalStore(TreeStore):
@@ -34,10 +32,10 @@ class LocalStore(TreeStore):
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         path = self.root / key
-        # A pipe would be waited for at its opening, for ever.
+        # Without O_NONBLOCK, opening a pipe would block forever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileNotFoundError(f"{path} is no file, but a pipe, a socket or a device")
+                raise FileNotFoundError(f"{path} is not a file, but a pipe, a socket or a device")
             data = file.read() if limit is None else file.read(limit + 1)
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"more than {limit} bytes")
@@ -77,7 +75,7 @@ class LocalStore(TreeStore):
         with self._temporary(path) as temporary:
             _fill(temporary, data)
             try:
-                os.link(temporary, path)  # a hard link fails where the name is taken, a rename would not
+                os.link(temporary, path)  # a hard link fails if the name exists; a rename would replace it
             except FileExistsError:
                 return False
         return True
@@ -93,7 +91,7 @@ class LocalStore(TreeStore):
         if not self.root.exists():
             raise StorageError(f"{self.uri}: no such file or folder")
         if not self.root.is_dir():
-            raise StorageError(f"{self.uri}: no folder")
+            raise StorageError(f"{self.uri}: not a folder")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise StorageError(f"{self.uri}: no permission to read it")
 
@@ -116,22 +114,22 @@ class LocalStore(TreeStore):
                 return [item for entry in listing if (item := _item(entry)) is not None]
         except (FileNotFoundError, NotADirectoryError):  # it vanished
             return []
-        except PermissionError as error:  # to pass over a folder would lose its images without a word
+        except PermissionError as error:  # skipping a folder would silently lose its images
             raise StorageError(f"{path}: no permission to list it") from error
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror} while it was listed", str(path)) from error
 
     def _look(self, key: str) -> Entry | None:
-        """The entry of a file; None for one that vanished."""
+        """The entry of a file, without a size for a pipe or a device; None if it vanished."""
         path = os.path.join(self.uri, key)  # noqa: PTH118 - a Path for each of many files costs more than the call
         try:
             stat = os.stat(path)  # noqa: PTH116
-        except OSError as error:  # a link to itself, or one that leads nowhere: reading it will say so in its row
-            gone = isinstance(error, FileNotFoundError) and not os.path.lexists(path)
-            return None if gone else Entry(key, None, "")
+        except OSError as error:  # a link to itself or to nothing: reading it fails with an error row
+            vanished = isinstance(error, FileNotFoundError) and not os.path.lexists(path)
+            return None if vanished else Entry(key, None, "")
         if S_ISDIR(stat.st_mode):  # a link to a folder
             return Entry(f"{key}/", None, "")
-        if not S_ISREG(stat.st_mode):  # a pipe or a device: reading it will say so in its row
+        if not S_ISREG(stat.st_mode):  # a pipe or a device: reading it fails with an error row
             return Entry(key, None, "")
         return Entry(key, stat.st_size, _tag(stat))
 
@@ -160,28 +158,28 @@ def _check(file: BinaryIO, path: Path, etag: str) -> None:
 
 
 def _fill(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:  # with the permissions that the user's umask gives
+    with path.open("xb") as file:  # with the permissions of the user's umask
         file.write(data)
 
 
 def _copy(reader: BinaryIO, writer: BinaryIO) -> None:
     """Copy a file by sharing its blocks, or within the kernel, or through memory."""
-    with contextlib.suppress(OSError):  # file systems that share no blocks
+    with contextlib.suppress(OSError):  # the file system cannot share blocks
         fcntl.ioctl(writer, _FICLONE, reader.fileno())
         return
-    with contextlib.suppress(OSError):  # other file systems than one and the same; a full disk is met again below
-        while os.copy_file_range(reader.fileno(), writer.fileno(), _AT_ONCE):
+    with contextlib.suppress(OSError):  # two file systems; a full disk fails again below
+        while os.copy_file_range(reader.fileno(), writer.fileno(), _MAX_COPY_BYTES):
             pass
     shutil.copyfileobj(reader, writer)  # the rest
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Wait for other processes that fill a folder; where its file system knows no locks, the last one to rename wins."""
-    held = os.open(folder, os.O_RDONLY)
+    """Lock a folder against other processes that fill it; without locks in its file system, the last rename wins."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(held)
+        os.close(descriptor)

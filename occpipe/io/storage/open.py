@@ -1,4 +1,4 @@
-"""From a place to a store."""
+"""Opens the store of a URI."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def open_store(uri: str, access: Access | None = None) -> Store:
-    """The store whose root is `uri`: what `locate` takes, in any scheme that fsspec has a driver for.
+    """The store with the root `uri`: any text that `locate` accepts, in any scheme with a driver for fsspec.
 
-    A scheme alone, such as `s3://`, is the root of its buckets; lists of URIs are read from there. Nothing is contacted
-    yet. Without `access` it is reached as an `Address` says, or as the environment does. Raises ConfigError for what names
-    no place, or cannot be reached in this way, and StorageError for an unknown scheme.
+    A scheme alone, such as `s3://`, is the root of its buckets; lists of URIs are read from it. Nothing is contacted yet.
+
+    Args:
+        uri: The root.
+        access: How it is reached; by default the access of an `Address`, else the settings of the environment.
+
+    Raises:
+        ConfigError: The text is not a place, or its scheme has no option for the access.
+        StorageError: The scheme is unknown.
     """
     place = Address(uri if uri.endswith("://") else locate(uri), access or access_of(uri))
     match scheme_of(place):
@@ -33,17 +39,17 @@ def open_store(uri: str, access: Access | None = None) -> Store:
 
 
 def store_of(uri: str) -> Store:
-    """The store at `uri`, one for each URI and way of access in a process: its threads share a connection pool."""
-    return _kept(str(uri), access_of(uri))
+    """The store at `uri`, one for each URI and access in a process, so that its threads share a connection pool."""
+    return _cached(str(uri), access_of(uri))
 
 
 @functools.cache
-def _kept(uri: str, access: Access) -> Store:
+def _cached(uri: str, access: Access) -> Store:
     return open_store(uri, access)
 
 
 def split_pattern(uri: str) -> tuple[str, str | None]:
-    """Split a glob into its root and the pattern below it; the pattern is None where there is none.
+    """Split a glob into its root and the pattern below it; the pattern is None if there is none.
 
     >>> split_pattern("s3://bucket/2019/**/*.jpg")
     ('s3://bucket/2019', '**/*.jpg')

@@ -1,7 +1,7 @@
-"""Clients of S3: one for each way of access in a process, so that its threads share connections and a rate.
+"""Clients of S3: one for each access in a process, so that its threads share connections and a request rate.
 
-boto3's adaptive retries cover throttling (503 Slow Down), 5xx and connection resets. Once a store throttles, a token bucket
-slows down all requests of the client, and so of the process, until it is answered again.
+The adaptive retries of boto3 cover throttling (503 Slow Down), 5xx and connection resets. After a store throttles, a token
+bucket slows down all requests of the client, and so of the process, until requests succeed again.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from occpipe.core.access import Access
 from occpipe.io.storage import s3_keys
 
-CONNECT_S = 10
-SILENCE_S = 60
-"""How long a connection may bring no byte."""
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+"""How long a connection may stay without a byte."""
 _LOCK = threading.Lock()
 
 
 def client_of(access: Access) -> Any:
-    """The boto3 client of a way of access, made on first use; boto3 clients are safe to share between threads."""
+    """The boto3 client of an access, made on first use; threads may share a boto3 client."""
     environment = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
-    with _LOCK:  # the threads of a stage ask at once, and making clients is not safe between them
+    with _LOCK:  # the threads of a stage call this together, and boto3 cannot make clients in parallel
         return _connect(access, environment)
 
 
 @functools.lru_cache(8)
 def _connect(access: Access, environment: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001 - part of the cache's key
-    import boto3  # half a second of imports that local runs never need
+    import boto3  # half a second of imports that local runs do not need
     from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.handlers import add_expect_header
@@ -38,24 +38,24 @@ def _connect(access: Access, environment: tuple[tuple[str, str], ...]) -> Any:  
     config = Config(
         retries={"mode": "adaptive", "max_attempts": 5},
         max_pool_connections=64,
-        connect_timeout=CONNECT_S,
-        read_timeout=min(SILENCE_S, access.read_timeout_s),
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=min(READ_TIMEOUT_S, access.read_timeout_s),
         signature_version=UNSIGNED if access.anonymous else None,
-        response_checksum_validation="when_required",  # some servers send that of the whole object with a part of it
+        response_checksum_validation="when_required",  # with a part some servers send the checksum of the whole
     )
     session = boto3.Session(profile_name=access.profile, region_name=access.region)
     client = session.client("s3", endpoint_url=access.endpoint, config=config)
-    # Where a connection breaks in the middle of "100 Continue" botocore reads its end for ever; our bodies are small.
+    # If a connection breaks within "100 Continue", botocore reads forever; our bodies are small enough to go without.
     client.meta.events.unregister("before-call.s3", add_expect_header)
-    # By this name it runs before a handler for `s3.*`, which parses whole pages for errors.
+    # The name makes it run before a handler for `s3.*`, which parses whole pages to look for errors.
     client.meta.events.register("before-parse.*.*", s3_keys.parse_page)
     client.meta.events.register("provide-client-params.s3.*", _with_parameters(access))
     return client
 
 
 def _with_parameters(access: Access) -> Callable[..., None]:
-    """A hook of botocore that adds to each request what its operation knows of these parameters."""
-    wanted = {
+    """A hook of botocore that adds those of these parameters to a request that its operation accepts."""
+    parameters = {
         "RequestPayer": "requester" if access.requester_pays else None,
         "ExpectedBucketOwner": access.bucket_owner,
         "ServerSideEncryption": "aws:kms" if access.kms_key else None,
@@ -63,9 +63,9 @@ def _with_parameters(access: Access) -> Callable[..., None]:
     }
 
     def add(params: dict[str, Any], model: Any, **_: object) -> None:
-        known = model.input_shape.members
-        for name, value in wanted.items():
-            if value is not None and name in known:
+        members = model.input_shape.members
+        for name, value in parameters.items():
+            if value is not None and name in members:
                 params.setdefault(name, value)
 
     return add

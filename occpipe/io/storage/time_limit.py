@@ -1,4 +1,4 @@
-"""A time limit for reads that may hang: a dead network mount gives neither bytes nor an error."""
+"""A time limit for reads that may hang: a dead network mount returns neither bytes nor an error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def within(limit_s: float, call: Callable[[], T]) -> T:
-    """What `call` returns or raises; HungError where it does neither in time.
+    """The result or the error of `call`; HungError if it takes longer than the limit.
 
-    It runs in a thread of its own, which is left behind where it hangs: nothing can end it.
+    It runs in its own thread. A thread that hangs cannot be ended and is left behind.
     """
     result: Future[T] = Future()
 

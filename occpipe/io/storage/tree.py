@@ -1,4 +1,4 @@
-"""Listing of stores that know folders: depth first, in the order of the keys, from any place in a folder."""
+"""Listing of stores with folders: depth first, in the order of the keys, from any position in a folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 from occpipe.io.storage.base import Entry, Span, Store, with_retries
 
-PARTS = 64
-"""Spans into which a folder is divided, at most."""
+MAX_PARTS = 64
+"""Spans into which a folder is divided."""
 _FOLDER_WEIGHT = 1_000
-"""Files that a sub-folder counts for when a folder is divided."""
-_MANY = 1_000
+"""A sub-folder counts as so many files when a folder is divided."""
+_MIN_CACHED = 1_000
 
 
 class Item(NamedTuple):
-    """A file or sub-folder of a folder; `order` is its name, with a slash behind that of a folder, as keys are sorted."""
+    """A file or sub-folder; `order` is its name as keys are sorted: the name of a folder ends with a slash."""
 
     order: str
-    entry: Entry | None  # None: a folder, or a file of which nothing but the name is known yet
+    entry: Entry | None  # None: a folder, or a file of which only the name is known
 
     @property
     def is_folder(self) -> bool:
@@ -32,7 +32,7 @@ class Item(NamedTuple):
 
 @dataclass
 class _Level:
-    """A folder that is being listed, and how many of its items are behind us."""
+    """A folder that is being listed, and how many of its items are listed already."""
 
     folder: str
     items: list[Item]
@@ -50,10 +50,10 @@ class TreeStore(Store):
 
     @abstractmethod
     def _items(self, folder: str) -> list[Item]:
-        """What a folder holds, in any order; nothing where it is not there. Links to folders count as files."""
+        """The items of a folder in any order; none if it does not exist. Links to folders count as files."""
 
     def _look(self, key: str) -> Entry | None:
-        """The entry of a file whose item has none; None where it is gone."""
+        """The entry of a file whose item has none; None if the file vanished."""
         return self.find(key)
 
     def list_keys(self, span: Span, limit: int) -> tuple[list[Entry], list[Span]]:
@@ -83,7 +83,7 @@ class TreeStore(Store):
             span = Span(_join(span.folder, items[0].order).rstrip("/"))
             items = self._items_of(span)
         weights = [_FOLDER_WEIGHT if item.is_folder else 1 for item in items]
-        share = max(sum(weights) / PARTS, _FOLDER_WEIGHT)
+        share = max(sum(weights) / MAX_PARTS, _FOLDER_WEIGHT)
         cuts, weight = [0], 0
         for place, added in enumerate(weights):
             if place and weight + added > share:
@@ -102,7 +102,7 @@ class TreeStore(Store):
         """The items of a span, sorted."""
         if not span.after and span.until is None:
             return self._read(span.folder)
-        with self._lock:  # threads that list parts of one large folder read it once
+        with self._lock:  # threads that list parts of a large folder read it once
             recent = self._recent
             items = recent[1] if recent and recent[0] == span.folder and span.after else self._read(span.folder)
         start = bisect.bisect_right(items, span.after, key=_order) if span.after else 0
@@ -111,7 +111,7 @@ class TreeStore(Store):
 
     def _read(self, folder: str) -> list[Item]:
         items = sorted(with_retries(lambda: self._items(folder)), key=_order)
-        if len(items) > _MANY:  # kept, so that a large folder is not read again for each thousand of its files
+        if len(items) > _MIN_CACHED:  # cached, so that a large folder is not read again for each thousand of its files
             self._recent = (folder, items)
         return items
 

@@ -64,8 +64,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("occpipe.dataset.listing.SPAN_KEYS", 9)
     monkeypatch.setattr("occpipe.dataset.listing.MAX_TASKS", 3)
     monkeypatch.setattr("occpipe.io.storage.tree._FOLDER_WEIGHT", 3)
-    monkeypatch.setattr("occpipe.io.storage.tree._MANY", 3)
-    monkeypatch.setattr("occpipe.io.storage.s3_keys.PAGE", 9)
+    monkeypatch.setattr("occpipe.io.storage.tree._MIN_CACHED", 3)
+    monkeypatch.setattr("occpipe.io.storage.s3_keys.PAGE_KEYS", 9)
 
 
 def in_memory(monkeypatch: pytest.MonkeyPatch, store: MemoryStore | None = None) -> MemoryStore:

@@ -189,9 +189,9 @@ def test_a_bucket_name_that_is_none_is_one_line(s3: Any) -> None:
         ("gs://b/x", {"endpoint": "http://127.0.0.1:1"}, {"endpoint_url": "http://127.0.0.1:1"}),
         ("az://c/x", {"anonymous": True}, {"anon": True}),
         ("az://c/x", {}, {}),
-        ("az://c/x", {"profile": "p"}, "storage.*.profile does nothing for az://"),
-        ("gs://b/x", {"kms_key": "k"}, "storage.*.kms_key does nothing for gs://"),
-        ("memory://x", {"anonymous": True}, "storage.*.anonymous does nothing for memory://"),
+        ("az://c/x", {"profile": "p"}, "storage.*.profile has no effect on az://"),
+        ("gs://b/x", {"kms_key": "k"}, "storage.*.kms_key has no effect on gs://"),
+        ("memory://x", {"anonymous": True}, "storage.*.anonymous has no effect on memory://"),
     ],
 )
 def test_what_a_driver_of_fsspec_is_told(
@@ -307,7 +307,7 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "x.jpg")
     else:
         (tmp_path / "x.jpg").symlink_to("/dev/zero")
-    with pytest.raises(FileNotFoundError, match="is no file, but a pipe"):
+    with pytest.raises(FileNotFoundError, match="is not a file, but a pipe"):
         open_store(str(tmp_path)).read("x.jpg", 10)
 
 

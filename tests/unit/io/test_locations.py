@@ -73,9 +73,9 @@ def test_what_names_a_place(text: str, place: str, tmp_path: Path, monkeypatch: 
         ("s3://", "names no bucket"),
         ("s3:///", "names no bucket"),
         ("gs://", "names no bucket"),
-        ("C:\\photos", "a path of Windows; in WSL it is /mnt/c/"),
-        ("d:/photos", "a path of Windows; in WSL it is /mnt/d/"),
-        ("\\\\server\\photos", "a path of Windows"),
+        ("C:\\photos", "a Windows path; in WSL it is /mnt/c/"),
+        ("d:/photos", "a Windows path; in WSL it is /mnt/d/"),
+        ("\\\\server\\photos", "a Windows path"),
         ("file://photos/x", "write file:///photos/x"),
         ("file://", "names no path"),
     ],
@@ -124,7 +124,7 @@ def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
         ("hdfs://nn:8020/x", r"hdfs://nn:8020/x: .*libjvm"),
         ("ftp://127.0.0.1:1/x", "ftp://127.0.0.1:1/x: .*refused"),
         ("xyz://b/x", "xyz"),
-        ("/dev/null", "/dev/null: no folder"),
+        ("/dev/null", "/dev/null: not a folder"),
     ],
 )
 def test_a_driver_that_fails_is_one_line_with_its_uri(uri: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def s3_uri(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(params=["local", "s3", "memory", "dict"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("occpipe.io.storage.s3_keys.PAGE", 5)
+    monkeypatch.setattr("occpipe.io.storage.s3_keys.PAGE_KEYS", 5)
     match request.param:
         case "local":
             return open_store(str(tmp_path / "root"))
