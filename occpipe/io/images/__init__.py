@@ -1,6 +1,6 @@
-"""Encoded bytes to upright RGB and back, without losing what the file carried and without another picture in it.
+"""Encoded bytes to upright RGB and back, with the metadata of the source and without any other picture in the file.
 
-`decode` reads and `encode` writes; a module for each format says what goes over, from allow-lists. Start with `encode`.
+`decode` reads and `encode` writes. A module for each format copies metadata from allow-lists. Start with `encode`.
 It imports `core` only.
 """
 

@@ -1,7 +1,7 @@
-"""BMP: the header, the palette and the profile of the source, and its pixels with those that changed put in.
+"""BMP: the header, palette and profile of the source, and its pixels, in which the changed ones are replaced.
 
-Source: Microsoft's Bitmap Storage and the headers of version 1 to 5. Pillow writes none with alpha, of 16 bits, or of
-version 4 or 5, so the pixels are written here. What was run-length coded is written uncompressed.
+Source: Microsoft's Bitmap Storage and the headers of version 1 to 5. Pillow writes no BMP with alpha, of 16 bits, or of
+version 4 or 5, so the pixels are written here. Run-length coded pixels are written uncompressed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _V5, _EMBEDDED = 124, b"DEBM"  # `MBED`, little-endian
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Size of the header, of the picture and of the palette in bytes; where pixels start; masks of red, green and blue."""
+    """Sizes of the header and the palette in bytes, of the picture in pixels; offset of the pixels; colour masks."""
 
     header: int
     width: int
@@ -46,13 +46,13 @@ class _Layout:
 
     @property
     def head(self) -> int:
-        """Where the palette ends."""
+        """Offset of the end of the palette."""
         extra = {_BITFIELDS: 12, _ALPHA_BITFIELDS: 16}.get(self.compression, 0) if self.header == 40 else 0
         return _FILE_HEADER + self.header + extra + self.palette
 
 
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
-    """A BMP with the picture, of the layout of the source."""
+    """A BMP with the picture, in the layout of the source."""
     layout = _layout(source.data)
     head = bytearray(source.data[: layout.head])
     if run_length := layout.compression in (_RLE8, _RLE4):
@@ -84,7 +84,7 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 
 def metadata(data: bytes) -> Iterator[bytes]:
-    """What a written BMP holds beside its picture. Raises ImageError where it ends with another one."""
+    """The metadata of a written BMP. Raises ImageError if there are bytes outside of it."""
     layout = _layout(data)
     end = layout.head + layout.row * abs(layout.height)
     if layout.pixels != layout.head or end + layout.profile[1] != len(data):
@@ -92,8 +92,8 @@ def metadata(data: bytes) -> Iterator[bytes]:
     yield data[end:]
 
 
-def is_known(data: bytes) -> bool:
-    """Whether a BMP is broken, rather than whole and of a kind that is not decoded here."""
+def is_readable_kind(data: bytes) -> bool:
+    """Whether a BMP that Pillow does not open is broken; else it is whole, and of a kind that is not read."""
     return len(data) < 26 or len(data) < int.from_bytes(data[2:6], "little")
 
 
@@ -115,8 +115,8 @@ def _layout(data: bytes) -> _Layout:
 
 
 def _pixels(picture: Pil.Image, source: Source, layout: _Layout) -> bytes | None:
-    """The rows of pixels, in the order of the source; None where its palette has no colours for them."""
-    step = -1 if layout.height > 0 else 1  # rows go up, or down
+    """The rows of pixels, in the order of the source; None if its palette has no colours for them."""
+    step = -1 if layout.height > 0 else 1  # rows from bottom to top, or from top to bottom
     if layout.bits <= 8:
         image = like_palette_of(picture, source.image) if source.image.mode == "P" else picture
         return None if image is None else _padded(_packed(np.asarray(image, np.uint8), layout.bits)[::step], layout)
@@ -131,7 +131,7 @@ def _pixels(picture: Pil.Image, source: Source, layout: _Layout) -> bytes | None
 
 
 def _words(stored: npt.NDArray[np.uint8], rgb: npt.NDArray[np.uint8], layout: _Layout) -> npt.NDArray[np.uint8]:
-    """Pixels of 2 to 4 bytes with another colour; bits that are no colour, such as alpha, stay."""
+    """Pixels of 2 to 4 bytes with new colours; other bits, such as alpha, stay."""
     if layout.bits == 24:
         return np.ascontiguousarray(rgb[:, ::-1])
     kind = "<u2" if layout.bits == 16 else "<u4"
@@ -149,9 +149,9 @@ def _packed(numbers: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     if bits == 8:
         return numbers
     numbers = np.minimum(numbers, (1 << bits) - 1)
-    each = 8 // bits
-    wide = np.pad(numbers, ((0, 0), (0, -numbers.shape[1] % each))).reshape(len(numbers), -1, each)
-    shifts = np.arange(each - 1, -1, -1, dtype=np.uint8) * bits
+    per_byte = 8 // bits
+    wide = np.pad(numbers, ((0, 0), (0, -numbers.shape[1] % per_byte))).reshape(len(numbers), -1, per_byte)
+    shifts = np.arange(per_byte - 1, -1, -1, dtype=np.uint8) * bits
     packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(wide << shifts, axis=-1)
     return packed
 

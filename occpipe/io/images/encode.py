@@ -1,7 +1,7 @@
 """Upright RGB back to the bytes of a file like its source, with the metadata that may stay and no other picture.
 
-Pillow encodes the pixels alone. What goes over from the source is put around them by a module for each format, from
-allow-lists. The last check reads what was written and does not trust the writers.
+Pillow encodes only the pixels. A module for each format adds the metadata of the source, from allow-lists. The last check
+reads the written file, independently of these modules.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from occpipe.io.images.decode import (
     LARGE_PIXELS,
     PILLOW_ERRORS,
     UPRIGHT,
+    large_lock,
     load,
-    one_large,
     open_image,
     orientation_of,
     saved_format,
@@ -48,7 +48,7 @@ _METADATA: dict[str, Callable[[bytes], Iterator[bytes]]] = {
 
 
 def encode_like(rgb: Image, source: bytes, limits: Limits, kind: SourceType = SourceType.NONE) -> bytes:
-    """Encode upright RGB, H x W x 3, as the source was; see `encode_with_losses`."""
+    """Encode upright RGB, H x W x 3, like the source; see `encode_with_losses`."""
     return encode_with_losses(rgb, source, limits, kind)[0]
 
 
@@ -59,16 +59,16 @@ def encode_with_losses(
     kind: SourceType = SourceType.NONE,
     policy: MetadataPolicy = MetadataPolicy.KEEP,
 ) -> tuple[bytes, list[str]]:
-    """Encode upright RGB, H x W x 3, as the source was, and name what of the source is not kept.
+    """Encode upright RGB, H x W x 3, like the source, and name the metadata that is not kept.
 
-    A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is stored almost as it was.
+    A JPEG keeps its quantisation tables and chroma subsampling, so unchanged pixels are stored with almost equal values.
     With a `kind` the file is marked as edited by software. A rotated TIFF is stored upright. Thumbnails, previews and all
-    other pictures of the source are left out: they would still show what was removed.
+    other pictures of the source are left out, because they would still show the removed things.
 
-    Raises ImageError: stage_failed where nothing could be written, or the header of it says something else;
-    embedded_picture where another picture is in what was written.
+    Raises ImageError: stage_failed if nothing could be written, or its header differs from the source; embedded_picture if
+    the written file has another picture in it.
     """
-    with open_image(source, limits) as original, one_large if rgb.size > 3 * LARGE_PIXELS else nullcontext():
+    with open_image(source, limits) as original, large_lock if rgb.size > 3 * LARGE_PIXELS else nullcontext():
         orientation = orientation_of(original)
         picture = Pil.fromarray(rgb)
         if orientation in UPRIGHT:
@@ -80,15 +80,15 @@ def encode_with_losses(
             if picture.size != original.size:
                 raise ValueError(f"{picture.size} for a source of {original.size}")
             result = _WRITERS[format_](_like_mode(picture, original), Source(source, original, orientation), keeping)
-        except PILLOW_ERRORS as error:  # a palette or a block that cannot be read
-            raise ImageError(ImageReason.STAGE_FAILED, f"its {format_} cannot be written anew: {error}") from error
+        except PILLOW_ERRORS as error:  # a broken palette or block
+            raise ImageError(ImageReason.STAGE_FAILED, f"the {format_} cannot be written: {error}") from error
         _check_header(result, format_, original.size, orientation, limits)
     check_no_other_picture(result, format_)
     return result, keeping.lost
 
 
 def check_no_other_picture(result: bytes, format_: str) -> None:
-    """Raise ImageError (embedded_picture) where a file holds a picture besides its main one, or what cannot be read."""
+    """Raise ImageError (embedded_picture) if a file has a picture besides its main one, or metadata that cannot be read."""
     try:
         for block in _METADATA[format_](result):
             if holds_picture(block):
@@ -100,17 +100,16 @@ def check_no_other_picture(result: bytes, format_: str) -> None:
 def _check_header(result: bytes, format_: str, size: tuple[int, int], orientation: int, limits: Limits) -> None:
     try:
         with open_image(result, limits) as written:
-            found = saved_format(written), written.size, orientation_of(written)
+            header = saved_format(written), written.size, orientation_of(written)
     except ImageError as error:
-        raise ImageError(ImageReason.STAGE_FAILED, f"what was written cannot be opened: {error}") from error
-    if found != (format_, size, orientation):
-        wanted = (format_, size, orientation)
-        message = f"wrote {found} (format, size, orientation) for a source that is {wanted}"
+        raise ImageError(ImageReason.STAGE_FAILED, f"the written file cannot be opened: {error}") from error
+    if header != (expected := (format_, size, orientation)):
+        message = f"the written file has {header} (format, size, orientation), the source has {expected}"
         raise ImageError(ImageReason.STAGE_FAILED, message)
 
 
 def _like_mode(picture: Pil.Image, original: ImageFile.ImageFile) -> Pil.Image:
-    """The picture with the alpha of the source, or grey; one with a palette stays RGB until its numbers are looked up."""
+    """The picture with the alpha of the source, or grey. With a palette it stays RGB; its module looks the numbers up."""
     if original.mode in ("L", "LA"):
         grey = picture.convert("L")
         return Pil.merge("LA", (grey, original.getchannel("A"))) if original.mode == "LA" else grey

@@ -1,6 +1,6 @@
-"""An EXIF block anew, from an allow-list of tags: no thumbnail, no maker note, nothing that is not known.
+"""Rewrites an EXIF block from an allow-list of tags: no thumbnail, no maker note, no unknown tag.
 
-Source: EXIF 3.0, tables 4 to 17. A maker note is laid out as its maker likes, and many hold a preview, so none is kept.
+Source: EXIF 3.0, tables 4 to 17. A maker note has a private layout, and many contain a preview, so none is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ POINTERS: dict[int, dict[int, dict[int, object]]] = {EXIF: {INTEROP: {}}, GPS: {
 ORIENTATION = 0x0112
 _PREFIX = b"Exif\x00\x00"
 _MAKER_NOTE = 0x927C
-# How the old pixels are stored, what describes a thumbnail, and padding: nobody misses it.
+# Tags of the old pixels, of thumbnails, and padding: their loss is not reported.
 _STORAGE = {
     *(0x00FE, 0x00FF, *range(0x0100, 0x0108), 0x010A, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C, 0x013D, 0x0140),
     *(0x0142, 0x0143, 0x0144, 0x0145, 0x0152, 0x0153, 0x015B, *range(0x0200, 0x020A), 0x0212, 0xEA1C),
@@ -51,9 +51,9 @@ _NAMES = {EXIF: "EXIF", GPS: "GPS", INTEROP: "EXIF interoperability"}
 
 
 def kept_exif(block: bytes, orientation: int, keeping: Keeping) -> bytes:
-    """The block that an edited file gets, with `Exif` before it; empty where nothing is to be said.
+    """The block of the edited file, with its prefix `Exif`; empty if there is nothing to store.
 
-    `orientation` is what the file turned out to have, wherever it stood.
+    `orientation` is the orientation of the file, from whichever block it was read.
     """
     block = block.removeprefix(_PREFIX)
     directory, layout = Directory(), Layout("<")
@@ -76,7 +76,7 @@ def kept_exif(block: bytes, orientation: int, keeping: Keeping) -> bytes:
 
 
 def kept_directory(source: Directory, allowed: set[int], name: str, keeping: Keeping) -> Directory:
-    """The values of a directory that are allowed, and the directories of EXIF, GPS and interoperability below it."""
+    """The allowed values of a directory, and of the directories of EXIF, GPS and interoperability below it."""
     kept = Directory()
     for tag in source.broken:
         keeping.lose(f"{name} 0x{tag:04x} (broken)")
@@ -93,14 +93,14 @@ def kept_directory(source: Directory, allowed: set[int], name: str, keeping: Kee
         if keeping.strips_all or (tag == GPS and keeping.strips_location):
             continue
         if tag in _ALLOWED:
-            made = kept_directory(below, _ALLOWED[tag], _NAMES[tag], keeping)
-            if made.values or made.below:
-                kept.below[tag] = made
+            sub_directory = kept_directory(below, _ALLOWED[tag], _NAMES[tag], keeping)
+            if sub_directory.values or sub_directory.below:
+                kept.below[tag] = sub_directory
     return kept
 
 
 def exif_values(block: bytes) -> list[Value]:
-    """All values of a block as it is written here; IfdError where anything else is in it."""
+    """All values of a block that this module wrote; IfdError if it has other bytes."""
     block = block.removeprefix(_PREFIX)
     layout = ifd.layout_of(block)
     source = ifd.read(block, layout, ifd.first_offset(block, layout), POINTERS)

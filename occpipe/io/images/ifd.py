@@ -1,7 +1,7 @@
 """Image file directories: the structure of TIFF, BigTIFF and EXIF, read and written without changing a value.
 
-Sources: TIFF 6.0, section 2; the BigTIFF design of libtiff; EXIF 3.0, 4.6.2. A value stays the bytes that it was, in the
-byte order of its file, so no number is rounded and no text is decoded.
+Sources: TIFF 6.0, section 2; the BigTIFF design of libtiff; EXIF 3.0, 4.6.2. The bytes of a value and the byte
+order of its file do not change, so no number is rounded and no text is decoded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHORT, LONG, LONG8 = 3, 4, 16
 
 
 class IfdError(ValueError):
-    """A directory that leads out of its file, or that is none."""
+    """Bytes that are not a directory, or a directory that points outside of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Value:
 
     @property
     def count(self) -> int:
-        """How many values these are."""
+        """The number of values."""
         return len(self.data) // _size_of(self.type)
 
     def integers(self, order: ByteOrder) -> tuple[int, ...]:
-        """The values as whole numbers; none where they are of another type."""
+        """The values as whole numbers; none if they have another type."""
         code = _INTEGERS.get(self.type)
         return struct.unpack(f"{order}{self.count}{code}", self.data) if code else ()
 
@@ -67,12 +67,12 @@ class Layout:
 
     @property
     def first(self) -> int:
-        """Where the offset of the first directory stands."""
+        """The position of the offset of the first directory."""
         return 8 if self.big else 4
 
     @property
     def header(self) -> int:
-        """Bytes before anything else."""
+        """Bytes of the header."""
         return 16 if self.big else 8
 
     def pack(self, number: int) -> bytes:
@@ -81,7 +81,7 @@ class Layout:
 
 
 def layout_of(data: bytes) -> Layout:
-    """How a file or an EXIF block without its `Exif` is laid out; IfdError where it is neither."""
+    """The layout of a TIFF, or of an EXIF block without its prefix `Exif`; IfdError for other bytes."""
     order: ByteOrder | None = {b"II": "<", b"MM": ">"}.get(data[:2])  # type: ignore[assignment]
     if order is None or len(data) < 8:
         raise IfdError("neither II nor MM")
@@ -90,19 +90,19 @@ def layout_of(data: bytes) -> Layout:
         return Layout(order)
     if magic == 43 and len(data) >= 16 and struct.unpack_from(f"{order}HH", data, 4) == (8, 0):
         return Layout(order, big=True)
-    raise IfdError(f"another magic number: {magic}")
+    raise IfdError(f"unknown magic number: {magic}")
 
 
 def first_offset(data: bytes, layout: Layout) -> int:
-    """Where the first directory stands."""
+    """The offset of the first directory."""
     return int(struct.unpack_from(f"{layout.order}{'Q' if layout.big else 'I'}", data, layout.first)[0])
 
 
 def read(data: bytes, layout: Layout, at: int, pointers: Mapping[int, Mapping[int, object]]) -> Directory:
     """The directory at an offset, and those below it.
 
-    `pointers` are the tags that lead to a directory, each with the pointers of that one. A value that lies outside of the
-    file, or of an unknown type, is broken; a directory that lies outside raises IfdError.
+    `pointers` are the tags that point to a directory, each with the pointers in that directory. A value outside of the file
+    or of an unknown type is broken; a directory outside of the file raises IfdError.
     """
     counts, entry, width = ("Q", "HHQ", 8) if layout.big else ("H", "HHI", 4)
     directory = Directory()
@@ -128,12 +128,12 @@ def read(data: bytes, layout: Layout, at: int, pointers: Mapping[int, Mapping[in
             struct.unpack_from(layout.order + ("Q" if layout.big else "I"), data, at)[0] if at < len(data) else 0
         )
     except struct.error as error:
-        raise IfdError(f"a directory leads out of the file: {error}") from error
+        raise IfdError(f"a directory points outside of the file: {error}") from error
     return directory
 
 
 def write(directory: Directory, layout: Layout, at: int) -> bytes:
-    """The bytes of a directory and those below it, for the even offset `at`; none comes after it."""
+    """The bytes of a directory and of those below it, for the even offset `at`; it has no next directory."""
     tags = {**directory.values, **dict.fromkeys(directory.below)}
     width = 8 if layout.big else 4
     head = struct.pack(layout.order + ("Q" if layout.big else "H"), len(tags))

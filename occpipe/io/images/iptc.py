@@ -1,4 +1,4 @@
-"""Photoshop's image resources and the IPTC records within them, from allow-lists.
+"""Photoshop's image resources and the IPTC records in them, from allow-lists.
 
 Sources: Adobe Photoshop File Formats, "Image Resource Blocks"; IPTC-NAA IIM 4.2, chapters 1 and 6.
 """
@@ -23,11 +23,11 @@ _RESOURCES = {
 _THUMBNAILS = {0x0409, 0x040C}
 _OBJECT_PREVIEW = {200, 201, 202}
 _PLACES = {26, 27, 90, 92, 95, 100, 101}  # content location; city, sublocation, province, code and name of the country
-_PLAIN_RECORDS = {1, 2}  # 7, 8 and 9 hold an object, which may be a picture
+_PLAIN_RECORDS = {1, 2}  # records 7, 8 and 9 contain an object, which may be a picture
 
 
 def kept_resources(block: bytes, keeping: Keeping) -> bytes:
-    """Image resources without thumbnails, and of those that stay IPTC without previews; empty where nothing stays."""
+    """Image resources without thumbnails, with IPTC records without previews; empty if nothing stays."""
     if keeping.strips_all or not block:
         return b""
     kept: list[tuple[int, bytes, bytes]] = []
@@ -61,7 +61,7 @@ def kept_resources(block: bytes, keeping: Keeping) -> bytes:
 
 
 def resource_values(block: bytes) -> Iterator[bytes]:
-    """The data of all resources; ValueError where one is not on the list."""
+    """The data of all resources; ValueError for a resource that is not on the list."""
     for number, _, data in resources(block):
         if number != IPTC and number not in _RESOURCES:
             raise ValueError(f"a resource 0x{number:04x} of Photoshop")
@@ -69,12 +69,12 @@ def resource_values(block: bytes) -> Iterator[bytes]:
 
 
 def resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, padded name and data of each resource; ValueError where a block is broken."""
+    """Number, padded name and data of each resource; ValueError for a broken block."""
     at = 0
     while at < len(block):
         if block[at : at + 4] not in (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR") or at + 12 > len(block):
             if block[at:].strip(b"\0"):
-                raise ValueError("no resource")
+                raise ValueError("not a resource")
             return
         (number,) = struct.unpack_from(">H", block, at + 4)
         length = block[at + 6] + 1
@@ -89,7 +89,7 @@ def resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def kept_iptc(block: bytes, keeping: Keeping) -> bytes:
-    """IPTC records that are text, in their order and as they were."""
+    """IPTC records of text, unchanged and in their order."""
     if keeping.strips_all:
         return b""
     out, at = b"", 0

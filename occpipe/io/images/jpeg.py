@@ -1,4 +1,4 @@
-"""JPEG: its segments, of which it keeps those that are known and hold no other picture.
+"""JPEG: the segments of the source that are on an allow-list and contain no other picture.
 
 Sources: ITU-T T.81, annex B; T.871 (JFIF); EXIF 3.0, 4.7; XMP specification, part 3; CIPA DC-007 (MPF).
 """
@@ -27,18 +27,18 @@ _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JFIF, _EXIF, _XMP = b"JFIF\x00", b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _EXTENDED, _ICC, _PHOTOSHOP = b"http://ns.adobe.com/xmp/extension/\x00", b"ICC_PROFILE\x00", b"Photoshop 3.0\x00"
 _ADOBE = b"Adobe"
-_MOST = 65_533
+_MAX_PAYLOAD = 65_533
 Segment = tuple[int, bytes]
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Marker and payload of each segment up to the first scan, which is the last one."""
+    """Marker and payload of each segment up to and with the first scan."""
     for marker, start, end in _places(data):
         yield marker, data[start + 4 : end]
 
 
 def _places(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment up to the first scan."""
+    """Marker, start and end of each segment up to and with the first scan."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -58,11 +58,11 @@ def segment(marker: int, payload: bytes) -> bytes:
 
 
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
-    """A JPEG with the picture, stored as the source was, and the segments of the source that are kept."""
+    """A JPEG with the picture, coded like the source, and the segments of the source that are kept."""
     head = _kept_segments(source, keeping)
     data = encoded(picture, source.image, keeping)
     start = 2
-    if data[3] == APP0:  # the JFIF header of the encoder, which goes where the source has its own
+    if data[3] == APP0:  # the JFIF header of the encoder; that of the source replaces it
         start += 2 + int.from_bytes(data[4:6], "big")
         if not any(marker == APP0 for marker, _ in head):
             head.insert(0, (APP0, data[6:start]))
@@ -70,9 +70,9 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 
 def metadata(data: bytes) -> Iterator[bytes]:
-    """What a written JPEG holds beside its picture. Raises ImageError where it ends with another one."""
+    """The metadata of a written JPEG. Raises ImageError for a thumbnail, a further picture, or bytes behind its end."""
     if not data.endswith(b"\xff\xd9") or _edges(data, _first_scan(data)) != 1:
-        raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JPEG that goes on behind its end")
+        raise ImageError(ImageReason.EMBEDDED_PICTURE, "a JPEG that continues behind its end")
     resources = b""
     for marker, payload in segments(data):
         if payload.startswith(_EXIF):
@@ -88,8 +88,8 @@ def metadata(data: bytes) -> Iterator[bytes]:
     yield from resource_values(resources)
 
 
-def is_known(data: bytes) -> bool:
-    """Whether the frame is one that is decoded: sequential or progressive, of 8 bits. Unknown where there is none."""
+def is_readable_kind(data: bytes) -> bool:
+    """Whether the frame is sequential or progressive, of 8 bits, which is decoded; also True without a frame."""
     for marker, payload in segments(data):
         if marker in FRAMES:
             return marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) and payload[:1] == b"\x08"
@@ -97,7 +97,7 @@ def is_known(data: bytes) -> bool:
 
 
 def _edges(data: bytes, start: int) -> int:
-    """How many pictures begin or end from a place on; as pairs of bytes, at even places and at odd ones."""
+    """How many pictures begin or end behind a position; compared as pairs of bytes, at even and at odd positions."""
     views = [np.frombuffer(data, "<u2", max(0, len(data) - at) // 2, at) for at in (start, start + 1) if at < len(data)]
     return sum(int(np.count_nonzero(view == edge)) for view in views for edge in (0xD8FF, 0xD9FF))
 
@@ -132,13 +132,13 @@ def _kept_segments(source: Source, keeping: Keeping) -> list[Segment]:
         keeping.lose("data behind the end of the JPEG")
     kept: list[Segment] = [(APP0, first[_JFIF])] if _JFIF in first else []
     if exif := kept_exif(first.get(_EXIF, b""), source.orientation, keeping):
-        if len(exif) > _MOST:
+        if len(exif) > _MAX_PAYLOAD:
             keeping.lose("EXIF (too long)")
             exif = kept_exif(b"", source.orientation, keeping)
         kept += [(0xE1, exif)] if exif else []
     kept += _xmp_segments(first.get(_XMP, b""), extended, keeping)
     resources = kept_resources(resources, keeping)
-    step = _MOST - len(_PHOTOSHOP)
+    step = _MAX_PAYLOAD - len(_PHOTOSHOP)
     kept += [(0xED, _PHOTOSHOP + resources[at : at + step]) for at in range(0, len(resources), step)]
     if holds_picture(b"".join(payload[14:] for _, payload in profile)):
         keeping.lose("ICC profile (a picture)")
@@ -153,7 +153,7 @@ def _kept_segments(source: Source, keeping: Keeping) -> list[Segment]:
 
 
 def _xmp_segments(packet: bytes, parts: list[bytes], keeping: Keeping) -> list[Segment]:
-    """The XMP packet with the mark and, where there is one, its extended packet (XMP specification, part 3, 1.1.3.1)."""
+    """The XMP packet with the mark, and its extended packet if there is one (XMP specification, part 3, 1.1.3.1)."""
     extension = kept_xmp(_joined(packet, parts, keeping), keeping)
     if not names_anything(extension):
         extension = b""
@@ -178,7 +178,7 @@ def _xmp_segments(packet: bytes, parts: list[bytes], keeping: Keeping) -> list[S
 
 
 def _joined(packet: bytes, parts: list[bytes], keeping: Keeping) -> bytes:
-    """The extended packet that the main one names, from parts in any order; empty where it is not whole."""
+    """The extended packet that the main one names, from parts in any order; empty if it is incomplete."""
     named = {part[:32]: int.from_bytes(part[32:36], "big") for part in parts if part[:32] in packet and len(part) > 40}
     if not parts:
         return b""
@@ -193,7 +193,7 @@ def _joined(packet: bytes, parts: list[bytes], keeping: Keeping) -> bytes:
 
 
 def _name(marker: int, payload: bytes) -> str:
-    """What a segment is called that is not kept."""
+    """The name of a segment that is not kept."""
     if payload.startswith(b"MPF\x00"):
         return "further pictures (MPF)"
     if marker == 0xEB and payload.startswith(b"JP"):
@@ -207,11 +207,11 @@ def _name(marker: int, payload: bytes) -> str:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether bytes follow the end of the picture, but for zeros that fill up a block."""
+    """Whether bytes other than zeros follow the end of the picture."""
     end = data.find(b"\xff\xd9", _first_scan(data))
     return end >= 0 and bool(data[end + 2 :].strip(b"\0"))
 
 
 def _first_scan(data: bytes) -> int:
-    """Where the first scan begins; the end of the file where there is none."""
+    """The offset of the first scan; the end of the file if there is none."""
     return next((end for marker, _, end in _places(data) if marker == SOS), len(data))

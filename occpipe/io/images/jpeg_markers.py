@@ -1,14 +1,14 @@
-"""The markers of a JPEG, as far as they say how much work it is to decode (ITU-T T.81, annex B)."""
+"""The markers of a JPEG that show how much work its decoding is (ITU-T T.81, annex B)."""
 
 from __future__ import annotations
 
 import re
 
 MAX_SCANS = 200
-"""Scans of a JPEG that is decoded; encoders write about ten."""
+"""A JPEG with more scans is not decoded; encoders write about ten."""
 
-# after any number of fill bytes (0xFF), of which one is matched: with all of them a long run takes quadratic time; markers
-# without a length, but for the end, are left out
+# One of any number of fill bytes (0xFF) is matched, because matching all would take quadratic time for a long run.
+# Markers without a length are left out, except the end.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _END, _SCAN = 0xD9, 0xDA
 FRAMES = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}
@@ -16,14 +16,14 @@ _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
 def has_many_scans(data: bytes) -> bool:
-    """Whether a JPEG is stored in more scans than anybody needs: each costs a pass over the whole picture.
+    """Whether a JPEG has too many scans; each needs a pass over the whole picture.
 
-    Nothing behind its end counts, where a phone may keep a video, and nothing within a segment. A picture whose first
-    scan is all of it is read no further than to there.
+    Bytes behind its end do not count, because phones store videos there, nor do bytes within a segment. If the first scan
+    has all components, nothing behind it is read.
     """
     at, scans, components, progressive = 2, 0, 0, False
-    while scans <= MAX_SCANS and (found := _MARKER.search(data, at)):
-        marker, start = found[1][0], found.end()
+    while scans <= MAX_SCANS and (match := _MARKER.search(data, at)):
+        marker, start = match[1][0], match.end()
         if marker == _END:
             return False
         segment = data[start : start + int.from_bytes(data[start : start + 2], "big")]

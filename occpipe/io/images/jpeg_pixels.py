@@ -1,7 +1,7 @@
-"""The picture of a JPEG, encoded as its source was: tables by component, any chroma sampling, RGB or YCbCr.
+"""The picture of a JPEG, coded like its source: tables by component, any chroma sampling, RGB or YCbCr.
 
-Source: ITU-T T.81, annexes A and B. Pillow knows three samplings. For another one each component is encoded as a grey JPEG
-of its own size, and the scans become those of one file: a scan of one component is coded the same way in both.
+Source: ITU-T T.81, annexes A and B. Pillow has three samplings. For another one each component is encoded as a grey JPEG
+of its own size, and their scans are put into one file, because a scan of one component is coded the same way in both.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _Table = list[int]
 
 
 def encoded(picture: Pil.Image, original: ImageFile.ImageFile, keeping: Keeping) -> bytes:
-    """A JPEG without metadata. What the encoder cannot do as the source did is named in `keeping`."""
-    if not isinstance(original, JpegImagePlugin.JpegImageFile):  # an MPO is one, too
-        raise TypeError(f"no JPEG: {original.format}")
+    """A JPEG without metadata. Properties of the source that the encoder cannot keep are named in `keeping`."""
+    if not isinstance(original, JpegImagePlugin.JpegImageFile):  # an MPO is a subclass
+        raise TypeError(f"not a JPEG: {original.format}")
     layers = original.layer
     tables = [[*original.quantization.get(layer[3], ())] for layer in layers]
     sampling = [(int(layer[1]), int(layer[2])) for layer in layers]
@@ -73,7 +73,7 @@ def _saved(picture: Pil.Image, options: dict[str, Any]) -> bytes:
 
 
 def _nearest_quality(table: _Table) -> int:
-    """The quality whose luma table is as coarse as this one."""
+    """The quality whose luma table has about the same sum as this one."""
     total = sum(table)
     return min(range(1, 101), key=lambda quality: abs(_coarseness(quality) - total))
 
@@ -85,7 +85,7 @@ def _coarseness(quality: int) -> int:
 
 
 def _stitched(picture: Pil.Image, sampling: list[tuple[int, int]], tables: list[_Table], progressive: bool) -> bytes:
-    """One JPEG of three components, of which each is encoded alone at its own size."""
+    """One JPEG of three components, each encoded alone at its own size."""
     wide, high = (max(factors) for factors in zip(*sampling, strict=True))
     frame, quantisation, components, scans = 0xC0, b"", b"", b""
     for number, (channel, (h, v), table) in enumerate(zip(_components(picture), sampling, tables, strict=True)):
@@ -108,13 +108,13 @@ def _stitched(picture: Pil.Image, sampling: list[tuple[int, int]], tables: list[
 
 
 def _components(picture: Pil.Image) -> tuple[Pil.Image, ...]:
-    """Y, Cb and Cr of an RGB picture; Pillow's own conversion rounds down, which darkens by half a level."""
+    """Y, Cb and Cr of an RGB picture; the conversion of Pillow rounds down, which darkens by half a level."""
     y, cr, cb = cv2.split(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2YCrCb))
     return tuple(map(Pil.fromarray, (y, cb, cr)))
 
 
 def _parts_of_grey(data: bytes, number: int) -> tuple[int, bytes, bytes]:
-    """Of a grey JPEG its frame's marker, its table, and its scans with their Huffman tables, for a component's number."""
+    """The marker of the frame, the table and the scans with Huffman tables of a grey JPEG, renamed to a component."""
     at, frame, table, coded = 2, 0, b"", b""
     while data[at + 1] != _EOI:
         marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -124,8 +124,8 @@ def _parts_of_grey(data: bytes, number: int) -> tuple[int, bytes, bytes]:
         elif marker == _DQT:
             table = data[at + 4 : end]
         elif marker == _SOS:
-            found = _NEXT_MARKER.search(data, end)
-            end = found.start() if found else len(data)
+            match = _NEXT_MARKER.search(data, end)
+            end = match.start() if match else len(data)
             coded += data[at : at + 5] + bytes([number]) + data[at + 6 : end]
         elif frame:
             coded += data[at:end]

@@ -1,4 +1,4 @@
-"""What goes over from a source to the file that replaces it: the policy, and the names of what is lost."""
+"""What an edited file keeps of the metadata of its source: the policy, and the names of what is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_NAME_CHARS = 60
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is written anew: its bytes, its picture as Pillow decoded it, and the orientation that is left to apply."""
+    """The source of an edited file: its bytes, its picture as Pillow decoded it, and the orientation still to apply."""
 
     data: bytes
     image: ImageFile.ImageFile
@@ -23,9 +23,9 @@ class Source:
 
 @dataclass
 class Keeping:
-    """The policy for one file, the mark that it gets, and what was lost on the way.
+    """The policy and the mark of one file, and the names of lost metadata.
 
-    What the policy leaves out is not lost, because somebody asked for it.
+    Metadata that the policy leaves out does not count as lost.
     """
 
     policy: MetadataPolicy = MetadataPolicy.KEEP
@@ -39,11 +39,11 @@ class Keeping:
 
     @property
     def strips_all(self) -> bool:
-        """Whether all is left out that the picture does not need."""
+        """Whether everything that the picture does not need is left out."""
         return self.policy is MetadataPolicy.STRIP_ALL
 
     def lose(self, name: str) -> None:
-        """Note that something is not kept. Names may come from strangers, so they are bounded and printable."""
+        """Record that something is not kept. Names may come from untrusted files, so they are shortened and printable."""
         if self.strips_all:
             return
         printable = "".join(c if c.isprintable() else "?" for c in name[:MAX_NAME_CHARS])

@@ -1,4 +1,4 @@
-"""Why a file cannot be opened: it is no image, it is broken, or it is whole and of a kind that occpipe does not read."""
+"""Why a file cannot be opened: it is not an image, it is broken, or it is of a kind that occpipe does not read."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _OTHERS = (
 MIN_BYTES = 16
 
 
-def why_not_opened(data: bytes, message: str) -> ImageError:
-    """The error for a file that Pillow does not open; `message` is what Pillow says."""
+def open_error(data: bytes, message: str) -> ImageError:
+    """The error for a file that Pillow does not open; `message` is the message of Pillow."""
     if data.startswith(b"\xff\xd8\xff"):
-        known = jpeg.is_known(data)
+        is_broken = jpeg.is_readable_kind(data)
     elif data.startswith(png.MAGIC):
-        known = True
+        is_broken = True
     elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        known = tiff.is_known(data)
+        is_broken = tiff.is_readable_kind(data)
     elif data.startswith(b"BM"):
-        known = bmp.is_known(data)
+        is_broken = bmp.is_readable_kind(data)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        known = True
+        is_broken = True
     else:
         name = next(
             (name for at, magic, name in _OTHERS if data.startswith(magic, at) and len(data) >= MIN_BYTES), None
@@ -44,6 +44,6 @@ def why_not_opened(data: bytes, message: str) -> ImageError:
         if name is None:
             return ImageError(ImageReason.NOT_AN_IMAGE, f"not one of {', '.join(FORMATS)}")
         return ImageError(ImageReason.UNSUPPORTED, f"{name}, and not one of {', '.join(FORMATS)}")
-    if known:
+    if is_broken:
         return ImageError(ImageReason.TRUNCATED, f"broken header: {message}")
     return ImageError(ImageReason.UNSUPPORTED, f"a kind of file that is not read: {message}")

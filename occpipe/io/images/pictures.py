@@ -1,7 +1,7 @@
-"""Whether bytes hold a picture: by the signatures of formats, also within base64 or hexadecimal text.
+"""Whether bytes contain a picture: by the signatures of formats, also in base64 or hexadecimal text.
 
-This looks for previews that programs leave in metadata. It finds no picture without a signature, so metadata is kept from
-allow-lists only, and this is the second look.
+This detects previews that programs store in metadata. It cannot detect a picture without a signature. So metadata is kept
+from allow-lists only, and this is a second check.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import warnings
 from PIL import Image as Pil
 
 _PIXEL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# Long enough to be no accident; these formats are not opened here.
+# Too long to occur by accident; these formats are not opened here.
 _CERTAIN = (
     *(b"\x89PNG\r\n\x1a\n", b"jP  \r\n\x87\n", b"JXL \r\n\x87\n", b"\xff\x4f\xff\x51\x00"),
     *(b"8BPS\x00\x01", b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftypavif", b"ftypmp4", b"ftypisom"),
     *(b"ftypqt  ", b"ftypM4V", b"ftyp3gp", b"ftypavc1", b"ftypjxl "),
 )
-# Short signatures, each with the bytes before them that belong to the picture; what they find is opened.
+# Short signatures, each with the number of bytes of the picture before it; Pillow tries to open what follows.
 _POSSIBLE = (
     *((b"\xff\xd8\xff", 0), (b"WEBPVP8", 8), (b"II*\x00", 0), (b"MM\x00*", 0), (b"II+\x00", 0), (b"MM\x00+", 0)),
     *((b"BM", 0), (b"GIF87a", 0), (b"GIF89a", 0)),
 )
 _GIFS = (b"GIF87a", b"GIF89a")
 MAX_CANDIDATES = 64
-"""Places that look like a picture and are none; a block with more of them counts as one that holds a picture."""
+"""Positions that look like a picture; a block with more of them counts as one with a picture."""
 _TEXT_RUN = re.compile(rb"[0-9A-Za-z+/=\s]{160,}")
 _ESCAPED_BREAK = re.compile(rb"&#(?:x[aAdD]|1[03]);")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}|\s)+")
 
 
 def holds_picture(block: bytes) -> bool:
-    """Whether a picture begins anywhere in these bytes, or in what they are as base64 or hexadecimal text."""
+    """Whether a picture begins anywhere in these bytes, or in their decoded base64 or hexadecimal text."""
     if len(block) < 26:  # the smallest picture of these formats is longer
         return False
     return _has_signature(block) or any(_has_signature(decoded) for decoded in _decoded_texts(block))
@@ -59,11 +59,11 @@ def _has_signature(block: bytes) -> bool:
 
 
 def _is_likely(block: bytes, at: int, signature: bytes) -> bool:
-    """Whether the bytes behind a signature can be those of a header; two bytes alone are found by accident."""
+    """Whether the bytes behind a signature can be a header, because two bytes also occur by accident."""
     if signature == b"BM":  # reserved fields are zero, and the size of the header is one of the known ones
         header = int.from_bytes(block[at + 14 : at + 18], "little")
         return block[at + 6 : at + 10] == bytes(4) and header in (12, 40, 52, 56, 64, 108, 124)
-    if signature in _GIFS:  # or a text that speaks of the format
+    if signature in _GIFS:  # else it is a text about the format
         return not block[at + 6 : at + 13].decode("latin-1").isprintable()
     if signature == b"\xff\xd8\xff":
         return block[at + 3 : at + 4] >= b"\xc0"
@@ -71,7 +71,7 @@ def _is_likely(block: bytes, at: int, signature: bytes) -> bool:
 
 
 def _begins_jpeg(block: bytes, at: int) -> bool:
-    """Whether a start is followed by a segment that leads to the next one: a JPEG, whole or broken further on."""
+    """Whether a start marker is followed by a segment and the marker of the next one, as in a JPEG."""
     end = at + 4 + int.from_bytes(block[at + 4 : at + 6], "big")
     return (
         block.startswith(b"\xff\xd8\xff", at)
@@ -86,7 +86,7 @@ def _opens(data: bytes) -> bool:
             warnings.simplefilter("ignore")
             with Pil.open(io.BytesIO(data), formats=_PIXEL_FORMATS) as picture:
                 return picture.width > 1 and picture.height > 1
-    except Exception:  # noqa: BLE001 - Pillow raises many kinds of errors for what is no picture
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds of errors for other bytes
         return False
 
 

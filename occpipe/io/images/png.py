@@ -1,4 +1,4 @@
-"""PNG: its chunks, of which it keeps those that are known and hold no other picture.
+"""PNG: the chunks of the source that are on an allow-list and contain no other picture.
 
 Sources: PNG Specification, third edition, 11; extensions to it 1.5.0; C2PA 2.1, A.3.4 (caBX).
 """
@@ -26,7 +26,7 @@ from occpipe.io.images.xmp import kept_xmp
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP = b"XML:com.adobe.xmp"
-# Colour and size stay whatever the policy, as the picture would not look the same without them.
+# Colour and size stay with every policy, because the picture would look different without them.
 _LOOK = {
     b"gAMA",
     b"cHRM",
@@ -50,7 +50,7 @@ Chunk = tuple[bytes, bytes]
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Name and payload of each chunk up to the last."""
+    """Name and payload of each chunk up to and with IEND."""
     at = len(MAGIC)
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -68,32 +68,32 @@ def chunk(name: bytes, payload: bytes) -> bytes:
 
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
     """A PNG with the picture, in the mode and the depth of the source, and the chunks of the source that are kept."""
-    found = [*chunks(source.data)]
-    if len(MAGIC) + sum(12 + len(payload) for _, payload in found) < len(source.data):
+    parts = [*chunks(source.data)]
+    if len(MAGIC) + sum(12 + len(payload) for _, payload in parts) < len(source.data):
         keeping.lose("data behind the end of the PNG")
-    header = next(payload for name, payload in found if name == b"IHDR")
+    header = next(payload for name, payload in parts if name == b"IHDR")
     if header[12]:
         keeping.lose("interlacing")
-    palette = next((payload for name, payload in found if name == b"PLTE"), b"")
-    key = next((payload for name, payload in found if name == b"tRNS"), b"")
+    palette = next((payload for name, payload in parts if name == b"PLTE"), b"")
+    key = next((payload for name, payload in parts if name == b"tRNS"), b"")
     is_palette = source.image.mode == "P"
     picture = _like(picture, source.image, header, palette, key)
     if is_palette and picture.mode != "P":
         keeping.lose("palette")
-        found = [(name, payload) for name, payload in found if name not in (b"tRNS", b"bKGD", b"sBIT")]
+        parts = [(name, payload) for name, payload in parts if name not in (b"tRNS", b"bKGD", b"sBIT")]
     out = io.BytesIO()
     options: dict[str, Any] = {"bits": header[8]} if picture.mode in ("P", "L") else {}
     picture.info = {}
     picture.save(out, "PNG", **options)
     pixels = [(name, payload) for name, payload in chunks(out.getvalue()) if name in (b"IHDR", b"IDAT")]
-    before, behind = _kept_chunks(found, source, keeping)
+    before, behind = _kept_chunks(parts, source, keeping)
     table = [(b"PLTE", palette)] if picture.mode == "P" else []
-    made = [pixels[0], *before, *table, *behind, *pixels[1:], (b"IEND", b"")]
-    return MAGIC + b"".join(chunk(*part) for part in made)
+    result = [pixels[0], *before, *table, *behind, *pixels[1:], (b"IEND", b"")]
+    return MAGIC + b"".join(chunk(*part) for part in result)
 
 
 def metadata(data: bytes) -> Iterator[bytes]:
-    """What a written PNG holds beside its picture, inflated. Raises ImageError where it ends with another one."""
+    """The metadata of a written PNG, inflated. Raises ImageError for other chunks or bytes behind its end."""
     length = len(MAGIC)
     for name, payload in chunks(data):
         length += 12 + len(payload)
@@ -113,7 +113,7 @@ def metadata(data: bytes) -> Iterator[bytes]:
 
 
 def _like(picture: Pil.Image, original: ImageFile.ImageFile, header: bytes, palette: bytes, key: bytes) -> Pil.Image:
-    """The picture in the mode of the source; a colour that stands for transparency is met where it was and nowhere else."""
+    """The picture in the mode of the source. Only pixels that had the transparent colour have it now."""
     if original.mode == "P":
         alphas = np.frombuffer(key.ljust(len(palette) // 3, b"\xff"), np.uint8)
         numbers = like_palette(picture, original, np.frombuffer(palette, np.uint8).reshape(-1, 3), alphas)
@@ -133,14 +133,14 @@ def _like(picture: Pil.Image, original: ImageFile.ImageFile, header: bytes, pale
     return Pil.fromarray(pixels.reshape(np.asarray(picture).shape))
 
 
-def _kept_chunks(found: list[Chunk], source: Source, keeping: Keeping) -> tuple[list[Chunk], list[Chunk]]:
-    """The chunks that stand before the palette, and those behind it."""
+def _kept_chunks(parts: list[Chunk], source: Source, keeping: Keeping) -> tuple[list[Chunk], list[Chunk]]:
+    """The chunks before the palette, and those behind it."""
     before: list[Chunk] = []
     behind: list[Chunk] = []
     xmp = b""
-    exif = next((payload for name, payload in found if name == b"eXIf"), b"") or _raw_exif(source.image)
+    exif = next((payload for name, payload in parts if name == b"eXIf"), b"") or _raw_exif(source.image)
     seen: set[bytes] = set()
-    for name, payload in found:
+    for name, payload in parts:
         if name in _TEXTS:
             key, text = _text(name, payload)
             if key == _XMP and text is not None:
@@ -164,10 +164,10 @@ def _kept_chunks(found: list[Chunk], source: Source, keeping: Keeping) -> tuple[
 
 
 def _kept_text(name: bytes, payload: bytes, key: bytes, text: bytes | None, keeping: Keeping) -> list[Chunk]:
-    """A text as it was. ImageMagick keeps EXIF and IPTC in texts of hexadecimal digits, which are written anew."""
+    """A text, unchanged. ImageMagick stores EXIF and IPTC as texts of hexadecimal digits, which are rewritten."""
     label = f"PNG text {key.decode('latin-1')}"
     if key in (b"Raw profile type exif", b"Raw profile type APP1"):
-        return []  # what Pillow finds there goes into eXIf
+        return []  # goes into eXIf
     if key in (b"Raw profile type iptc", b"Raw profile type 8bim"):
         block = _raw_profile(text or b"")
         kept = kept_resources(block.removeprefix(b"Photoshop 3.0\0"), keeping)
@@ -192,13 +192,13 @@ def _raw_profile(text: bytes) -> bytes:
 
 
 def _raw_exif(original: ImageFile.ImageFile) -> bytes:
-    """EXIF that stands in a text, as ImageMagick writes it."""
+    """EXIF in a text, as ImageMagick writes it."""
     text = original.info.get("Raw profile type exif") or original.info.get("Raw profile type APP1")
     return _raw_profile(text.encode("latin-1", "replace")) if isinstance(text, str) else b""
 
 
 def _text(name: bytes, payload: bytes) -> tuple[bytes, bytes | None]:
-    """Keyword and text, inflated; None for a text that cannot be read or is too long."""
+    """Keyword and inflated text; None for a text that cannot be read or is too long."""
     key, _, rest = payload.partition(b"\0")
     if name == b"tEXt":
         return key, rest

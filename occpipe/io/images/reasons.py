@@ -1,4 +1,4 @@
-"""What images are opened, within which limits, and the reasons why one is not."""
+"""The formats that are opened, the limits, and the reasons for not processing an image."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ SKIPPED_REASONS = frozenset(
         ImageReason.NO_IMAGES,
     }
 )
-"""A valid image that occpipe leaves alone on purpose; every other reason is an error."""
+"""Reasons for skipping a valid image on purpose; every other reason is an error."""
 
 
 class ImageError(Exception):
-    """An image that cannot or must not be decoded; `reason` says why."""
+    """An image that cannot or must not be decoded, with the reason."""
 
     def __init__(self, reason: ImageReason, message: str) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is decoded at all: pixels in the file (width × height), and the shortest side in pixels."""
+    """Limits on what is decoded: pixels in the file (width × height), and the shortest side in pixels."""
 
     max_pixels: int = 100_000_000
     min_side: int = 32
@@ -67,9 +67,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of itself; width and height are upright pixels.
+    """The header of a file; width and height are in upright pixels.
 
-    The orientation is what is left to apply to the decoded picture: 1 for a TIFF, which Pillow turns as it decodes.
+    The orientation is still to be applied to the decoded picture: 1 for a TIFF, which Pillow turns while it decodes.
     """
 
     format: str

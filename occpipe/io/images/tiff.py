@@ -1,7 +1,7 @@
-"""TIFF and BigTIFF: Pillow compresses the pixels, and a new directory says of them what the source's said.
+"""TIFF and BigTIFF: Pillow compresses the pixels, and a new directory has the tags of the source.
 
-Sources: TIFF 6.0; the BigTIFF design of libtiff; GeoTIFF 1.1. Pillow cannot write EXIF beside compressed pixels, and no
-BigTIFF of its own accord; the directory written here has the byte order and the offsets of the source.
+Sources: TIFF 6.0; the BigTIFF design of libtiff; GeoTIFF 1.1. Pillow cannot write EXIF beside compressed pixels, nor
+choose BigTIFF; the directory written here has the byte order and the size of offsets of the source.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from occpipe.io.images.pictures import holds_picture
 from occpipe.io.images.reasons import ImageError, ImageReason
 from occpipe.io.images.xmp import kept_xmp
 
-# 32946 is the older number of the same deflate; Pillow writes the newer one. Those not named cannot hold 8-bit RGB.
+# 32946 is the older number of the same deflate; Pillow writes the newer one. Other compressions cannot store 8-bit RGB.
 _LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd")
 _FALLBACK = "tiff_adobe_deflate"
 _PREDICTED = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd")
@@ -33,11 +33,11 @@ _OFFSETS, _COUNTS = TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNT
 _SUB_IFDS, _XMP, _IPTC, _RESOURCES, _ICC = 330, 700, 33723, 34377, 34675
 _GEO = {33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
 _LAYOUT = {256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 320, 338, 339, 347, 530, 532}
-"""How the pixels are stored, of which a new file has its own."""
+"""Tags of the storage of pixels, which a new file has of its own."""
 
 
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
-    """A TIFF with the picture upright, in the source's compression where that can hold it, and the tags that are kept."""
+    """A TIFF with the upright picture, in the source's compression if that can store it, and the tags that are kept."""
     layout = ifd.layout_of(source.data)
     before = ifd.read(source.data, layout, ifd.first_offset(source.data, layout), exif.POINTERS)
     if source.image.mode == "P":
@@ -66,7 +66,7 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 
 def metadata(data: bytes) -> Iterator[bytes]:
-    """What a written TIFF holds beside its picture. Raises ImageError where that is more than its one directory."""
+    """The metadata of a written TIFF. Raises ImageError if there is more than its picture and one directory."""
     layout = ifd.layout_of(data)
     at = ifd.first_offset(data, layout)
     directory = ifd.read(data, layout, at, exif.POINTERS)
@@ -75,8 +75,8 @@ def metadata(data: bytes) -> Iterator[bytes]:
     is_dense = [start for start, _ in strips] == [layout.header, *ends[:-1]] and ends[-1:] == [at]
     if directory.next or not is_dense or ifd.write(directory, layout, at) != data[at:]:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, "a TIFF of more than its picture and one directory")
-    known = exif.MAIN | _GEO | _LAYOUT | {_OFFSETS, _COUNTS, _XMP, _IPTC, _RESOURCES, _ICC}
-    if unknown := directory.values.keys() - known:
+    allowed = exif.MAIN | _GEO | _LAYOUT | {_OFFSETS, _COUNTS, _XMP, _IPTC, _RESOURCES, _ICC}
+    if unknown := directory.values.keys() - allowed:
         raise ImageError(ImageReason.EMBEDDED_PICTURE, f"tags that may be a picture: {sorted(unknown)}")
     yield from (v.data for tag, v in directory.values.items() if tag not in _LAYOUT | {_OFFSETS, _COUNTS, _RESOURCES})
     if _RESOURCES in directory.values:
@@ -85,8 +85,8 @@ def metadata(data: bytes) -> Iterator[bytes]:
         yield from (value.data for value in ifd.every_value(below))
 
 
-def is_known(data: bytes) -> bool:
-    """Whether a TIFF is broken, rather than whole and of a kind that is not decoded here: its strips lie outside of it."""
+def is_readable_kind(data: bytes) -> bool:
+    """Whether a TIFF that Pillow does not open has strips outside of the file; else it is of a kind that is not read."""
     try:
         layout = ifd.layout_of(data)
         values = ifd.read(data, layout, ifd.first_offset(data, layout), {}).values
@@ -111,7 +111,7 @@ def _kept_directory(before: Directory, layout: Layout, keeping: Keeping) -> Dire
     kept = exif.kept_directory(Directory(values, before.below, before.broken), allowed, "TIFF", keeping)
     if turned and {282, 283} <= kept.values.keys():
         kept.values[282], kept.values[283] = kept.values[283], kept.values[282]
-    kept.values[exif.ORIENTATION] = ifd.integers(layout.order, ifd.SHORT, 1)  # or one in the XMP would count again
+    kept.values[exif.ORIENTATION] = ifd.integers(layout.order, ifd.SHORT, 1)  # else that of the XMP is applied again
     blocks = {
         _XMP: mark(kept_xmp(special.get(_XMP, b""), keeping), keeping.mark),
         _IPTC: kept_iptc(special.get(_IPTC, b""), keeping),
@@ -126,10 +126,10 @@ def _kept_directory(before: Directory, layout: Layout, keeping: Keeping) -> Dire
 
 
 def _compressed(picture: Pil.Image, original: ImageFile.ImageFile, keeping: Keeping) -> bytes:
-    """A TIFF of nothing but pixels; deflate holds every mode."""
+    """A TIFF of pixels only; deflate can store every mode."""
     compression = str(original.info.get("compression"))
     attempts: list[dict[str, Any]] = [{"compression": _FALLBACK}]
-    if compression in ("jpeg", "tiff_jpeg") and picture.mode in ("RGB", "L"):  # alpha must not become lossy
+    if compression in ("jpeg", "tiff_jpeg") and picture.mode in ("RGB", "L"):  # alpha must stay lossless
         attempts.insert(0, {"compression": "jpeg", "quality": _JPEG_QUALITY})
     elif compression in _LOSSLESS:
         predictor = (

@@ -18,13 +18,13 @@ from occpipe.io.images.pictures import holds_picture
 from occpipe.io.images.reasons import ImageError, ImageReason
 from occpipe.io.images.xmp import kept_xmp
 
-_QUALITY = 92  # that of the source is not stored
+_QUALITY = 92  # the quality of the source is not stored
 _PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"VP8X"}
 _FRAME = b"ANMF"
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and payload of each chunk; those within a frame of an animation follow it."""
+    """Name and payload of each chunk; the chunks in a frame of an animation follow the frame."""
     at, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     while at + 8 <= end:
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -33,12 +33,12 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
-    """A WebP with the picture, lossless where the source was, and the chunks of the source that are kept."""
+    """A WebP with the picture, lossless if the source was, and the chunks of the source that are kept."""
     first: dict[bytes, bytes] = {}
     for name, payload in chunks(source.data):
         if name in (b"EXIF", b"XMP ", b"ICCP", *_PIXELS):
             first.setdefault(name, payload)
-        elif name not in (_FRAME, b"ANIM"):  # an animation of one frame, which becomes a picture
+        elif name not in (_FRAME, b"ANIM"):  # an animation of one frame becomes a picture
             keeping.lose("C2PA manifest" if name == b"C2PA" else f"WebP {name.decode('latin-1')}")
     if source.data[8 + int.from_bytes(source.data[4:8], "little") :].strip(b"\0"):
         keeping.lose("data behind the end of the WebP")
@@ -61,7 +61,7 @@ def write(picture: Pil.Image, source: Source, keeping: Keeping) -> bytes:
 
 
 def metadata(data: bytes) -> Iterator[bytes]:
-    """What a written WebP holds beside its picture. Raises ImageError where it ends with another one."""
+    """The metadata of a written WebP. Raises ImageError for other chunks or bytes behind its end."""
     length = 12
     for name, payload in chunks(data):
         length += 8 + len(payload) + len(payload) % 2

@@ -1,7 +1,7 @@
-"""An XMP packet from an allow-list of vocabularies: what speaks of other pictures in the file goes with them.
+"""Keeps the properties of an XMP packet that are in allowed vocabularies; those about other pictures are left out.
 
 Sources: ISO 16684-1 (XMP) and its part 3 (extended packets in JPEG); Ultra HDR 1.1; Google's Dynamic Depth and Motion
-Photo, which name pictures that lie beside the main one. Only packets that change are written anew.
+Photo, which describe pictures beside the main one. A packet is rewritten only if it changes.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ _PLACES = {
     *((_IPTC_CORE, name) for name in ("Location", "CountryCode")),
     *((_IPTC_EXT, name) for name in ("LocationShown", "LocationCreated")),
 }
-_GOOD_ORDER = re.compile(rb"<!(?:DOCTYPE|ENTITY|ELEMENT|ATTLIST)", re.IGNORECASE)
+_DEFINITIONS = re.compile(rb"<!(?:DOCTYPE|ENTITY|ELEMENT|ATTLIST)", re.IGNORECASE)
 MAX_BYTES = 8_000_000
 
 
 def kept_xmp(packet: bytes, keeping: Keeping) -> bytes:
-    """The packet as it was where all of it may stay, else without the properties that may not; empty where it is none."""
+    """The packet without the properties that may not stay; unchanged if all may stay, empty if it is not XMP."""
     if keeping.strips_all or not packet:
         return b""
     try:
@@ -91,7 +91,7 @@ def kept_xmp(packet: bytes, keeping: Keeping) -> bytes:
 
 
 def names_anything(packet: bytes) -> bool:
-    """Whether a packet that was kept has a property left."""
+    """Whether a kept packet has a property left."""
     return bool(packet) and any(
         element.attributes.length > 1 or any(child.nodeType == child.ELEMENT_NODE for child in element.childNodes)
         for element in _descriptions(_parsed(packet))
@@ -107,16 +107,16 @@ def with_extension(packet: bytes, guid: bytes) -> bytes:
 
 def _parsed(packet: bytes) -> minidom.Document:
     packet = packet.strip(b"\0 \t\r\n").removeprefix(b"\xef\xbb\xbf")
-    if _GOOD_ORDER.search(packet) or len(packet) > MAX_BYTES:
+    if _DEFINITIONS.search(packet) or len(packet) > MAX_BYTES:
         raise ValueError("definitions, or too long")
-    packet.decode("utf-8")  # in another encoding, definitions would not be seen
+    packet.decode("utf-8")  # in another encoding, definitions would not be detected
     if re.match(rb"<\?xml\s[^>]*encoding", packet) and not re.match(rb"(?i)<\?xml\s[^>]*encoding=.utf-8", packet):
         raise ValueError("another encoding")
     return minidom.parseString(packet)  # noqa: S318 - without definitions nothing is expanded
 
 
 def _descriptions(document: minidom.Document) -> list[minidom.Element]:
-    """The descriptions right below RDF, each of which holds properties."""
+    """The descriptions directly below RDF, which contain the properties."""
     return [
         element
         for rdf in document.getElementsByTagNameNS(_RDF, "RDF")
@@ -126,7 +126,7 @@ def _descriptions(document: minidom.Document) -> list[minidom.Element]:
 
 
 def _keep_properties(description: minidom.Element, keeping: Keeping) -> bool:
-    """Take out the properties that may not stay, and say whether there were any."""
+    """Remove the properties that may not stay; whether there were any."""
     changed = False
     for attribute in _attributes(description):
         if not _may_stay(attribute, attribute.value, keeping):
@@ -157,7 +157,7 @@ def _may_stay(node: minidom.Element | minidom.Attr, text: str, keeping: Keeping)
 
 
 def _forget_prefixes(description: minidom.Element) -> None:
-    """Take out the declarations of vocabularies that are no longer used below."""
+    """Remove the declarations of vocabularies that are not used below any more."""
     inner = "".join(child.toxml() for child in description.childNodes)
     names = [attribute.nodeName for attribute in _attributes(description)]
     for name in names:
