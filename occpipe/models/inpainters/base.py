@@ -1,4 +1,4 @@
-"""What a model must offer to be run on crops, and nothing more."""
+"""The interface of a model that fills crops."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 
 class CropInpainter(Protocol):
-    """A model that fills holes in crops of the sizes it takes.
+    """A model that fills holes in crops.
 
-    `multiple`: both sides of a crop are a multiple of this many pixels (1 = any size, and crops are never padded).
-    `fixed_size`: both sides of a crop are exactly this many pixels; None = any.
-    `max_side`: the longest side in pixels that the model works at; larger crops reach it downscaled.
-    A model that copies may say by `context` that it wants more around a hole than others; see `Inpainter`.
+    `multiple`: both sides of a crop are a multiple of so many pixels (1 = any size, and crops are never padded).
+    `fixed_size`: both sides of a crop have exactly so many pixels; None = any.
+    `max_side`: the longest side of a crop in pixels; larger crops are downscaled before.
+    A model may have an attribute `context`, the margin around a hole that it needs by default; see `Inpainter`.
     """
 
     multiple: int
@@ -22,23 +22,27 @@ class CropInpainter(Protocol):
     max_side: int
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crops with their holes filled.
+        """Fill the holes of crops.
 
-        `images` is RGB uint8, B x H x W x 3; `masks` is uint8, B x H x W in {0, 1}, 1 = hole. Returns B x H x W x 3.
-        Pixels outside the hole need not be kept: the engine takes only the hole from the result.
+        Args:
+            images: RGB uint8, B x H x W x 3.
+            masks: uint8, B x H x W in {0, 1}, 1 = hole.
+
+        Returns:
+            RGB uint8, B x H x W x 3; the engine uses only the pixels in the holes.
         """
         ...
 
 
 @runtime_checkable
 class ThingAware(CropInpainter, Protocol):
-    """A model that copies, and can be told what not to copy."""
+    """A model that copies pixels, and can leave out given things."""
 
     def fill_beside(
         self, images: NDArray[np.uint8], masks: NDArray[np.uint8], things: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """As `fill`, taking nothing from `things`, B x H x W in {0, 1}: the things that stay.
+        """Like `fill`, without copying from `things`, B x H x W in {0, 1}: the things that stay.
 
-        What was behind a removed thing is background, not a part of the thing beside it.
+        Behind a removed thing there is background, not a part of the thing beside it.
         """
         ...

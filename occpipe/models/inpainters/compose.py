@@ -1,4 +1,4 @@
-"""How filled pixels are set into a photo: their tone matched at the seam, nothing else touched."""
+"""Inserts filled pixels into a photo: their tone is matched at the seam, and no other pixel changes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 
 from occpipe.core.types import Box, Image, Mask
 
-# Chosen on 24 held-out photos, see docs/experiments/inpainter.md. A step at the seam far beyond this, in levels, is the
-# edge of a thing rather than another tone. Where the photo's own levels spread more than this, a step of the means says
-# little.
+# Chosen on 24 held-out photos, see docs/experiments/inpainter.md. A much larger step at the seam, in levels, is the
+# edge of a thing rather than another tone. If the levels of the photo itself spread more than this, a step of the means
+# is not significant.
 _USUAL_STEP = 30.0
 _USUAL_SPREAD = 20.0
-_SIDE = 768  # pixels, the longest side at which the shift is worked out
+_SIDE = 768  # pixels, the longest side at which the shift is computed
 
 
 def paste(result: Image, filled: Image, window: Box, mask: Mask, hole: Box, *, match_seam: bool) -> None:
-    """Set `filled`, the pixels of a window, into `result`, H x W x 3, in place, where `mask`, H x W, is 1 within `hole`.
+    """Insert `filled`, the pixels of a window, into `result`, H x W x 3, in place, where `mask`, H x W, is 1 within `hole`.
 
-    `match_seam` shifts the fill's tone to meet the photo's. The image's own edge is no seam. What `result` has under the
-    mask is not read, because it is of the thing, and a rim of it would stay.
+    `match_seam` shifts the tone of the fill to that of the photo. The edge of the image is not a seam. Pixels of `result`
+    under the mask are not read, because they belong to the thing, and a rim of it would stay.
     """
-    # One pixel more around the hole, where the image has it: a border of zeros would count as an edge.
+    # One more pixel around the hole, if the image has it, because a border of zeros would count as an edge.
     y, x = max(0, hole.y - 1), max(0, hole.x - 1)
     wide = np.s_[y : hole.y + hole.height + 1, x : hole.x + hole.width + 1]
     inner = np.s_[hole.y - y : hole.y - y + hole.height, hole.x - x : hole.x - x + hole.width]
@@ -37,11 +37,11 @@ def paste(result: Image, filled: Image, window: Box, mask: Mask, hole: Box, *, m
 
 
 def seam_shift(filled: Image, mask: Mask) -> NDArray[np.float32]:
-    """What to add to a fill so that its tone meets the photo's at the edge, H x W x 3; 0 outside the mask, H x W.
+    """The shift that makes the tone of a fill equal that of the photo at the edge, H x W x 3; 0 outside the mask, H x W.
 
     The difference of the means on both sides of the edge, continued inwards as a membrane, as in Farbman et al.,
-    "Coordinates for Instant Image Cloning", SIGGRAPH 2009; less where the photo is rough. It is smooth, so that a large
-    fill is looked at downscaled.
+    "Coordinates for Instant Image Cloning", SIGGRAPH 2009; less if the photo is rough. It is smooth, so that it is computed
+    at a smaller size for a large fill.
     """
     height, width = mask.shape
     scale = min(1.0, _SIDE / max(height, width))
@@ -73,7 +73,7 @@ def _local_mean(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDA
 
 
 def _spread(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weighted values carried smoothly to where there are none, coarse to fine ("pull-push").
+    """Weighted values continued smoothly to pixels without values, coarse to fine ("pull-push").
 
     S. Gortler et al., "The Lumigraph", SIGGRAPH 1996.
     """

@@ -1,4 +1,4 @@
-"""How far a mask is grown before it is filled, so that it covers the soft edge and the halo of its thing."""
+"""Grows a mask before it is filled, so that it covers the soft edge and the halo of its thing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class MaskGrowth:
     """How far a mask is grown before it is filled.
 
     `fraction` is the radius as a share of sqrt(height * width): 0.02 is 12.5 px at 768 x 512 and 69 px at 12 MP.
-    `pixels`, where given, is a fixed radius instead, applied `iterations` times. `square` takes a square kernel in place
-    of a disc. The paper's code dilates three times by 5 x 5 ones: `MaskGrowth.paper2019()`.
+    `pixels`, if set, is a fixed radius instead, applied `iterations` times. `square` is a square kernel instead of a disc.
+    The paper's code dilates three times by 5 x 5 ones: `MaskGrowth.paper2019()`.
     """
 
     fraction: float = 0.02
@@ -41,7 +41,7 @@ def grow_mask(mask: Mask, growth: MaskGrowth) -> Mask:
     radius = growth.radius(*mask.shape) * growth.iterations
     if radius <= 0 or not mask.any():
         return mask
-    # Only the box around the mask is touched, and a disc is grown by distance: a large kernel takes seconds at 12 MP.
+    # Only the box around the mask is computed, and a disc by distances, because a large kernel takes seconds at 12 MP.
     x, y, w, h = cv2.boundingRect(mask)
     rows = slice(max(0, y - radius), y + h + radius)
     cols = slice(max(0, x - radius), x + w + radius)

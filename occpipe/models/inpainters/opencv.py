@@ -1,4 +1,4 @@
-"""`telea` and `navier-stokes`: OpenCV's diffusion fills, the baselines and last resort."""
+"""`telea` and `navier-stokes`: the diffusion fills of OpenCV, as baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenCvInpainter:
         self.radius = radius
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Fill crops, B x H x W x 3, where masks, B x H x W, are 1; one by one, since OpenCV has no batches."""
+        """Fill crops, B x H x W x 3, where masks, B x H x W, are 1; one by one, because OpenCV has no batches."""
         pairs = zip(images, masks, strict=True)
-        # The channels are filled one apart from the other, so that RGB needs no conversion to BGR.
+        # Each channel is filled independently, so that RGB needs no conversion to BGR.
         return np.stack([cv2.inpaint(i, m, self.radius, self.flag) for i, m in pairs]).astype(np.uint8)

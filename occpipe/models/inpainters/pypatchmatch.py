@@ -1,4 +1,4 @@
-"""`pypatchmatch`: the PatchMatch fill of the PyPI package of that name, to compare with."""
+"""`pypatchmatch`: the PatchMatch fill of the PyPI package of that name, for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PyPatchMatchInpainter:
     """Patches of the same crop, by the C++ code of the package; needs the extra `peers`.
 
     C. Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing", SIGGRAPH 2009.
-    Raises WeightsError where the package is not installed.
+    Raises WeightsError if the package is not installed.
     """
 
     multiple = 1
@@ -27,7 +27,7 @@ class PyPatchMatchInpainter:
             from patchmatch import patch_match
         except ImportError as error:
             raise WeightsError(f"pypatchmatch cannot be used: {error}: pip install 'occpipe[peers]'") from error
-        self._library, self._lock = patch_match, Lock()  # its state is global
+        self._library, self._lock = patch_match, Lock()  # the library has global state
         self.patch_size = patch_size
 
     def fill(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:

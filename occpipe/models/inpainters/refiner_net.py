@@ -1,7 +1,7 @@
 """The net that corrects a fill made of patches: EfficientNet-Lite0 to stride 16, attention, a decoder to full size.
 
-Patches are sharp and sometimes misplaced; the net sees the whole picture and shifts colours, closes lines and softens what
-cannot be right. It adds to the fill, so that where it has nothing to say the patches stay. 1.9 M parameters.
+Patches are sharp and sometimes misplaced. The net gets the whole picture; it shifts colours, closes lines and softens
+errors. Its output is added to the fill, so that an output of 0 keeps the patches. 1.9 M parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEADS = 5
 
 
 class _Attention(nn.Module):
-    """A transformer block over the pixels of a feature map, without positions: it looks for what is alike."""
+    """A transformer block over the pixels of a feature map, without positions: it relates similar pixels."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _Attention(nn.Module):
 
 
 class RefinerNet(nn.Module):
-    """What a patch fill should have been, from the picture around it."""
+    """Predicts the correction of a patch fill, from the picture around it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class RefinerNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, fill: Tensor, hole: Tensor) -> Tensor:
-        """What to add to a picture, B x 3 x H x W, RGB in [0, 255], whose `hole`, B x 1 x H x W, patches have filled.
+        """The correction of a picture, B x 3 x H x W, RGB in [0, 255], whose `hole`, B x 1 x H x W, patches have filled.
 
         Sides are multiples of 16; the result is zero outside the hole.
         """

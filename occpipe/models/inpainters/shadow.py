@@ -1,8 +1,7 @@
-"""The shadow that a thing casts on the ground, so that it does not stay behind when the thing is removed.
+"""Detects the shadow that a thing casts on the ground, so that it is removed with the thing.
 
-A shadow darkens the ground and changes its colour little, begins where the thing stands, and has no more texture than the
-ground beside it. That is all that is asked here; where it is in doubt (a dark path, a pool, another dark thing), no
-shadow is found.
+A shadow darkens the ground and hardly changes its colour. It begins at the foot of the thing and has no more texture than
+the ground beside it. A doubtful region (a dark path, a pool, another dark thing) is not a shadow.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from numpy.typing import NDArray
 
 from occpipe.core.types import Image, Mask
 
-# Chosen by eye on composed scenes; shadows on grass and stone in sunlight are at 0.3 to 0.7 of the lightness around them.
-_DARKER = 0.82  # of the lightness of the ground around
-_OTHER_COLOUR = 12.0  # levels of a and b (CIE Lab, 8 bits) that a shadow may differ in from ground with less light
-_ROUGHER = 1.5  # times the texture of the ground around
-_SIDE = 512  # pixels, the longest side that is looked at
-_LARGEST = 0.8  # of the thing's area
+# Chosen by eye on composed scenes. Shadows in sunlight on grass and stone have 0.3 to 0.7 of the lightness around them.
+_MAX_LIGHTNESS = 0.82  # of the lightness of the ground around
+_MAX_COLOUR_SHIFT = 12.0  # levels of a and b (CIE Lab, 8 bits), compared with the ground in less light
+_MAX_TEXTURE = 1.5  # times the texture of the ground around
+_MAX_SIDE = 512  # pixels, the longest side of the picture that is searched
+_MAX_AREA = 0.8  # of the thing's area
 _FOOT = 0.4  # of the thing's height, from below: where a shadow begins
-_CUT_OFF = 0.25  # of its outline that may lie at the edge of what was searched
+_MAX_EDGE = 0.25  # of the outline that may be at the edge of the searched region
 
 
 def cast_shadow(image: Image, thing: Mask) -> Mask:
-    """The shadow of a thing, H x W in {0, 1}, without the thing itself; empty where none is found.
+    """The shadow of a thing, H x W in {0, 1}, without the thing itself; empty if none is detected.
 
     `image` is H x W x 3, `thing` its mask, H x W; each connected part of the mask has its own shadow.
     """
     height, width = thing.shape
-    scale = min(1.0, _SIDE / max(height, width))
+    scale = min(1.0, _MAX_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     whole = cv2.resize(thing, size, interpolation=cv2.INTER_NEAREST)
@@ -58,11 +57,11 @@ def _of_one(image: Image, thing: Mask, things: Mask) -> Mask:
     around = _mean_around(lab, ground, reach)
     rough = cv2.blur(np.abs(lab[..., 0] - cv2.blur(lab[..., 0], (5, 5))), (5, 5))
     usual = _mean_around(rough[..., None], ground, reach)[..., 0]
-    dark = lab[..., 0] < _DARKER * around[..., 0]
+    dark = lab[..., 0] < _MAX_LIGHTNESS * around[..., 0]
     # less light scales L* + 16, a* and b* alike (CIE 1976); 8-bit Lab has L* times 2.55, and a* and b* plus 128
     light = (lab[..., :1] + 40.8) / (around[..., :1] + 40.8)
-    alike = np.abs(lab[..., 1:] - 128 - (around[..., 1:] - 128) * light).max(2) < _OTHER_COLOUR
-    candidate = (dark & alike & (rough < _ROUGHER * usual + 2) & (ground == 1)).astype(np.uint8)
+    alike = np.abs(lab[..., 1:] - 128 - (around[..., 1:] - 128) * light).max(2) < _MAX_COLOUR_SHIFT
+    candidate = (dark & alike & (rough < _MAX_TEXTURE * usual + 2) & (ground == 1)).astype(np.uint8)
     candidate = np.asarray(cv2.morphologyEx(candidate, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
     foot = thing.copy()
     foot[: y + round(h * (1 - _FOOT))] = 0
@@ -72,7 +71,7 @@ def _of_one(image: Image, thing: Mask, things: Mask) -> Mask:
         part = parts == number
         at_edge = int(part[-1].sum() + part[:, 0].sum() + part[:, -1].sum())
         outline = int((part & (cv2.erode(part.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)).sum())
-        fits = stats[number, cv2.CC_STAT_AREA] <= _LARGEST * thing.sum() and at_edge <= _CUT_OFF * outline
+        fits = stats[number, cv2.CC_STAT_AREA] <= _MAX_AREA * thing.sum() and at_edge <= _MAX_EDGE * outline
         if fits and (part & (touch == 1)).any():
             shadow[box] |= part.astype(np.uint8)
     if shadow.any():  # its soft edge, and the gap to the thing

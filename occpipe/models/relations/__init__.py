@@ -1,4 +1,4 @@
-"""The relation predictor: class vectors and what scores a thing against its context with them."""
+"""The relation predictor: class vectors, and scorers of a thing and its context with them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def load_relations(
     """A relation scorer; without arguments the default one on the vectors that ship in the package.
 
     `vectors` is a relation file (.safetensors, written by the training job) or, for `paper2019`, vectors in word2vec
-    format (.bin, .txt). The last three arguments concern `paper2019` only, whose shipped vectors are trained by the
-    paper's recipe on other captions than the paper's. Raises ValueError where the file does not fit the method.
+    format (.bin, .txt). The last three arguments are for `paper2019` only; its shipped vectors are trained as in
+    the paper, on other captions. Raises ValueError if the file does not fit the method.
     """
     if method not in ("default", "paper2019"):
         raise ValueError(f"unknown relation method {method!r}: use 'default' or 'paper2019'")
@@ -47,7 +47,7 @@ def load_relations(
     if method == "default":
         if words:
             raise ValueError(
-                f"{vectors}: the default scorer needs a relation file (.safetensors); plain vectors carry no head"
+                f"{vectors}: the default scorer needs a relation file (.safetensors); plain vectors have no head"
             )
         arrays, description = read_asset(vectors)
         return EmbeddingScorer.from_arrays(arrays, description)

@@ -1,8 +1,8 @@
-"""The intruder benchmark: telling a thing that is in a photo from one that was never there.
+"""The intruder benchmark: a thing of a photo against a thing that is not in it.
 
 For each image with a thing and at least two different stuff tokens: one of its own things against a thing drawn from
-the things of the other images (and not present in this one), both scored against the rest of the image. The figures are
-the area under the ROC curve and the share of intruders found at a cut that removes 2, 5 or 10% of the own things.
+the things of the other images (and not present in this one), both scored against the rest of the image. The metrics are
+the area under the ROC curve and the share of intruders below a cut that removes 2, 5 or 10% of the own things.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Case:
 
 
 def read_labels(things: str | Path, stuff: str | Path) -> list[LabelledImage]:
-    """Images with label lists; the classes are 0-based indices into the 182, or names, separated by commas.
+    """Images with label lists; the classes are 0-based indices of the 182, or names, separated by commas.
 
-    Both files are TSV(.gz) with a header line and the columns image, classes. Images that stand in one file only have
-    no classes of the other kind.
+    Both files are TSV(.gz) with a header line and the columns image, classes. Images in only one of the files have no
+    classes of the other kind.
     """
     left, right = _read_lists(things), _read_lists(stuff)
     return [LabelledImage(image, left.get(image, ()), right.get(image, ())) for image in dict.fromkeys([*left, *right])]
@@ -72,7 +72,7 @@ def _read_lists(path: str | Path) -> dict[str, tuple[str, ...]]:
         if not text.isdigit():
             return token(text)
         if int(text) >= len(names):
-            raise ValueError(f"{path}, line {line}: class {text} is none of the {len(names)} of COCO-Stuff, from 0")
+            raise ValueError(f"{path}, line {line}: class {text} is not one of the {len(names)} of COCO-Stuff, from 0")
         return names[int(text)]
 
     lists = {}
@@ -96,8 +96,8 @@ def make_cases(
 ) -> list[Case]:
     """The cases of the benchmark, `rounds` per image.
 
-    `drop_stuff` leaves out that share of the stuff classes (one class of context always stays), `add_stuff` adds that
-    many wrong ones (drawn from other images), `at_most` keeps that many context classes only: what segmenters get wrong.
+    These settings simulate errors of segmenters. `drop_stuff` leaves out that share of the stuff classes (one class of
+    context always stays), `add_stuff` adds so many wrong ones from other images, `at_most` keeps so many context classes.
     """
     rng = random.Random(seed)  # noqa: S311 - a benchmark, not a secret
     usable = [i for i in images if i.things and len(i.stuff) >= 2]
@@ -107,7 +107,7 @@ def make_cases(
     cases = []
     for image in (i for _ in range(rounds) for i in usable):
         own = intruder = rng.choice(image.things)
-        if len(image.things) == kinds:  # nothing is strange here
+        if len(image.things) == kinds:  # no class is missing in this image
             continue
         while intruder in image.things:
             intruder = rng.choice(things)
@@ -129,11 +129,11 @@ def make_cases(
 
 
 def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 0) -> list[Case]:
-    """The cases as a calibrated segmenter sees them: classes missed, classes imagined, each with a confidence.
+    """The cases as detected by a calibrated segmenter: with missing classes, false classes, and confidences.
 
-    Each class is seen with a confidence c from Beta(1.3, 1.3), wide and without a peak at certainty; for each a wrong
-    stuff class is imagined with a confidence drawn alike, and believed with probability (1 - c) / c. So what is seen with
-    a confidence of c (at least 0.5) is there in a share c of the cases. Below the policy's defaults a class is missed.
+    Each class has a confidence c from Beta(1.3, 1.3), which is wide and has no peak at 1. For each class a false stuff
+    class with a confidence from the same distribution is added with probability (1 - c) / c. So a class with a confidence
+    c of at least 0.5 is correct in a share c of the cases. A class below the defaults of the policy is missing.
     """
     rng = np.random.default_rng(seed)
     policy = Policy()
@@ -156,7 +156,7 @@ def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 
 
 
 def split_context(context: Context) -> tuple[dict[str, float], dict[str, float]]:
-    """The things and the stuff of a context of tokens, with their confidences (1 where none is given)."""
+    """The things and the stuff of a context of tokens, with their confidences (1 by default)."""
     kinds = {c.token for c in coco_stuff() if c.is_thing}
     weights = dict(context) if isinstance(context, Mapping) else dict.fromkeys(context, 1.0)
     things = {name: weight for name, weight in weights.items() if name in kinds}
@@ -165,7 +165,7 @@ def split_context(context: Context) -> tuple[dict[str, float], dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Intrusion:
-    """A scene into which things of another image have come: `own` belongs, `intruder` is one of those that came."""
+    """A scene with added things of another image: `own` belongs, `intruder` is one of the added things."""
 
     things: tuple[str, ...]
     stuff: tuple[str, ...]
@@ -178,7 +178,7 @@ def make_intrusions(
 ) -> list[Intrusion]:
     """Scenes with `intruders` things of one other image among their own, `rounds` per image.
 
-    Unlike in `make_cases`, the own thing is scored with the intruders around it, and they with each other.
+    Unlike in `make_cases`, the intruders are part of the context of the own thing and of each other.
     """
     rng = random.Random(seed)  # noqa: S311 - a benchmark, not a secret
     usable = [i for i in images if i.things and len(i.stuff) >= 2]
@@ -187,8 +187,8 @@ def make_intrusions(
         own, other = rng.choice(image.things), rng.choice(usable)
         strange = [t for t in other.things if t not in image.things]
         if len(strange) >= intruders:
-            came = rng.sample(strange, intruders)
-            scenes.append(Intrusion((*image.things, *came), image.stuff, own, came[0]))
+            added = rng.sample(strange, intruders)
+            scenes.append(Intrusion((*image.things, *added), image.stuff, own, added[0]))
     return scenes
 
 
@@ -216,7 +216,7 @@ def figures(own: Scores, intruder: Scores) -> Figures:
 
 
 def area_under_curve(own: Scores, intruder: Scores) -> float:
-    """The chance that an own thing scores above an intruder, by ranks (Mann and Whitney, 1947); ties count half."""
+    """The probability that an own thing scores above an intruder, by ranks (Mann and Whitney, 1947); ties count half."""
     _, inverse, counts = np.unique(np.concatenate([own, intruder]), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n = len(own)
@@ -224,7 +224,7 @@ def area_under_curve(own: Scores, intruder: Scores) -> float:
 
 
 def run(score: Callable[[str, Context], float], cases: Sequence[Case]) -> tuple[Scores, Scores]:
-    """Own and intruder scores of the cases that a scorer knows; one that raises ValueError for either is left out."""
+    """Own and intruder scores of the cases; a case for which the scorer raises ValueError is left out."""
     scores = []
     for case in cases:
         with contextlib.suppress(ValueError):
@@ -234,7 +234,7 @@ def run(score: Callable[[str, Context], float], cases: Sequence[Case]) -> tuple[
 
 
 class Npmi:
-    """The plain statistic to beat: the mean normalised pointwise mutual information of a thing with its context.
+    """A simple baseline: the mean normalised pointwise mutual information of a thing with its context.
 
     Source: Bouma, "Normalized (pointwise) mutual information in collocation extraction", 2009.
     """
@@ -249,7 +249,7 @@ class Npmi:
         self.table = np.log(joint / np.outer(single, single)) / -np.log(np.minimum(joint, 1 - 1e-9))
 
     def __call__(self, thing: str, context: Context) -> float:
-        """The mean over the context, in [-1, 1]; ValueError where the thing or every context class is unknown."""
+        """The mean over the context, in [-1, 1]; ValueError if the thing or every context class is unknown."""
         around = [self.rows[c] for c in context if c in self.rows]
         if thing not in self.rows or not around:
             raise ValueError(f"no statistics of {thing!r} and its context")

@@ -1,4 +1,4 @@
-"""The figures of a relation file on label lists, beside the paper's formula and plain statistics in the same run."""
+"""Evaluates a relation file on label lists, with the paper's formula and NPMI as baselines in the same run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "30% missed, one wrong": {"drop_stuff": 0.3, "add_stuff": 1},
     **{f"at most {k}": {"at_most": k} for k in (5, 3, 2, 1)},
 }
-"""What a segmenter gets wrong, by name."""
+"""Simulated errors of a segmenter, by name."""
 
 
 def evaluate(
@@ -50,19 +50,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """The intruder benchmark as plain values: `contexts` (figures by setting and scorer), `cut`, `at_cut`, `classes`.
 
-    Scored are the images of the test part, which the shipped file was not trained on, or `all_images`. The NPMI
-    statistics come from the training part; a baseline is measured on the pairs that it knows. Raises ValueError where a
-    file cannot be read or nothing is to score.
+    The images are those of the test part, on which the shipped file was not trained, or `all_images`. The NPMI statistics
+    come from the training part. A baseline is measured on the pairs with known classes. Raises ValueError if a file cannot
+    be read or there is nothing to score.
     """
     scorer = EmbeddingScorer.from_arrays(*read_asset(relations))
     paper = load_relations("paper2019", relations)
     images = read_labels(things, stuff)
-    asked = [i for i in images if all_images or i.part == "test"]
+    tested = [i for i in images if all_images or i.part == "test"]
     npmi = Npmi([i for i in images if i.part == "train" and i.things and i.stuff])
     contexts: dict[str, dict[str, Any]] = {}
     rates: dict[str, dict[str, float]] = {}
     classes: list[dict[str, Any]] = []
-    for name, cases in _settings(asked, rounds):
+    for name, cases in _settings(tested, rounds):
         if not cases:
             raise ValueError(f"{things}: no image with a thing, two kinds of stuff and a possible intruder")
         own, intruder = score_cases(scorer, cases)
@@ -71,11 +71,11 @@ def evaluate(
         rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
         if name == "complete":
             for baseline, score in (("paper2019", paper.relation), ("NPMI", npmi)):
-                known = run(score, cases)
-                if len(known[0]):
-                    contexts[name][baseline] = asdict(figures(*known))
+                scores = run(score, cases)
+                if len(scores[0]):
+                    contexts[name][baseline] = asdict(figures(*scores))
             classes = _classes(cases, own, intruder, float(cut))
-    for name, (own, intruder) in _intrusions(scorer, asked, rounds):
+    for name, (own, intruder) in _intrusions(scorer, tested, rounds):
         contexts[name] = {"default": asdict(figures(own, intruder))}
         rates[name] = {"own_removed": float((own < cut).mean()), "found": float((intruder < cut).mean())}
     return {
@@ -106,18 +106,18 @@ def score_cases(scorer: EmbeddingScorer, cases: Sequence[Case]) -> tuple[Scores,
 def _intrusions(
     scorer: EmbeddingScorer, images: Sequence[LabelledImage], rounds: int
 ) -> Iterator[tuple[str, tuple[Scores, Scores]]]:
-    """Scenes with one and with two intruders: with things that vouch as far as they belong, and fully."""
+    """Scenes with one and with two intruders; things are weighted by their relation, or count fully."""
     for count in (1, 2):
         scenes = make_intrusions(images, SEED, rounds, intruders=count)
-        for vouching in (True, False) if scenes else ():
+        for weighted in (True, False) if scenes else ():
             contexts = []
             for scene in scenes:
                 things, stuff = dict.fromkeys(scene.things, 1.0), dict.fromkeys(scene.stuff, 1.0)
-                seen = scene_context(scorer, things, stuff) if vouching else SceneContext(things, stuff)
+                seen = scene_context(scorer, things, stuff) if weighted else SceneContext(things, stuff)
                 contexts.append((seen.around(scene.own), seen.around(scene.intruder)))
             own = scorer.log_odds([s.own for s in scenes], [c for c, _ in contexts])
             intruder = scorer.log_odds([s.intruder for s in scenes], [c for _, c in contexts])
-            name = f"{count} intruder{'s' * (count > 1)} there" + ("" if vouching else ", trusted")
+            name = f"{count} intruder{'s' * (count > 1)} there" + ("" if weighted else ", trusted")
             yield name, (own.astype(np.float64), intruder.astype(np.float64))
 
 
@@ -126,14 +126,14 @@ def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -
     own_names, intruder_names = np.array([c.own for c in cases]), np.array([c.intruder for c in cases])
     rows = []
     for thing in sorted({*own_names, *intruder_names}):
-        ours, strange = own[own_names == thing], intruder[intruder_names == thing]
+        native, strange = own[own_names == thing], intruder[intruder_names == thing]
         rows.append(
             {
                 "thing": str(thing),
-                "own": len(ours),
+                "own": len(native),
                 "intruder": len(strange),
-                "auc": area_under_curve(ours, strange) if len(ours) and len(strange) else None,
-                "own_removed": float((ours < cut).mean()) if len(ours) else None,
+                "auc": area_under_curve(native, strange) if len(native) and len(strange) else None,
+                "own_removed": float((native < cut).mean()) if len(native) else None,
                 "found": float((strange < cut).mean()) if len(strange) else None,
             }
         )
@@ -143,8 +143,8 @@ def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -
 def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str]:
     """The result of `evaluate` as a table."""
     for name, scorers in result["contexts"].items():
-        for scorer, found in scorers.items():
-            yield f"{name:27} {scorer:10} {Figures(**found)}"
+        for scorer, values in scorers.items():
+            yield f"{name:27} {scorer:10} {Figures(**values)}"
         rates = result["at_cut"][name]
         yield (
             f"{'':27} at the cut of {result['cut']:.4f}: {rates['own_removed']:.1%} of the own things removed, "

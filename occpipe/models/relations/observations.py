@@ -1,4 +1,4 @@
-"""What earlier runs and people say of things: from published rows, and from a table of human verdicts."""
+"""Things of earlier runs for calibration: from published rows, with or without a table of human verdicts."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from occpipe.models.relations.decide import context_of
 ROWS = ("image_id", "uri", "objects", "stuff")
 """The columns of published rows that are read."""
 
-MOST = 200_000
-"""Things of an earlier run that are looked at, drawn evenly: some 200 MB, and more would not change a calibration."""
+MAX_THINGS = 200_000
+"""Things of an earlier run, a uniform sample: about 200 MB; more would not change a calibration."""
 
 Verdicts = dict[str, list[tuple[str, bool]]]
 
 
 def observe_rows(
-    rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer, most: int = MOST
+    rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer, limit: int = MAX_THINGS
 ) -> list[Observation]:
-    """The things of published rows that were decided by their relation; nobody has judged them.
+    """The things of published rows that their relation decided, without human verdicts; a sample of at most `limit`.
 
-    Things that policy, size or doubt decide are left out: no cut changes them. At most `most`, drawn evenly.
+    Things that policy, size or confidence decide are left out, because no cut changes them.
     """
     rng = random.Random(0)  # noqa: S311 - a sample, not a secret
-    drawn: list[Observation] = []
-    for number, seen in enumerate(_decided(rows, policy, scorer)):
-        if number < most:
-            drawn.append(seen)
-        elif (place := rng.randrange(number + 1)) < most:
-            drawn[place] = seen
-    return drawn
+    sample: list[Observation] = []
+    for number, observation in enumerate(_decided(rows, policy, scorer)):
+        if number < limit:
+            sample.append(observation)
+        elif (place := rng.randrange(number + 1)) < limit:
+            sample[place] = observation
+    return sample
 
 
 def _decided(rows: Iterable[Mapping[str, Any]], policy: Policy, scorer: RelationScorer) -> Iterator[Observation]:
@@ -54,56 +54,56 @@ def observe_verdicts(
 ) -> tuple[list[Observation], list[str]]:
     """The judged things of published rows, and the verdicts (`image, object`) that match none; see `read_verdicts`.
 
-    A thing judged more than once counts once, as most say; where as many say keep as remove, it is left out.
+    A thing with several verdicts counts once, by majority; with a tie it is left out.
     """
     judged: list[Observation] = []
     matched: set[tuple[str, str]] = set()
     for row in rows:
         labels = [item["label"] for item in row["objects"] or ()]
-        said = judgements(row["uri"], row["image_id"], labels, verdicts, matched)
-        if said:
+        verdict_of = judgements(row["uri"], row["image_id"], labels, verdicts, matched)
+        if verdict_of:
             context = _context(row, policy, scorer)
-        judged += [Observation(labels[n], context.around(labels[n]), belongs) for n, belongs in said.items()]
+        judged += [Observation(labels[n], context.around(labels[n]), belongs) for n, belongs in verdict_of.items()]
     return judged, unmatched(verdicts, matched)
 
 
 def judgements(
     uri: str, image_id: int, labels: Sequence[str], verdicts: Verdicts, matched: set[tuple[str, str]] | None = None
 ) -> dict[int, bool]:
-    """Which things of an image, by place in `labels`, people judge to belong (True) or not; see `read_verdicts`.
+    """Which things of an image, by index in `labels`, belong (True) or not in human verdicts; see `read_verdicts`.
 
-    As most of the verdicts on a thing say; where as many say keep as remove, it is not judged. The verdicts that match a
-    thing are added to `matched`.
+    The majority of the verdicts on a thing counts; with a tie it is not judged. The verdicts that match a thing are added
+    to `matched`.
     """
     votes: dict[int, list[bool]] = {}
     for key in {str(uri), str(image_id)} & verdicts.keys():
-        for wanted, belongs in verdicts[key]:
-            for number in places_of(wanted, labels):
+        for target, belongs in verdicts[key]:
+            for number in places_of(target, labels):
                 votes.setdefault(number, []).append(belongs)
                 if matched is not None:
-                    matched.add((key, wanted))
-    return {n: 2 * sum(said) > len(said) for n, said in sorted(votes.items()) if 2 * sum(said) != len(said)}
+                    matched.add((key, target))
+    return {n: 2 * sum(v) > len(v) for n, v in sorted(votes.items()) if 2 * sum(v) != len(v)}
 
 
-def places_of(wanted: str, labels: Sequence[str]) -> list[int]:
-    """The places of the things that a verdict names: by its place, or by its class, all of that class."""
-    return [number for number, label in enumerate(labels) if wanted.lower() in (str(number), label)]
+def places_of(target: str, labels: Sequence[str]) -> list[int]:
+    """The indices of the things of a verdict: the thing with an index, or all things of a class."""
+    return [number for number, label in enumerate(labels) if target.lower() in (str(number), label)]
 
 
 def unmatched(verdicts: Verdicts, matched: set[tuple[str, str]]) -> list[str]:
     """The verdicts that match no thing, as `image, object`."""
-    asked = dict.fromkeys((key, wanted) for key, said in verdicts.items() for wanted, _ in said)
-    return [f"{key}, {wanted}" for key, wanted in asked if (key, wanted) not in matched]
+    targets = dict.fromkeys((key, target) for key, entries in verdicts.items() for target, _ in entries)
+    return [f"{key}, {target}" for key, target in targets if (key, target) not in matched]
 
 
 def read_verdicts(path: Path) -> Verdicts:
     """Human verdicts by image, from CSV with the columns image, object, verdict.
 
-    An image is a uri or an image_id of the Parquet; an object its place in the row's `objects` (0 = first) or a class
-    name, which stands for all of that class; a verdict is keep or remove. A line with a `grade` (1 to 5) and neither is
-    about the result of the image, and passed over. Raises ValueError as `read_table`, and naming the line.
+    An image is a uri or an image_id of the Parquet. An object is its index in the row's `objects` (0 = first), or a class
+    name for all things of that class. A verdict is keep or remove. A line with only a `grade` (1 to 5) is about the result
+    of the image, and is skipped. Raises ValueError as `read_table`, and with the number of the line.
     """
-    found: Verdicts = {}
+    verdicts: Verdicts = {}
     for number, (image, thing, verdict, grade) in read_table(path, ("image", "object", "verdict"), ("grade",)):
         if grade not in ("", "1", "2", "3", "4", "5"):
             raise ValueError(f"{path}, line {number}: a grade is 1 to 5")
@@ -111,8 +111,8 @@ def read_verdicts(path: Path) -> Verdicts:
             continue
         if not image or not thing or verdict.lower() not in ("keep", "remove"):
             raise ValueError(f"{path}, line {number}: needs image, object, and a verdict keep or remove")
-        found.setdefault(image, []).append((thing, verdict.lower() == "keep"))
-    return found
+        verdicts.setdefault(image, []).append((thing, verdict.lower() == "keep"))
+    return verdicts
 
 
 def _context(row: Mapping[str, Any], policy: Policy, scorer: RelationScorer) -> SceneContext:

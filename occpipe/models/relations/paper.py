@@ -23,8 +23,8 @@ PAPER_CUT = 0.4
 class PaperScorer:
     """The formula of the 2019 paper: the mean over the context of (cos - cos_min) / (cos_max - cos_min), in float64.
 
-    It lies in [0, 1] for the paper's own vectors; others can leave that range, and nothing is clamped, so that the
-    result stays what the formula gives. The evidence is the term of each class, limited to [0, 1]. With
+    It lies in [0, 1] for the paper's own vectors; others can leave that range, because the result of the formula is
+    not clamped. The evidence is the term of each class, limited to [0, 1]. With
     `deduplicate_tokens` the seven kinds of wall count once; the paper counted them seven times.
     Source: Kahatapitiya, Tissera, Rodrigo, "Context-Aware Automatic Occlusion Removal", ICIP 2019, and its public code.
     """
@@ -45,15 +45,15 @@ class PaperScorer:
         self.deduplicate_tokens = deduplicate_tokens
 
     def _terms(self, thing: str, context: Context) -> dict[str, tuple[float, int]]:
-        """Per context class its term and how often it counts."""
+        """For each context class its term and how often it counts."""
         x = self.vectors[thing].astype(np.float64)
         terms: dict[str, tuple[float, int]] = {}
-        seen: set[str] = set()
+        counted: set[str] = set()
         for name in context:
             key = self.vectors.key(name)
-            if key is None or (self.deduplicate_tokens and key in seen):
+            if key is None or (self.deduplicate_tokens and key in counted):
                 continue
-            seen.add(key)
+            counted.add(key)
             y = self.vectors[name].astype(np.float64)
             cos = np.dot(x, y) / (np.linalg.norm(x) * np.linalg.norm(y))
             term = float((cos - self.cos_min) / (self.cos_max - self.cos_min))
@@ -61,7 +61,7 @@ class PaperScorer:
         return terms
 
     def relation(self, thing: str, context: Context) -> float:
-        """The mean term over the context; ValueError where the thing or every context class is unknown."""
+        """The mean term over the context; ValueError if the thing or every context class is unknown."""
         terms = self._terms(thing, context)
         if not terms:
             raise no_context(thing, context)

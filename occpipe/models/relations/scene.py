@@ -1,7 +1,7 @@
-"""What counts as context in a scene: things vouch for each other only as far as they belong themselves.
+"""The context of a scene: a thing counts as context only as far as it belongs itself.
 
-A person with a handbag who walks into the picture would otherwise excuse each other. So a thing counts as context by
-its confidence times its relation to the stuff of the scene; stuff, which nobody carries in, counts by its confidence.
+Otherwise a person and a handbag that both do not belong would justify each other. So the weight of a thing is its
+confidence times its relation to the stuff of the scene. The weight of stuff is its confidence.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from occpipe.models.relations.scorer import RelationScorer
 
 @dataclass(frozen=True, slots=True)
 class SceneContext:
-    """Things and stuff of a scene, each class with the weight in [0, 1] by which it counts as context."""
+    """Things and stuff of a scene, each class with its weight as context, in [0, 1]."""
 
     things: Mapping[str, float]
     stuff: Mapping[str, float]
 
     def around(self, label: str) -> dict[str, float]:
-        """The context of a thing: everything but its own class; things first, in the order in which they were given."""
+        """The context of a thing: everything except its own class; things first, in their order."""
         context = {name: weight for name, weight in self.things.items() if name != label}
         for name, weight in self.stuff.items():
             if name != label:
@@ -31,10 +31,10 @@ class SceneContext:
 def scene_context(
     scorer: RelationScorer, things: Mapping[str, float], stuff: Mapping[str, float], trusted: Collection[str] = ()
 ) -> SceneContext:
-    """The context of a scene from the classes seen and their confidences.
+    """The context of a scene from its classes and their confidences.
 
-    `trusted` are things that stay whatever their relation; they vouch fully, and so does everything where no stuff is
-    known. With one thing class there is nobody to vouch for.
+    `trusted` are things that stay whatever their relation; they count fully, and so does everything if no stuff is known.
+    With one thing class the weights do not matter.
     """
     weights = dict(things)
     if len(weights) > 1:

@@ -1,7 +1,7 @@
-"""How far a thing belongs to the other things and stuff of its photo, as a number in [0, 1].
+"""The relation of a thing to the other things and stuff of its photo, as a number in [0, 1].
 
-`EmbeddingScorer` turns class vectors into the log-odds that a thing belongs, learned from label lists; the formula of
-the paper is in `paper`.
+`EmbeddingScorer` computes the log-odds that a thing belongs from class vectors, with a head learned from label lists. The
+formula of the paper is in `paper`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from occpipe.models.relations.shapley import shapley
 from occpipe.models.relations.vectors import ClassVectors
 
 DOUBT = 0.5
-"""How much of the evidence stays unheard per context class: of one class half counts, of two 3/4, of five 97%.
+"""The share of the evidence that each context class leaves out: one class counts half, two 3/4, five 97%.
 
-Label lists are right; a segmenter that sees one or two classes has often misread the scene. Chosen so that one class
-alone condemns few things (see the model card), at no cost for contexts of five classes or more.
+Label lists are correct, but a segmenter that detects only one or two classes has often misread the scene. With this value
+one class alone removes few things (see the model card), and contexts of five classes or more lose nothing.
 """
 
 BLOCK = 4096
-"""Things scored at once by `log_odds`: some 20 MB."""
+"""Things that `log_odds` scores at once: about 20 MB."""
 
 Floats = NDArray[np.float64]
-"""In float32 the order of a sum, which BLAS chooses by where arrays lie, showed in the last bit of a row."""
+"""In float32 the order of sums, which BLAS chooses by memory address, changed the last bit of rows."""
 
 Context: TypeAlias = Sequence[str] | Mapping[str, float]
-"""The other classes of a photo: names, or names with the confidence in [0, 1] with which each was seen."""
+"""The other classes of a photo: names, or names with their confidences in [0, 1]."""
 
 
 class RelationScorer(Protocol):
-    """What a pipeline asks of a relation predictor."""
+    """The interface of a relation predictor."""
 
     @property
     def default_cut(self) -> float:
@@ -44,32 +44,32 @@ class RelationScorer(Protocol):
     def relation(self, thing: str, context: Context) -> float:
         """The relation of a thing to its context, higher = belongs.
 
-        Raises ValueError, naming the class, where the thing is unknown or no context class is known.
+        Raises ValueError with the name of the class if the thing or every context class is unknown.
         """
 
     def score(self, thing: str, context: Context) -> Relation:
-        """The relation with its evidence, nearest context class first; the score is None where nothing can be scored."""
+        """The relation with its evidence, nearest context class first; the score is None if nothing can be scored."""
 
 
 class EmbeddingScorer:
     """The probability that a thing belongs, from class vectors and a small scoring head.
 
-    The log-odds of a thing t in a context C, in which class c was seen with confidence w(c) (1 where none is given) and
-    n = sum of w(c), are the mean, over a few nets, of
+    The log-odds of a thing t in a context C, in which class c has the confidence w(c) (1 by default) and n = sum
+    of w(c), are the mean over a few nets of
 
         logit(t | C) = b(t) + e(t) . (p + outer(gelu(inner(p))))
         p = (n + k)^g * sum over c in C of w(c) * (v(c) + 3 / (n + 2) * u(c))
 
-    and what C adds to logit(t | nothing) counts by 1 - DOUBT^n. Calibration scales and shifts the log-odds, and adds
-    the prior of the class where there is one.
+    and the difference to logit(t | nothing) is multiplied by 1 - DOUBT^n. Calibration scales and shifts the log-odds, and
+    adds the prior of the class, if there is one.
 
     e, v, u and b are linear maps of the class vectors, plus a learned offset for the classes of the training label
     lists; so any class with a vector can be scored. u lets a class weigh more where little else is known; an
     uninformative class has a short v and u. With few context classes the score stays near the prior of the thing. Own
     and intruding things are taken as equally likely a priori: 0.5 = cannot tell.
 
-    The evidence of a context class is the relation of the thing to that class alone; `shares` says what each class
-    adds to the score.
+    The evidence of a context class is the relation of the thing to that class alone; `shares` has the contribution of
+    each class to the score.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class EmbeddingScorer:
         return rows
 
     def prior(self, thing: str) -> float:
-        """The score of a thing with nothing around it, in [0, 1]; ValueError where it is unknown."""
+        """The score of a thing with nothing around it, in [0, 1]; ValueError if it is unknown."""
         return _logistic(self._logits(self._row(thing), [{}])[0])
 
     def relation(self, thing: str, context: Context) -> float:
-        """The probability that the thing belongs; ValueError where the thing or every context class is unknown."""
+        """The probability that the thing belongs; ValueError if the thing or every context class is unknown."""
         row = self._row(thing)
         seen = self._seen(thing, context)
         if not seen:
@@ -129,9 +129,9 @@ class EmbeddingScorer:
         return Relation(_logistic(self._logits(row, [_weights(seen)])[0]), evidence)
 
     def shares(self, thing: str, context: Context) -> dict[str, float]:
-        """What each context class adds to the log-odds, positive where it speaks for the thing.
+        """The contribution of each context class to the log-odds, positive if it supports the thing.
 
-        Shapley values, which sum to logit(relation) - logit(prior). Raises ValueError where the thing is unknown.
+        Shapley values, whose sum is logit(relation) - logit(prior). Raises ValueError if the thing is unknown.
         """
         row, seen = self._row(thing), self._seen(thing, context)
         weights = _weights(seen)
@@ -142,10 +142,10 @@ class EmbeddingScorer:
         return {seen[key][0]: share for key, share in shapley(list(weights), values).items()}
 
     def log_odds(self, things: Sequence[str], contexts: Sequence[Context]) -> Floats:
-        """Calibrated log-odds of many things, each in its own context; ValueError where a thing is unknown.
+        """Calibrated log-odds of many things, each in its own context; ValueError if a thing is unknown.
 
-        The same as `relation` within rounding, vectorised. Context classes that are unknown or the thing's own count
-        for nothing; a context without any known class gives the prior of the thing.
+        Equal to `relation` except for rounding, vectorised. Unknown context classes and the thing's own class are ignored.
+        A context without any known class gives the prior of the thing.
         """
         parts = [np.zeros(0, np.float64)]
         for start in range(0, len(things), BLOCK):
@@ -177,7 +177,7 @@ class EmbeddingScorer:
         return self._finish(things, context @ v, context @ u, context.sum(1, keepdims=True))
 
     def _logits(self, row: int, contexts: Sequence[Mapping[str, float]]) -> list[float]:
-        """The same for one thing and a few contexts, token to confidence, without a matrix over the vocabulary."""
+        """The same for one thing and a few contexts (token to confidence), without a matrix over the vocabulary."""
         if not contexts:
             return []
         used = sorted({key for weights in contexts for key in weights})
@@ -191,8 +191,8 @@ class EmbeddingScorer:
     def _finish(self, things: NDArray[np.int64], v: Floats, u: Floats, n: Floats) -> Floats:
         """From pooled context vectors (members x N x width) and class counts (N x 1) to calibrated log-odds (N)."""
         prior = self._prior[things]
-        heard = 1 - DOUBT ** n[:, 0]
-        raw = prior + (self._raw(things, v, u, n) - prior) * heard
+        trust = 1 - DOUBT ** n[:, 0]
+        raw = prior + (self._raw(things, v, u, n) - prior) * trust
         result: Floats = raw * self._scale + self._shift[things]
         return result
 
@@ -211,9 +211,9 @@ class EmbeddingScorer:
         return row if row >= 0 else self.vectors.row(self.vectors.require(thing))  # the latter raises
 
     def _seen(self, thing: str, context: Context) -> dict[str, tuple[str, float]]:
-        """The known tokens of a context, each once, with a name that led there and its highest confidence.
+        """The known tokens of a context, each once, with one of its names and its highest confidence.
 
-        The thing's own token is left out: instances of one class are no context for each other.
+        The thing's own token is left out, because instances of one class are no context for each other.
         """
         own = self.vectors.key(thing)
         seen: dict[str, tuple[str, float]] = {}
@@ -242,7 +242,7 @@ class _RowsOf(dict[str, int]):
 
 
 def _checked(confidence: Any) -> Floats:
-    """Confidences, one or many; ValueError where one is not in [0, 1]."""
+    """Confidences, one or many; ValueError if one is not in [0, 1]."""
     values = np.asarray(confidence, np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(
@@ -280,5 +280,5 @@ def ranked(pairs: Iterable[tuple[str, float]]) -> tuple[Evidence, ...]:
 
 
 def no_context(thing: str, context: Context) -> ValueError:
-    """The error of a thing of whose context nothing is known."""
+    """The error for a thing without any known context class."""
     return ValueError(f"no context class of {thing!r} is known to the vectors: {', '.join(context) or 'none given'}")

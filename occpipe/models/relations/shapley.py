@@ -1,4 +1,4 @@
-"""What each player adds to the value of a coalition: Shapley values, exact for few players and sampled for many."""
+"""Shapley values: the contribution of each player to the value of a coalition; exact for few players, else sampled."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from itertools import permutations
 
 import numpy as np
 
-EXACT = 5
-"""Up to this many players every order counts (120 of them)."""
+MAX_EXACT = 5
+"""Up to so many players all orders are used (120 of them)."""
 
 PAIRS = 64
-"""Beyond that, orders drawn, each with its reverse; of ten players the shares then vary by some hundredths."""
+"""Random orders for more players, each with its reverse; with ten players the shares then vary by some hundredths."""
 
 
 def shapley(players: Sequence[str], values: Callable[[Sequence[frozenset[str]]], list[float]]) -> dict[str, float]:
-    """The mean, over orders in which the players could have come, of what a player adds to those before it.
+    """The mean over orders of the players of the value that a player adds to those before it.
 
-    `values` gives the value of each coalition. The result sums to the value of all less that of none, and is the same in
+    `values` returns the value of each coalition. The result sums to the value of all less that of none, and is the same in
     every call. Source: Shapley 1953; sampling by Castro, Gomez, Tejada 2009, in pairs as in Mitchell et al., JMLR 2022.
     """
     orders = _orders(players)
@@ -32,8 +32,8 @@ def shapley(players: Sequence[str], values: Callable[[Sequence[frozenset[str]]],
 
 
 def _orders(players: Sequence[str]) -> list[tuple[str, ...]]:
-    if len(players) <= EXACT:
+    if len(players) <= MAX_EXACT:
         return list(permutations(players))
     rng = np.random.default_rng(0)
-    drawn = [tuple(players[i] for i in rng.permutation(len(players))) for _ in range(PAIRS)]
-    return drawn + [order[::-1] for order in drawn]
+    sampled = [tuple(players[i] for i in rng.permutation(len(players))) for _ in range(PAIRS)]
+    return sampled + [order[::-1] for order in sampled]

@@ -1,7 +1,7 @@
 """Class vectors: one embedding per caption token, looked up by the class names that segmenters use.
 
-A name is tried as itself, as its COCO-Stuff token (`wall-brick` -> `wall`), as an alias (`sofa` -> `couch`) and as its
-last word (`floor lamp` -> `lamp`), so that a class that no label list names still has the vector of its caption word.
+A name is looked up unchanged, as its COCO-Stuff token (`wall-brick` -> `wall`), as an alias (`sofa` -> `couch`) and as its
+last word (`floor lamp` -> `lamp`). So a class that is in no label list still gets the vector of its caption word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Vectors = NDArray[np.float32]
 """float32, tokens x dimensions."""
 
 FORMAT = "occpipe-relations-1"
-"""What a relation file says it is, in its metadata."""
+"""The format of a relation file, in its metadata."""
 
 STARTER_ASSET = "models/assets/starter-relations.safetensors"
 
@@ -31,8 +31,8 @@ STARTER_ASSET = "models/assets/starter-relations.safetensors"
 def read_aliases(path: str | Path) -> dict[str, str]:
     """A user's own aliases, CSV with a header and the columns alias, token: `lorry,truck`.
 
-    An alias is one to three words of letters, as captions have them; a token one of the class tokens, or a caption word
-    for a class that COCO-Stuff has not. Raises ValueError, naming the line.
+    An alias is one to three words of letters, as in captions. A token is a class token, or a caption word for a class that
+    is not in COCO-Stuff. Raises ValueError with the number of the line.
     """
     table = {}
     for number, (alias, word) in read_table(Path(path), ("alias", "token")):
@@ -46,7 +46,7 @@ def read_aliases(path: str | Path) -> dict[str, str]:
 
 
 def singular(word: str) -> str:
-    """The singular of a regular English plural, by its ending; other words come back as they are."""
+    """The singular of a regular English plural, by its ending; other words are returned unchanged."""
     for ending, replacement in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss")):
         if word.endswith(ending) and len(word) > len(ending) + 1:
             return word.removesuffix(ending) + replacement
@@ -58,7 +58,7 @@ def singular(word: str) -> str:
 class ClassVectors:
     """Embeddings by token: `tokens` names the rows of `matrix` (float32, tokens x dimensions).
 
-    `extra` are aliases (name to token) beside those of the package.
+    `extra` are aliases (name to token) in addition to those of the package.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class ClassVectors:
 
     @classmethod
     def from_word2vec(cls, path: str | Path) -> ClassVectors:
-        """Vectors in the format of word2vec, binary where the name ends in `.bin` (or `.bin.gz`), else text.
+        """Vectors in the format of word2vec, binary if the name ends in `.bin` (or `.bin.gz`), else text.
 
-        gensim's own `.kv` and `.model` files are pickles and could run code: they are refused with a ValueError.
+        The `.kv` and `.model` files of gensim are pickles and could run code, so they are refused with a ValueError.
         """
         path = Path(path)
         suffixes = [s for s in path.suffixes if s != ".gz"]
@@ -96,7 +96,7 @@ class ClassVectors:
         return result
 
     def key(self, name: str) -> str | None:
-        """The token whose vector stands for a class name, or None where there is none."""
+        """The token with the vector of a class name, or None."""
         if name not in self._keys:
             self._keys[name] = next((c for c in _candidates(name, self._aliases) if c in self._rows), None)
         return self._keys[name]
@@ -106,7 +106,7 @@ class ClassVectors:
         return self._rows[key]
 
     def __getitem__(self, name: str) -> Vectors:
-        """The vector of a class name; ValueError where it is unknown."""
+        """The vector of a class name; ValueError if it is unknown."""
         vector: Vectors = self.matrix[self._rows[self.require(name)]]
         return vector
 
@@ -117,7 +117,7 @@ class ClassVectors:
         return len(self.tokens)
 
     def require(self, name: str) -> str:
-        """The token of a class name; ValueError naming the class where the vectors do not know it."""
+        """The token of a class name; ValueError with the name of the class if it is unknown."""
         key = self.key(name)
         if key is None:
             raise ValueError(f"class {name!r} is unknown to the vectors")
@@ -143,7 +143,7 @@ def _candidates(name: str, table: Mapping[str, str]) -> list[str]:
 def read_asset(path: str | Path | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays and the description of a relation file (.safetensors); without a path, the shipped one.
 
-    Raises ValueError where the file is none, OSError where it cannot be read.
+    Raises ValueError if it is another kind of file, OSError if it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -154,14 +154,14 @@ def read_asset(path: str | Path | None = None) -> tuple[dict[str, NDArray[Any]],
             description = json.loads(meta.get("description", "{}"))
             if description.get("format") != FORMAT:
                 raise ValueError(f"{source}: not a relation file of occpipe")
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is not a mapping
     except SafetensorError as error:
         raise ValueError(f"{source}: not a relation file of occpipe: {error}") from error
     return arrays, description
 
 
 def check_target(path: Path) -> None:
-    """Raise ValueError where a relation file cannot be written or could not be loaded, before hours of training."""
+    """Raise ValueError if a relation file cannot be written or loaded at this path, before hours of training."""
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: a relation file is named *.safetensors")
     if path.is_dir():
@@ -175,7 +175,7 @@ def write_asset(arrays: Mapping[str, NDArray[Any]], description: Mapping[str, An
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    # a single metadata entry: safetensors writes several in an order that changes from run to run
+    # one metadata entry, because safetensors writes several in a random order
     save_file(dict(arrays), str(partial), {"description": json.dumps(description)})
     partial.chmod(0o644)
     partial.replace(path)

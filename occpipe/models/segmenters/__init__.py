@@ -1,4 +1,4 @@
-"""Segmenters behind one interface. Nothing heavy is imported here; `occpipe.models.loading` loads one."""
+"""Segmenters behind one interface. No heavy package is imported here; `occpipe.models.loading` loads a segmenter."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from occpipe.core.types import Image, Segmentation
 
 
 class Segmenter(Protocol):
-    """Sees things and stuff in a batch of images of any sizes."""
+    """Segments images into things and stuff."""
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
-        """One segmentation for each image, at that image's size."""
+        """Segment a batch of images.
+
+        Args:
+            images: RGB uint8, H x W x 3, of any sizes.
+
+        Returns:
+            One segmentation for each image, at the size of that image.
+        """
         ...

@@ -1,14 +1,15 @@
-"""Universal segmentation models of transformers: EoMT, Mask2Former, OneFormer and their kin.
+"""Universal segmentation models of transformers: EoMT, Mask2Former, OneFormer and related ones.
 
-Only safetensors are read and no code of the model's repository is run. The processor that lies beside the weights says how
-the input is made. Which labels are things comes from the COCO-Stuff names.
+Only safetensors are read and no code of the model's repository is run. The processor beside the weights makes the input.
+The COCO-Stuff names decide which labels are things.
 
-An EoMT is bound by its forward pass. So its photos are padded as bytes, normalised on the device, and share a batch
-whatever their sizes; its segments are merged on the device, and their run lengths are found by threads.
+The forward pass limits the speed of an EoMT. So its photos are padded as bytes, normalised on the device, and share a batch
+at any size. Its segments are merged on the device, and threads encode their run lengths.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,14 +30,15 @@ from occpipe.core.types import Image, Segment, Segmentation
 from occpipe.models.segmenters import Segmenter
 from occpipe.models.segmenters.panoptic import Merged, MergeRule, merge
 
+logger = logging.getLogger(__name__)
 THREADS = 4
-"""Threads that find run lengths; pycocotools lets go of Python's lock meanwhile."""
+"""Threads that encode run lengths; pycocotools releases the lock of Python meanwhile."""
 _BYTES = "bytes"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of a model: tensors, or bytes, B x H x W x 3; its height and width, and those of each photo in it and alone."""
+    """Input of a model: tensors, or bytes, B x H x W x 3; sizes: padded, of each photo in it, and of the photo itself."""
 
     tensors: dict[str, Tensor]
     padded: tuple[int, int]
@@ -45,12 +47,11 @@ class Batch:
 
 
 class HuggingFaceSegmenter:
-    """A panoptic model from a local folder or a hub id; where it knows no stuff, `stuff` is that of `tagger`.
+    """A panoptic model from a local folder or a hub id; a model without stuff classes gets the `stuff` of `tagger`.
 
-    `threshold` is the least class probability of a segment, `mask_threshold` the least mask probability of a pixel, and
-    `overlap` the least share of its own mask that a segment keeps when surer ones have taken theirs. On a GPU the model
-    computes in bfloat16 where `half` says so. Raises WeightsError where transformers is missing or the folder holds no
-    such model.
+    `threshold` is the minimal class probability of a segment, `mask_threshold` the minimal mask probability of a pixel. A
+    segment must keep the share `overlap` of its own mask after segments with higher scores. With `half` the model computes
+    in bfloat16 on a GPU. Raises WeightsError if transformers is missing or the folder has no such model.
     """
 
     def __init__(
@@ -94,18 +95,18 @@ class HuggingFaceSegmenter:
         self._threads, self._device_is_free = ThreadPoolExecutor(THREADS), Lock()
 
     def __call__(self, images: Sequence[Image]) -> list[Segmentation]:
-        # Padding in a batch of mixed sizes is not undone by every processor, so else only equal sizes share a batch.
+        # Not every processor undoes the padding of a batch of mixed sizes; for those, only equal sizes share a batch.
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             groups[() if self._pads_singly else image.shape].append(index)
         scenes: dict[int, Segmentation] = {}
         for indices in groups.values():
             scenes.update(zip(indices, self._segment([images[i] for i in indices]), strict=True))
-        found = [scenes[index] for index in range(len(images))]
-        if not found or self._tagger is None:
-            return found
+        segmentations = [scenes[index] for index in range(len(images))]
+        if not segmentations or self._tagger is None:
+            return segmentations
         tags = self._tagger(images)
-        return [replace(scene, stuff=tag.stuff) for scene, tag in zip(found, tags, strict=True)]
+        return [replace(scene, stuff=tag.stuff) for scene, tag in zip(segmentations, tags, strict=True)]
 
     def prepare(self, images: Sequence[Image]) -> Batch:
         """The input for some photos, on the host."""
@@ -120,7 +121,7 @@ class HuggingFaceSegmenter:
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Merged]:
-        """The segments of a batch as label maps, found on the device."""
+        """The segments of a batch as label maps, merged on the device."""
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in batch.tensors.items()}
         if _BYTES in inputs:
             inputs = {"pixel_values": self.normalised(inputs[_BYTES])}
@@ -130,7 +131,7 @@ class HuggingFaceSegmenter:
         return merge(*logits, self._rule, batch.padded, batch.contents, batch.sizes)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Bytes, B x H x W x 3, as the model takes them, B x 3 x H x W."""
+        """The input of the model, B x 3 x H x W, from bytes, B x H x W x 3."""
         mean, deviation = (
             torch.tensor(value, device=pixels.device)[:, None, None]
             for value in (self._processor.image_mean, self._processor.image_std)
@@ -151,7 +152,8 @@ class HuggingFaceSegmenter:
                 if len(part) == 1:
                     raise
                 self._batch_that_fits = len(part) // 2
-            if self.device.type == "cuda":  # after the block above, which lets go of what the failed attempt held
+                logger.warning("out of memory with %d photos; the batch is now %d", len(part), self._batch_that_fits)
+            if self.device.type == "cuda":  # after the block above, which releases the tensors of the failed attempt
                 torch.cuda.empty_cache()
         return list(self._threads.map(self._scene, merged))
 
@@ -187,11 +189,11 @@ class HuggingFaceSegmenter:
 def _family(kind: str) -> Literal["eomt", "mask2former", "oneformer"]:
     if kind.startswith("eomt"):
         return "eomt"
-    return "mask2former" if kind == "mask2former" else "oneformer"  # as which MaskFormer scales its masks
+    return "mask2former" if kind == "mask2former" else "oneformer"  # MaskFormer scales its masks in the same way
 
 
 def _fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The size of a photo within a box, with its ratio of sides; a photo that touches the box stays as it is."""
+    """The size of a photo scaled into a box; a photo that touches the box keeps its size."""
     if (size[0] == box[0] and size[1] <= box[1]) or (size[1] == box[1] and size[0] <= box[0]):
         return size
     from transformers.image_transforms import get_size_with_aspect_ratio
@@ -201,6 +203,6 @@ def _fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
 
 
 def _resized(image: Image, size: tuple[int, int]) -> Image:
-    """A photo at another size, scaled as the processor does it."""
+    """A photo at another size, scaled like in the processor."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return np.asarray(transforms.resize(pixels, [*size], antialias=True).permute(1, 2, 0).numpy())

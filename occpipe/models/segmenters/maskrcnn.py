@@ -27,10 +27,10 @@ def build() -> MaskRCNN:
 
 
 class MaskRcnnSegmenter:
-    """Instances from Mask R-CNN, stuff from `tagger`, any segmenter whose `stuff` is taken and whose segments are not.
+    """Instances from Mask R-CNN, and the `stuff` of `tagger`, which may be any segmenter.
 
-    `weights` is a state dict as torch.save writes it, read without unpickling code. Raises WeightsError where it does
-    not fit the network.
+    `weights` is a state dict as torch.save writes it, read without running code of the pickle. Raises WeightsError if it
+    does not fit the network.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class MaskRcnnSegmenter:
             return []
         tensors = [torch.from_numpy(image).to(self.device).permute(2, 0, 1).float() / 255 for image in images]
         with self._device_is_free, torch.inference_mode():
-            found = self._network(tensors)
+            results = self._network(tensors)
         tags = [scene.stuff for scene in self._tagger(images)] if self._tagger else [{} for _ in images]
-        return [self._scene(image, result, stuff) for image, result, stuff in zip(images, found, tags, strict=True)]
+        return [self._scene(image, result, stuff) for image, result, stuff in zip(images, results, tags, strict=True)]
 
     def _scene(self, image: Image, result: dict[str, torch.Tensor], stuff: dict[str, float]) -> Segmentation:
         height, width = image.shape[:2]
-        taken = np.zeros((height, width), np.uint8)
+        occupied = np.zeros((height, width), np.uint8)
         segments = []
         for label, score, soft in zip(result["labels"], result["scores"], result["masks"], strict=True):
             if score < self._threshold:
                 break  # torchvision sorts by score
-            # A panoptic segmentation has one segment for each pixel: what a surer instance holds is not given twice.
-            mask = (soft[0].cpu().numpy() > 0.5).astype(np.uint8) & (1 - taken)
+            # A panoptic segmentation has one segment for each pixel, that of the instance with the higher score.
+            mask = (soft[0].cpu().numpy() > 0.5).astype(np.uint8) & (1 - occupied)
             if mask.any():
-                taken |= mask
+                occupied |= mask
                 segments.append(Segment.from_mask(_CATEGORIES[int(label)], True, float(score), mask))
         return Segmentation(height, width, tuple(segments), stuff)

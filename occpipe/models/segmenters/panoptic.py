@@ -1,8 +1,8 @@
 """Panoptic merging on the device: class and mask logits of a batch become label maps and small tables of segments.
 
-It is written once for EoMT, Mask2Former and OneFormer, and gives what the processors of transformers give, segment by
-segment. They scale the masks of all queries to the size of the photo. Here only queries that say something are scaled, a
-few at a time and to the size of the output, so no tensor of all scaled logits exists. One copy goes to the host.
+One implementation for EoMT, Mask2Former and OneFormer, with the segments of the processors of transformers. Those scale
+the masks of all queries to the size of the photo. Here only queries above the threshold are scaled, a few at a time and to
+the size of the output, so no tensor of all scaled logits exists. One copy goes to the host.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CHUNK_ELEMENTS = 16_000_000
-"""Elements of one tensor of scaled masks: 64 MB, and five such tensors exist at most."""
+"""Elements of one tensor of scaled masks, 64 MB; at most five such tensors exist."""
 NO_SEGMENT = -1
 
 
 @dataclass(frozen=True)
 class MergeRule:
-    """What makes a segment.
+    """The rule by which queries become segments.
 
-    A query counts where its class has a probability above `threshold`. A pixel belongs to the query with the highest
-    product of class and mask probability. A query is a segment where it keeps more than `overlap` of the pixels whose mask
-    probability reaches `mask_threshold`. Segments of one class of `stuff` are one segment.
+    A query counts if its class has a probability above `threshold`. A pixel belongs to the query with the highest product
+    of class and mask probability. A query is a segment if it keeps more than `overlap` of the pixels whose mask probability
+    reaches `mask_threshold`. Segments of one class of `stuff` are one segment.
 
     The families differ. EoMT scales logits, and its segments have no pixel below the mask threshold. The other two scale
     probabilities and compare the threshold with the product; Mask2Former scales its logits to 384 x 384 before.
@@ -42,7 +42,7 @@ class MergeRule:
 
 
 class SegmentInfo(NamedTuple):
-    """A segment: its number in the label map, its class, and the probability of that class in its surest query."""
+    """A segment: its number in the label map, its class, and the highest probability of that class among its queries."""
 
     number: int
     label: int
@@ -50,7 +50,7 @@ class SegmentInfo(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """The segments of one image; the label map, H x W, holds their numbers, and `NO_SEGMENT` elsewhere."""
+    """The segments of one image; the label map, H x W, has their numbers, and `NO_SEGMENT` elsewhere."""
 
     label_map: NDArray[np.int16]
     segments: tuple[SegmentInfo, ...]
@@ -69,7 +69,7 @@ def merge(
     Args:
         class_logits: B x Q x (C + 1); the last class is "nothing".
         mask_logits: B x Q x h x w, of the padded input.
-        rule: What makes a segment.
+        rule: The rule by which queries become segments.
         padded: Height and width of the input.
         contents: Height and width of each image within the input, without the padding below it and to its right.
         sizes: Height and width of each label map.
@@ -78,7 +78,7 @@ def merge(
     counts = (scores > rule.threshold) & (labels != class_logits.shape[-1] - 1)
     order = torch.argsort(~counts, dim=1, stable=True)  # queries that count come first, in their order
     scores, labels = scores.gather(1, order), labels.gather(1, order)
-    kept = counts.sum(1).tolist()  # the first of two waits for the device
+    kept = counts.sum(1).tolist()  # waits for the device, as the copy at the end does
     height, width = (max(side) for side in zip(*sizes, strict=True))
     maps = torch.full((len(kept), height, width), NO_SEGMENT, dtype=torch.int16, device=mask_logits.device)
     numbers = torch.full_like(labels, NO_SEGMENT)
@@ -120,12 +120,12 @@ def _winners(
         clears = torch.where(better, above.gather(0, index[None])[0], clears)
     areas = torch.bincount(winner.flatten(), minlength=len(masks))
     area = torch.cat(reached)
-    share = (areas / area.clamp(min=1)).double()  # as transformers compares it: 0.8 in single precision is above 0.8
+    share = (areas / area.clamp(min=1)).double()  # double as in transformers: 0.8 in single precision is above 0.8
     is_segment = (areas > 0) & (area > 0) & (share > rule.overlap)
     if not weighted:
         winner = torch.where(clears, winner, NO_SEGMENT)
-        seen = torch.bincount(winner[clears].flatten(), minlength=len(masks))
-        is_segment &= seen > 0
+        visible = torch.bincount(winner[clears].flatten(), minlength=len(masks))
+        is_segment &= visible > 0
     return winner, is_segment
 
 
@@ -148,7 +148,7 @@ def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _numbers(labels: Tensor, is_segment: Tensor, is_stuff: Tensor) -> Tensor:
-    """The number of each query's segment: its own place, or that of the first segment of its class of stuff."""
+    """The number of each query's segment: its own index, or that of the first segment of its class of stuff."""
     place = torch.arange(len(labels), device=labels.device)
     together = is_stuff[:, None] & is_stuff & (labels[:, None] == labels) & is_segment
     first = torch.where(together, place, len(labels)).min(1).values

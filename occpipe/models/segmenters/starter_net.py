@@ -1,8 +1,8 @@
 """The net of the starter segmenter: EfficientNet-Lite, a decoder down to stride 4, and an image-level stuff tagger.
 
 3.9 M parameters, 8.2 MB as fp16: small enough to ship inside the package. Things, stuff and "other" share one softmax,
-so that a pixel has one class; "other" is what no class names. The tagger sees 1280 ImageNet features, their mean and their
-maximum over the image, and which classes have pixels.
+so that a pixel has one class; "other" is everything without a class. The input of the tagger is the mean and the maximum of
+1280 ImageNet features over the image, and the classes that have pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STRIDE = 32  # the sides of an input must be multiples of this
 
 
 class Output(NamedTuple):
-    """What the net gives for B images of H x W."""
+    """The output of the net for B images of H x W."""
 
     pixels: Tensor
     """Logits over the K classes and "other", B x (K + 1) x H/4 x W/4."""
@@ -28,10 +28,10 @@ class Output(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A feature pyramid from stride 32 down to 4; the stride-4 skip is what puts the masks on the edges.
+    """A feature pyramid from stride 32 down to 4; the skip connection of stride 4 aligns the masks with edges.
 
-    It gives 96 features per pixel; `classify` makes logits of them. That is linear, so features may be pooled, and those of
-    several looks averaged, before it: a quarter of the work of the decoder is then done once for all looks.
+    It returns 96 features per pixel; `classify` turns them into logits. That is linear, so features may be pooled, and
+    those of several looks averaged, before it. A quarter of the work of the decoder is then done once for all looks.
     """
 
     def __init__(self, channels: tuple[int, ...], classes: int) -> None:
@@ -58,17 +58,17 @@ class Decoder(nn.Module):
         return p2
 
     def presence(self, p2: Tensor) -> Tensor:
-        """How surely each class is somewhere in the image, B x (K + 1): the best probability of a 16-pixel square."""
+        """The confidence that each class is in the image, B x (K + 1): the highest probability of a 16-pixel square."""
         squares = F.avg_pool2d(p2, min(4, *p2.shape[-2:]))  # before the classes: a sixteenth of the work
         return torch.softmax(self.classify(squares).detach().float(), 1).amax((2, 3))
 
 
 class Together(nn.Module):
-    """Which stuff goes with which: corrects the tags of an image by each other, with what many lists of stuff say.
+    """Corrects the tags of an image by each other, with statistics of many lists of stuff.
 
     Log-odds of tag i = DOUBT * (log-odds seen - log-odds of its rate) + (1 - PAIRS) * log-odds of its rate
-    + PAIRS * (bias + sum over j of weight[i, j] * p(j)), iterated to the mean field of a pairwise model. As shipped
-    without weights it changes nothing. DOUBT and PAIRS were chosen on 25 held-out photos (docs/experiments/segmenter.md).
+    + PAIRS * (bias + sum over j of weight[i, j] * p(j)), iterated to the mean field of a pairwise model. Without
+    weights it changes nothing. DOUBT and PAIRS were chosen on 25 held-out photos (docs/experiments/segmenter.md).
     """
 
     DOUBT = 0.85
@@ -82,7 +82,7 @@ class Together(nn.Module):
         self.rate = nn.Parameter(torch.zeros(tags), requires_grad=False)
 
     def forward(self, probability: Tensor) -> Tensor:
-        """Tag probabilities in, tag probabilities out, B x T."""
+        """Corrected tag probabilities, B x T, from tag probabilities, B x T."""
         if not self.weight.any():
             return probability
         seen = torch.logit(probability.clamp(1e-5, 1 - 1e-5)) - self.rate
@@ -104,10 +104,10 @@ class StarterNet(nn.Module):
         self.tagger = nn.Linear(2 * 1280, tags)
         self.scene = nn.Linear(classes + 1, tags, bias=False)
         nn.init.zeros_(self.scene.weight)
-        self.together = Together(tags)  # used on the probabilities of all looks, not in training
+        self.together = Together(tags)  # applied to the mean probabilities of all looks, not in training
 
     def pooled(self, features: list[Tensor]) -> Tensor:
-        """The image-level features, B x 2560: the mean over the image, and the maximum, for what is small."""
+        """The image-level features, B x 2560: the mean over the image, and the maximum, which covers small things."""
         pooled: Tensor = self.pool(features[-1])
         return torch.cat([pooled.mean((2, 3)), pooled.amax((2, 3))], 1)
 

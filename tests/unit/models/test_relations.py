@@ -307,7 +307,7 @@ def test_lists_of_one_domain_end(tmp_path: Path) -> None:
 def test_lists_name_what_is_wrong_with_them(tmp_path: Path) -> None:
     table = tmp_path / "things.tsv"
     table.write_text("image\tclasses\n1\t0,16\n2\t182\n")
-    with pytest.raises(ValueError, match="line 3: class 182 is none of the 182"):
+    with pytest.raises(ValueError, match="line 3: class 182 is not one of the 182"):
         read_labels(table, table)
     (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(b"image\tclasses\n1\t0,16\n")[:-9])
     with pytest.raises(ValueError, match="damaged"):

@@ -277,7 +277,7 @@ def test_keys_that_leave_the_folder_are_refused(key: str, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "store").mkdir()
     monkeypatch.setattr(LocalStore, "walk", lambda store, prefix="": iter([Entry(key, 1, "")]))
-    with pytest.raises(WeightsError, match="holds a key that is no file name"):
+    with pytest.raises(WeightsError, match="has a key that is not a file name"):
         locate(registry()["eomt-l-640"], Weights(dir=f"file://{tmp_path}/store"))
     assert not (tmp_path / "cache").exists()
 

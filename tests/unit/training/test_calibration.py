@@ -148,7 +148,7 @@ def test_an_earlier_run_is_read_for_what_its_cut_decided(scorer: EmbeddingScorer
     assert [o.thing for o in seen] == ["car", "surfboard"]
     car = 0.9 * scorer.relation("car", {"road": 0.9, "building-other": 0.7})
     assert seen[1].context == {"car": car, "person": 0.9, "road": 0.9, "building-other": 0.7}
-    sample = observe_rows([row] * 500, Policy(), scorer, most=100)
+    sample = observe_rows([row] * 500, Policy(), scorer, limit=100)
     assert len(sample) == 100
     assert {o.thing for o in sample} == {"car", "surfboard"}
 
