@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -222,7 +222,7 @@ class Config(Section):
         """16 hex digits of a hash over what decides about the output; equal digests give equal images and rows."""
         return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()[:16]
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, dict[str, object]]:
         """The settings that decide about the output, as JSON values."""
         return self.model_dump(
             mode="json",

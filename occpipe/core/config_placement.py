@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -42,9 +42,9 @@ class _Placed(Section):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # a dict has none of its own
 
-    def ray_options(self) -> dict[str, Any]:
+    def ray_options(self) -> dict[str, object]:
         """The options of Ray for each worker."""
-        counts = self.model_dump(include={"num_cpus", "num_gpus"})
+        counts: dict[str, object] = self.model_dump(include={"num_cpus", "num_gpus"})
         return counts | {"resources": self.resources or None, "label_selector": self.labels or None}
 
 

@@ -145,7 +145,7 @@ def test_pins_travel_with_a_submitted_config() -> None:
 
 
 def test_ray_is_told() -> None:
-    options: dict[str, Any] = placed(*PINNED).segment.ray_options()
+    options = placed(*PINNED).segment.ray_options()
     assert options == {"num_cpus": 0.5, "num_gpus": 0, "resources": None, "label_selector": {"pool": "sees"}}
     assert placed(*PINNED).relate.ray_options() == {"num_cpus": 0.25, "resources": None, "label_selector": None}
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, BinaryIO, TypeGuard, cast
+from typing import BinaryIO, TypeGuard, cast
 
 from occpipe.core.errors import StorageError
 from occpipe.io.storage import s3_keys
@@ -27,7 +27,7 @@ from occpipe.io.storage.base import (
     Writer,
     with_retries,
 )
-from occpipe.io.storage.s3_client import client_of
+from occpipe.io.storage.s3_client import S3Client, client_of
 from occpipe.io.storage.s3_upload import upload
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class S3Store(Store):
         self.prefix = f"{prefix}/" if prefix else ""
 
     @property
-    def client(self) -> Any:
+    def client(self) -> S3Client:
         """The boto3 client, shared with other stores of the process."""
         return client_of(self.access)
 
@@ -77,6 +77,7 @@ class S3Store(Store):
             condition = {"IfMatch": etag} if etag else {}
             byte_range = f"bytes={start}-{stop - 1}"
             response = self.client.get_object(Bucket=bucket, Key=name, Range=byte_range, **condition)
+            with contextlib.closing(response["Body"]) as body:
                 data: bytes = body.read()
         return data
 
@@ -85,7 +86,7 @@ class S3Store(Store):
             return self.read_part(key, etag, start, stop)
         except OSError as error:
             if _code_of(error) in _TAKEN:
-                raise SourceChangedError(f"{self.url(key)}: it has another tag than {etag} now") from error
+                raise SourceChangedError(f"{self.url(key)}: its tag is no longer {etag}") from error
             raise
 
     def writer(self, key: str) -> AbstractContextManager[Writer]:
@@ -203,15 +204,15 @@ class S3Store(Store):
         # Consoles mark an empty folder with a key that ends with a slash.
         return [entry for entry in objects if not entry.key.endswith("/")], last, is_end
 
-    def _objects(self, response: dict[str, Any]) -> list[Entry]:
+    def _objects(self, response: s3_keys.Page) -> list[Entry]:
         return s3_keys.entries_of(response, len(self.prefix))
 
-    def _request(self, span: Span, limit: int, **options: str) -> dict[str, Any]:
+    def _request(self, span: Span, limit: int, **options: str) -> s3_keys.Page:
         prefix = f"{self.prefix}{span.folder}/" if span.folder else self.prefix
         if span.after:
             options["StartAfter"] = f"{self.prefix}{span.after}"
         with _as_os_error(self.url(span.folder)):
-            response: dict[str, Any] = self.client.list_objects_v2(
+            response: s3_keys.Page = self.client.list_objects_v2(
                 Bucket=self.bucket, Prefix=prefix, MaxKeys=limit, **options
             )
         return response

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from occpipe.core.access import Access
 from occpipe.io.storage import s3_keys
@@ -21,7 +21,19 @@ READ_TIMEOUT_S = 60
 _LOCK = threading.Lock()
 
 
-def client_of(access: Access) -> Any:
+class S3Client(Protocol):
+    """The operations of the boto3 client, which has no types; parameters and responses have the names of S3's API."""
+
+    exceptions: Any
+    get_object: Callable[..., dict[str, Any]]
+    head_object: Callable[..., dict[str, Any]]
+    put_object: Callable[..., dict[str, Any]]
+    copy_object: Callable[..., dict[str, Any]]
+    delete_object: Callable[..., dict[str, Any]]
+    list_objects_v2: Callable[..., s3_keys.Page]
+
+
+def client_of(access: Access) -> S3Client:
     """The boto3 client of an access, made on first use; threads may share a boto3 client."""
     environment = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     with _LOCK:  # the threads of a stage call this together, and boto3 cannot make clients in parallel
@@ -29,7 +41,7 @@ def client_of(access: Access) -> Any:
 
 
 @functools.lru_cache(8)
-def _connect(access: Access, environment: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001 - part of the cache's key
+def _connect(access: Access, environment: tuple[tuple[str, str], ...]) -> S3Client:  # noqa: ARG001 - part of the cache's key
     import boto3  # half a second of imports that local runs do not need
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -44,13 +56,14 @@ def _connect(access: Access, environment: tuple[tuple[str, str], ...]) -> Any:  
         response_checksum_validation="when_required",  # with a part some servers send the checksum of the whole
     )
     session = boto3.Session(profile_name=access.profile, region_name=access.region)
-    client = session.client("s3", endpoint_url=access.endpoint, config=config)
+    client: Any = session.client("s3", endpoint_url=access.endpoint, config=config)
     # If a connection breaks within "100 Continue", botocore reads forever; our bodies are small enough to go without.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     # The name makes it run before a handler for `s3.*`, which parses whole pages to look for errors.
     client.meta.events.register("before-parse.*.*", s3_keys.parse_page)
     client.meta.events.register("provide-client-params.s3.*", _with_parameters(access))
-    return client
+    connected: S3Client = client
+    return connected
 
 
 def _with_parameters(access: Access) -> Callable[..., None]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import NotRequired, Protocol, TypedDict
 from urllib.parse import unquote_plus
 
 from occpipe.io.storage.base import Entry, Span
@@ -29,11 +29,41 @@ _OBJECT = re.compile(
     re.DOTALL,
 )
 _CODED = re.compile("[%+&]")
-_KEYS = "occpipe.keys"
+
+
+class Operation(Protocol):
+    """An operation of S3 in botocore."""
+
+    name: str
+
+
+class RawResponse(TypedDict):
+    """A response before botocore parses it."""
+
+    status_code: int
+    body: bytes
+
+
+class Listed(TypedDict):
+    """An object in a page that botocore parsed."""
+
+    Key: str
+    Size: int
+    ETag: str
+
+
+class Page(TypedDict):
+    """A page of ListObjectsV2; `_objects` are key, tag and size of its objects if `parse_page` took them out."""
+
+    IsTruncated: bool
+    NextContinuationToken: NotRequired[str]
+    EncodingType: NotRequired[str]
+    Contents: NotRequired[list[Listed]]
+    _objects: NotRequired[list[tuple[str, str, str]]]
 
 
 def parse_page(
-    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
+    operation_model: Operation, response_dict: RawResponse, customized_response_dict: Page, **_: object
 ) -> None:
     """Take the objects out of a response before botocore parses it (its event `before-parse`)."""
     if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
@@ -42,18 +72,18 @@ def parse_page(
     objects = _OBJECT.findall(body)
     if not objects or len(objects) != body.count("<Contents>"):  # a server that writes the elements in another order
         return
-    customized_response_dict[_KEYS] = objects
+    customized_response_dict["_objects"] = objects
     rest = body[: body.index("<Contents>")] + body[body.rindex("</Contents>") + len("</Contents>") :]
     response_dict["body"] = rest.encode()
 
 
-def entries_of(response: dict[str, Any], cut: int) -> list[Entry]:
+def entries_of(response: Page, cut: int) -> list[Entry]:
     """The objects of a page, without the first `cut` characters of their keys."""
-    if _KEYS not in response:
+    if "_objects" not in response:
         return [
             Entry(item["Key"][cut:], item["Size"], item["ETag"].strip('"')) for item in response.get("Contents", ())
         ]
-    objects = response[_KEYS]
+    objects = response["_objects"]
     if any(_CODED.search(key) for key, _, _ in objects):
         decode = unquote_plus if response.get("EncodingType") == "url" else html.unescape
         objects = [(decode(key), tag, size) for key, tag, size in objects]

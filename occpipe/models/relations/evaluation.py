@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -40,6 +40,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Simulated errors of a segmenter, by name."""
 
 
+class ClassRow(TypedDict):
+    """A thing class: its cases as own thing and as intruder, and the shares of them below the cut."""
+
+    thing: str
+    own: int
+    intruder: int
+    auc: float | None
+    own_removed: float | None
+    found: float | None
+
+
+class Evaluation(TypedDict):
+    """The intruder benchmark as JSON values; `contexts` has the fields of `Figures` by setting and scorer."""
+
+    part: str
+    contexts: dict[str, dict[str, dict[str, Any]]]
+    cut: float
+    at_cut: dict[str, dict[str, float]]
+    classes: list[ClassRow]
+    unseen: NotRequired[dict[str, object]]
+
+
 def evaluate(
     things: Path,
     stuff: Path,
@@ -47,8 +69,8 @@ def evaluate(
     *,
     all_images: bool = False,
     rounds: int = 3,
-) -> dict[str, Any]:
-    """The intruder benchmark as plain values: `contexts` (figures by setting and scorer), `cut`, `at_cut`, `classes`.
+) -> Evaluation:
+    """Run the intruder benchmark.
 
     The images are those of the test part, on which the shipped file was not trained, or `all_images`. The NPMI statistics
     come from the training part. A baseline is measured on the pairs with known classes. Raises ValueError if a file cannot
@@ -61,7 +83,7 @@ def evaluate(
     npmi = Npmi([i for i in images if i.part == "train" and i.things and i.stuff])
     contexts: dict[str, dict[str, Any]] = {}
     rates: dict[str, dict[str, float]] = {}
-    classes: list[dict[str, Any]] = []
+    classes: list[ClassRow] = []
     for name, cases in _settings(tested, rounds):
         if not cases:
             raise ValueError(f"{things}: no image with a thing, two kinds of stuff and a possible intruder")
@@ -121,10 +143,10 @@ def _intrusions(
             yield name, (own.astype(np.float64), intruder.astype(np.float64))
 
 
-def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -> list[dict[str, Any]]:
+def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -> list[ClassRow]:
     """Per thing class: how often it is the own thing and the intruder, and what happens to it at the cut."""
     own_names, intruder_names = np.array([c.own for c in cases]), np.array([c.intruder for c in cases])
-    rows = []
+    rows: list[ClassRow] = []
     for thing in sorted({*own_names, *intruder_names}):
         native, strange = own[own_names == thing], intruder[intruder_names == thing]
         rows.append(
@@ -140,7 +162,7 @@ def _classes(cases: Sequence[Case], own: Scores, intruder: Scores, cut: float) -
     return rows
 
 
-def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str]:
+def lines(result: Evaluation, *, per_class: bool = False) -> Iterator[str]:
     """The result of `evaluate` as a table."""
     for name, scorers in result["contexts"].items():
         for scorer, values in scorers.items():
@@ -153,5 +175,7 @@ def lines(result: Mapping[str, Any], *, per_class: bool = False) -> Iterator[str
     if per_class:
         yield f"\n{'thing':16} {'own':>5} {'intruder':>8} {'AUC':>6} {'removed':>8} {'found':>6}   (at the cut)"
         for row in result["classes"]:
-            auc, removed, found = ("-" if row[k] is None else f"{row[k]:.3f}" for k in ("auc", "own_removed", "found"))
+            auc, removed, found = (
+                "-" if value is None else f"{value:.3f}" for value in (row["auc"], row["own_removed"], row["found"])
+            )
             yield f"{row['thing']:16} {row['own']:5} {row['intruder']:8} {auc:>6} {removed:>8} {found:>6}"
