@@ -8,7 +8,7 @@ from pathlib import Path
 
 from occpipe.core.classes import is_thing
 from occpipe.core.errors import WeightsError, first_line
-from occpipe.models.weights import ModelEntry, ModelIdentity, find_hub, sha256
+from occpipe.models.weights import ModelEntry, find_hub
 
 PREFIX = "hf:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -39,22 +39,12 @@ def hub_entry(model: str) -> ModelEntry:
         kind="segmenter",
         loader="occpipe.models.segmenters.huggingface:HuggingFaceSegmenter",
         licence=registered.licence if registered else None,
-        hub=str(folder or model.removeprefix(PREFIX)),
+        file=str(folder) if folder else None,
+        hub=None if folder else model.removeprefix(PREFIX),
         takes=("tagger",) if _needs_tagger(model) else (),
         package="transformers",
         extra="hf",
     )
-
-
-def hub_identity(entry: ModelEntry) -> ModelIdentity:
-    """Its identity for the results; the sha256 of a model that each node gets from the hub is not known."""
-    folder = hub_folder(entry.name)
-    return {
-        "name": entry.name,
-        "sha256": sha256(folder) if folder else None,
-        "licence": entry.licence,
-        "source": str(folder or entry.name),
-    }
 
 
 def hub_labels(model: str) -> list[str] | None:

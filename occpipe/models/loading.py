@@ -17,7 +17,7 @@ from occpipe.core.errors import ConfigError, WeightsError, first_line
 from occpipe.core.provenance import SourceType
 from occpipe.core.resources import cores
 from occpipe.models import weights
-from occpipe.models.hub import hub_entry, hub_identity, hub_labels, is_hub
+from occpipe.models.hub import hub_entry, hub_labels, is_hub
 from occpipe.models.inpainters import Inpainter
 from occpipe.models.relations import RelationScorer
 from occpipe.models.segmenters import Segmenter
@@ -142,9 +142,9 @@ def identities(config: Config, *, parts: Sequence[str] = PARTS) -> list[ModelIde
     The licence of a user's own file is not known and None; so is the sha256 of a model that each node gets from the hub.
     """
     check_models(config, parts=parts)
-    own = [hub_identity(entry) for entry in _entries(config, parts) if is_hub(entry.name)]
-    registered = needed(config, parts=parts)
-    models = [*own, *(weights.identity(entry, weights.locate(entry, config.weights)) for entry in registered)]
+    own = [entry for entry in _entries(config, parts) if is_hub(entry.name)]
+    models = [weights.identity(entry, Path(entry.file or entry.hub or "")) for entry in own]
+    models += [weights.identity(entry, weights.locate(entry, config.weights)) for entry in needed(config, parts=parts)]
     if "relations" in parts and config.relations.vectors:
         models.append(_vectors_identity(Path(config.relations.vectors)))
     return models
@@ -199,7 +199,7 @@ def _load(entry: ModelEntry, config: Config, device: str, workers: int = 1) -> A
     }
     place: tuple[object, ...] = ()
     if is_hub(entry.name):
-        place = (entry.hub, device)
+        place = (entry.file or entry.hub, device)
     elif entry.has_weights:
         place = (weights.locate(entry, config.weights), device)
     return _loader(entry)(*place, **entry.options, **{name: values[name]() for name in entry.takes})

@@ -25,6 +25,7 @@ class S3Client(Protocol):
     """The operations of the boto3 client, which has no types; parameters and responses have the names of S3's API."""
 
     exceptions: Any
+    meta: Any
     get_object: Callable[..., dict[str, Any]]
     head_object: Callable[..., dict[str, Any]]
     put_object: Callable[..., dict[str, Any]]

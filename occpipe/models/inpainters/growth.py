@@ -16,18 +16,13 @@ class MaskGrowth:
 
     `fraction` is the radius as a share of sqrt(height * width): 0.02 is 12.5 px at 768 x 512 and 69 px at 12 MP.
     `pixels`, if set, is a fixed radius instead, applied `iterations` times. `square` is a square kernel instead of a disc.
-    The paper's code dilates three times by 5 x 5 ones: `MaskGrowth.paper2019()`.
+    The paper's code dilates three times by 5 x 5 ones.
     """
 
     fraction: float = 0.02
     pixels: int | None = None
     iterations: int = 1
     square: bool = False
-
-    @classmethod
-    def paper2019(cls) -> MaskGrowth:
-        """The rule of the paper's public code: 5 x 5 ones, three dilations (6 px on any image)."""
-        return cls(pixels=2, iterations=3, square=True)
 
     def radius(self, height: int, width: int) -> int:
         """The radius in pixels of one iteration on an image of this size; a fraction above 0 gives at least 1."""

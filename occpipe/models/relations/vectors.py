@@ -11,16 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.core.classes import aliases, token
 from occpipe.core.tables import read_table
-
-if TYPE_CHECKING:
-    from gensim.models import KeyedVectors
 
 Vectors = NDArray[np.float32]
 """float32, tokens x dimensions."""
@@ -89,14 +86,6 @@ class ClassVectors:
 
         loaded = KeyedVectors.load_word2vec_format(str(path), binary=suffixes[-1] == ".bin")
         return cls(loaded.index_to_key, loaded.vectors)
-
-    def keyed_vectors(self) -> KeyedVectors:
-        """The same vectors as a gensim `KeyedVectors`, for neighbours, analogies and plots."""
-        from gensim.models import KeyedVectors
-
-        result = KeyedVectors(self.matrix.shape[1])
-        result.add_vectors(list(self.tokens), self.matrix)
-        return result
 
     def key(self, name: str) -> str | None:
         """The token with the vector of a class name, or None."""

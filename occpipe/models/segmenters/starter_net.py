@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from occpipe.models.efficientnet import Backbone, Separable, conv_bn, upsample
 
-STRIDE = 32  # the sides of an input must be multiples of this
-
 
 class Output(NamedTuple):
     """The output of the net for B images of H x W."""

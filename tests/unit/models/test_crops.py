@@ -223,7 +223,7 @@ def test_growth_follows_the_image_size(size: tuple[int, int], radius: int) -> No
 def test_the_growth_of_the_paper() -> None:
     mask = box(60, 70, 20, 20, 5, 5)
     paper = cv2.dilate(mask, np.ones((5, 5), np.uint8), iterations=3)
-    assert (grow_mask(mask, MaskGrowth.paper2019()) == paper).all()
+    assert (grow_mask(mask, MaskGrowth(pixels=2, iterations=3, square=True)) == paper).all()
     assert paper.sum() == 17 * 17
 
 

@@ -209,7 +209,10 @@ def test_many_at_once_score_as_one_by_one(scorer: EmbeddingScorer) -> None:
 
 
 def test_word2vec_files_are_read_without_pickle(vectors: ClassVectors, tmp_path: Path) -> None:
-    keyed = vectors.keyed_vectors()
+    from gensim.models import KeyedVectors  # seconds of imports that no other test here needs
+
+    keyed = KeyedVectors(vectors.matrix.shape[1])
+    keyed.add_vectors(list(vectors.tokens), vectors.matrix)
     for name, binary in (("v.bin", True), ("v.txt", False)):
         keyed.save_word2vec_format(str(tmp_path / name), binary=binary)
         read = ClassVectors.from_word2vec(tmp_path / name)
