@@ -210,7 +210,7 @@ class Config(Section):
     def check_classes(self, others: Iterable[str] = ()) -> None:
         """Raise ValueError if the policy names a class that is neither in COCO-Stuff nor in `others`.
 
-        Without this check a misspelt class in `policy.protect` would protect nobody, and nobody would notice.
+        Without this check a misspelt class in `policy.protect` would silently protect nobody.
         """
         for key in ("keep", "protect", "remove"):
             for name in getattr(self.policy, key):

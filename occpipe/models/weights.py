@@ -37,7 +37,7 @@ _CONFIG_FILE = "config.json"
 
 
 class ModelIdentity(TypedDict):
-    """What is written with the results about a model; None for what is not known of a user's own one."""
+    """A model in the results of a run; unknown properties of a user's own model are None."""
 
     name: str
     sha256: str | None

@@ -139,7 +139,7 @@ def _kept_chunks(parts: list[Chunk], source: Source, keeping: Keeping) -> tuple[
     behind: list[Chunk] = []
     xmp = b""
     exif = next((payload for name, payload in parts if name == b"eXIf"), b"") or _raw_exif(source.image)
-    seen: set[bytes] = set()
+    names: set[bytes] = set()
     for name, payload in parts:
         if name in _TEXTS:
             key, text = _text(name, payload)
@@ -149,11 +149,11 @@ def _kept_chunks(parts: list[Chunk], source: Source, keeping: Keeping) -> tuple[
                 behind += _kept_text(name, payload, key, text, keeping)
         elif name in _LOOK or (name in _PLAIN and not keeping.strips_all):
             body = _inflated(payload.partition(b"\0")[2][1:]) if name == b"iCCP" else payload
-            if name in seen or body is None or holds_picture(body):
+            if name in names or body is None or holds_picture(body):
                 keeping.lose(f"PNG {name.decode('latin-1')}")
             else:
                 (behind if name in (b"tRNS", b"bKGD") else before).append((name, payload))
-            seen.add(name)
+            names.add(name)
         elif name not in _PIXELS and name != b"eXIf":
             keeping.lose("C2PA manifest" if name == b"caBX" else f"PNG {name.decode('latin-1')}")
     if exif := kept_exif(exif, source.orientation, keeping):

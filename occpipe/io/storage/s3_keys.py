@@ -101,19 +101,19 @@ def divide(span: Span, first: str, first_after: Callable[[str], str | None]) -> 
 
     def characters(ends: tuple[str, str | None]) -> list[str]:
         """Characters behind the stem, between two bounds."""
-        (after, end), seen = ends, list[str]()
-        while len(seen) < _MAX_CHARACTERS:
+        (after, end), result = ends, list[str]()
+        while len(result) < _MAX_CHARACTERS:
             key = first_after(after)
             if key is None or (end is not None and key > end) or not key.startswith(stem) or key == stem:
                 break
-            seen.append(key[len(stem)])
-            after = stem + seen[-1] + _BEHIND
-        return seen
+            result.append(key[len(stem)])
+            after = stem + result[-1] + _BEHIND
+        return result
 
     starts: list[str | None] = [stem, *(stem + start for start in _STARTS), None]
     with ThreadPoolExecutor(_THREADS) as pool:
-        seen = {one for part in pool.map(characters, pairwise(starts)) for one in part}
-    bounds = [span.after, *(stem + character for character in sorted(seen)[1:]), span.until]
+        divisions = {c for part in pool.map(characters, pairwise(starts)) for c in part}
+    bounds = [span.after, *(stem + character for character in sorted(divisions)[1:]), span.until]
     return [Span(span.folder, after or "", until) for after, until in pairwise(bounds)]
 
 

@@ -22,7 +22,7 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     def work() -> None:
         try:
             result.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - result() raises it
             result.set_exception(error)
 
     Thread(target=work, name="occpipe-read", daemon=True).start()

@@ -34,8 +34,8 @@ class _Attention(nn.Module):
         batch, dim, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         q, k, v = self.qkv(self.norm1(tokens)).view(batch, -1, 3, self.heads, dim // self.heads).unbind(2)
-        seen = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        tokens = tokens + self.merge(seen.transpose(1, 2).reshape(batch, -1, dim))
+        attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        tokens = tokens + self.merge(attended.transpose(1, 2).reshape(batch, -1, dim))
         tokens = tokens + self.mlp(self.norm2(tokens))
         mapped: Tensor = tokens.transpose(1, 2).reshape(batch, dim, height, width)
         return mapped

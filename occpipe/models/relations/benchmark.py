@@ -139,7 +139,7 @@ def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 
     policy = Policy()
     stuff = [s for i in images for s in i.stuff]
     kinds = {c.token for c in coco_stuff() if c.is_thing}
-    seen = []
+    detected = []
     for case in cases:
         context: dict[str, float] = {}
         for name in case.context:
@@ -151,8 +151,8 @@ def as_seen(cases: Sequence[Case], images: Sequence[LabelledImage], seed: int = 
         least = {name: policy.min_score if name in kinds else policy.min_stuff_confidence for name in context}
         context = {name: confidence for name, confidence in context.items() if confidence >= least[name]}
         if context:
-            seen.append(Case(case.own, case.intruder, context))
-    return seen
+            detected.append(Case(case.own, case.intruder, context))
+    return detected
 
 
 def split_context(context: Context) -> tuple[dict[str, float], dict[str, float]]:

@@ -112,9 +112,9 @@ def evaluate(
 def _settings(images: Sequence[LabelledImage], rounds: int) -> Iterator[tuple[str, list[Case]]]:
     for name, setting in SETTINGS.items():
         yield name, make_cases(images, SEED, rounds, **setting)
-    seen = as_seen(make_cases(images, SEED, rounds), images, SEED)
-    yield SEEN, seen
-    yield SEEN_UNWEIGHTED, [Case(c.own, c.intruder, tuple(c.context)) for c in seen]
+    detected = as_seen(make_cases(images, SEED, rounds), images, SEED)
+    yield SEEN, detected
+    yield SEEN_UNWEIGHTED, [Case(c.own, c.intruder, tuple(c.context)) for c in detected]
 
 
 def score_cases(scorer: EmbeddingScorer, cases: Sequence[Case]) -> tuple[Scores, Scores]:
@@ -135,8 +135,8 @@ def _intrusions(
             contexts = []
             for scene in scenes:
                 things, stuff = dict.fromkeys(scene.things, 1.0), dict.fromkeys(scene.stuff, 1.0)
-                seen = scene_context(scorer, things, stuff) if weighted else SceneContext(things, stuff)
-                contexts.append((seen.around(scene.own), seen.around(scene.intruder)))
+                context = scene_context(scorer, things, stuff) if weighted else SceneContext(things, stuff)
+                contexts.append((context.around(scene.own), context.around(scene.intruder)))
             own = scorer.log_odds([s.own for s in scenes], [c for c, _ in contexts])
             intruder = scorer.log_odds([s.intruder for s in scenes], [c for _, c in contexts])
             name = f"{count} intruder{'s' * (count > 1)} there" + ("" if weighted else ", trusted")

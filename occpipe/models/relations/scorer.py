@@ -112,34 +112,34 @@ class EmbeddingScorer:
     def relation(self, thing: str, context: Context) -> float:
         """The probability that the thing belongs; ValueError if the thing or every context class is unknown."""
         row = self._row(thing)
-        seen = self._seen(thing, context)
-        if not seen:
+        tokens = self._tokens(thing, context)
+        if not tokens:
             raise no_context(thing, context)
-        return _logistic(self._logits(row, [_weights(seen)])[0])
+        return _logistic(self._logits(row, [_weights(tokens)])[0])
 
     def score(self, thing: str, context: Context) -> Relation:
         """The probability that the thing belongs; as evidence, the same from each context class alone."""
-        if thing not in self.vectors or not (seen := self._seen(thing, context)):
+        if thing not in self.vectors or not (tokens := self._tokens(thing, context)):
             return Relation(None)
         row = self._row(thing)
-        missing = [key for key in seen if (thing, key) not in self._alone]
+        missing = [key for key in tokens if (thing, key) not in self._alone]
         for key, value in zip(missing, self._logits(row, [{key: 1.0} for key in missing]), strict=True):
             self._alone[thing, key] = _logistic(value)
-        evidence = ranked((name, self._alone[thing, key]) for key, (name, _) in seen.items())
-        return Relation(_logistic(self._logits(row, [_weights(seen)])[0]), evidence)
+        evidence = ranked((name, self._alone[thing, key]) for key, (name, _) in tokens.items())
+        return Relation(_logistic(self._logits(row, [_weights(tokens)])[0]), evidence)
 
     def shares(self, thing: str, context: Context) -> dict[str, float]:
         """The contribution of each context class to the log-odds, positive if it supports the thing.
 
         Shapley values, whose sum is logit(relation) - logit(prior). Raises ValueError if the thing is unknown.
         """
-        row, seen = self._row(thing), self._seen(thing, context)
-        weights = _weights(seen)
+        row, tokens = self._row(thing), self._tokens(thing, context)
+        weights = _weights(tokens)
 
         def values(subsets: Sequence[frozenset[str]]) -> list[float]:
             return self._logits(row, [{key: weights[key] for key in sorted(subset)} for subset in subsets])
 
-        return {seen[key][0]: share for key, share in shapley(list(weights), values).items()}
+        return {tokens[key][0]: share for key, share in shapley(list(weights), values).items()}
 
     def log_odds(self, things: Sequence[str], contexts: Sequence[Context]) -> Floats:
         """Calibrated log-odds of many things, each in its own context; ValueError if a thing is unknown.
@@ -210,22 +210,22 @@ class EmbeddingScorer:
         row = self._rows_of[thing]
         return row if row >= 0 else self.vectors.row(self.vectors.require(thing))  # the latter raises
 
-    def _seen(self, thing: str, context: Context) -> dict[str, tuple[str, float]]:
+    def _tokens(self, thing: str, context: Context) -> dict[str, tuple[str, float]]:
         """The known tokens of a context, each once, with one of its names and its highest confidence.
 
         The thing's own token is left out, because instances of one class are no context for each other.
         """
         own = self.vectors.key(thing)
-        seen: dict[str, tuple[str, float]] = {}
+        tokens: dict[str, tuple[str, float]] = {}
         for name in context:
             key = self.vectors.key(name)
             if key is None or key == own:
                 continue
             confidence = float(_checked(context[name])) if isinstance(context, Mapping) else 1.0
             if confidence > 0:
-                first, highest = seen.get(key, (name, 0.0))
-                seen[key] = (first, max(highest, confidence))
-        return seen
+                first, highest = tokens.get(key, (name, 0.0))
+                tokens[key] = (first, max(highest, confidence))
+        return tokens
 
 
 class _RowsOf(dict[str, int]):
@@ -251,9 +251,9 @@ def _checked(confidence: Any) -> Floats:
     return values
 
 
-def _weights(seen: Mapping[str, tuple[str, float]]) -> dict[str, float]:
+def _weights(tokens: Mapping[str, tuple[str, float]]) -> dict[str, float]:
     """Token to confidence, in alphabetical order, so that no sum depends on the order of the input."""
-    return {key: seen[key][1] for key in sorted(seen)}
+    return {key: tokens[key][1] for key in sorted(tokens)}
 
 
 def _gelu(x: Floats) -> Floats:

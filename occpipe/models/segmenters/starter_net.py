@@ -83,8 +83,8 @@ class Together(nn.Module):
         """Corrected tag probabilities, B x T, from tag probabilities, B x T."""
         if not self.weight.any():
             return probability
-        seen = torch.logit(probability.clamp(1e-5, 1 - 1e-5)) - self.rate
-        alone = self.DOUBT * seen + (1 - self.PAIRS) * self.rate
+        shift = torch.logit(probability.clamp(1e-5, 1 - 1e-5)) - self.rate
+        alone = self.DOUBT * shift + (1 - self.PAIRS) * self.rate
         for _ in range(self.STEPS):
             pairs = self.PAIRS * (self.bias + probability @ self.weight)
             probability = (probability + torch.sigmoid(alone + pairs)) / 2
