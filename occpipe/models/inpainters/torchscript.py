@@ -59,7 +59,9 @@ class _TorchScriptInpainter:
         if self.batched is None:
             self.batched = self._same_in_batch(image, mask, single)
             if not self.batched:
-                logger.warning("%s mixes the crops of a batch; they are filled one by one", type(self).__name__)
+                logger.warning(
+                    "%s fails on a batch or mixes the crops of a batch; they are filled one by one", type(self).__name__
+                )
         return single
 
     def _same_in_batch(self, image: Tensor, mask: Tensor, single: Tensor) -> bool:

@@ -378,6 +378,18 @@ def test_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
         with_retries(tries(OSError("1"), OSError("2"), OSError("3"), "data"))
 
 
+def test_each_retry_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with_retries(tries(ConnectionResetError("reset"), OSError("busy"), "data"))
+    assert [(record.name, record.levelname) for record in caplog.records] == [
+        ("occpipe.io.storage.base", "WARNING")
+    ] * 2
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("storage failed (try 1)")
+    assert first.endswith(": reset")
+    assert second.startswith("storage failed (try 2)")
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -190,13 +190,16 @@ def test_big_lama_contract(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [MixingLama(), FixedLama()], ids=["mixes", "fails"])
-def test_an_archive_that_holds_at_batch_1_only_is_run_one_by_one(module: nn.Module, tmp_path: Path) -> None:
+def test_an_archive_that_holds_at_batch_1_only_is_run_one_by_one(
+    module: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = lama(module, tmp_path)
     images, masks = scenes(3)
     alone = np.concatenate([model.fill(images[i : i + 1], masks[i : i + 1]) for i in range(3)])
     assert model.batched is None
     assert (model.fill(images, masks) == alone).all()
     assert model.batched is False
+    assert "mixes the crops of a batch" in caplog.text
     assert (model.fill(images, masks) == alone).all()
 
 

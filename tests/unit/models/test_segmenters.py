@@ -107,7 +107,9 @@ def test_photos_of_all_sizes_share_a_batch_of_eomt(
     assert calls == [len(images)]
 
 
-def test_a_batch_that_fitted_is_remembered(eomt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_fitted_is_remembered(
+    eomt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Memory for 20 photos: of 32 one batch is repeated, in halves, and none after it."""
     segmenter = HuggingFaceSegmenter(eomt)
     calls, forward = [], segmenter.forward
@@ -122,6 +124,7 @@ def test_a_batch_that_fitted_is_remembered(eomt: Path, monkeypatch: pytest.Monke
     photos = [photo("chelsea", 64)] * 32
     assert len(segmenter(photos)) == len(segmenter(photos)) == 32
     assert calls == [32, 16, 16, 16, 16]
+    assert "out of memory with 32 photos; the batch is now 16" in caplog.text
     monkeypatch.setattr(segmenter, "forward", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("no memory")))
     with pytest.raises(torch.OutOfMemoryError):
         segmenter(photos[:1])
