@@ -58,7 +58,7 @@ def decode_with_header(data: bytes, limits: Limits, max_side: int | None = None)
     """The header, and the picture as upright RGB uint8, H x W x 3. Raises ImageError, also for broken pixels.
 
     With `max_side` the long side of the result is at most `max_side`. A JPEG is decoded at the smallest DCT scale (1/2,
-    1/4, 1/8) that is still as large, which saves most of the time and memory for a large photo. Pictures above 25 MP are
+    1/4, 1/8) that is still as large. This saves most of the time and memory for a large photo. Pictures above 25 MP are
     decoded one at a time in a process, because four of 100 MP at once would take over 6 GB.
     """
     with (

@@ -1,7 +1,7 @@
 """The picture of a JPEG, coded like its source: tables by component, any chroma sampling, RGB or YCbCr.
 
 Source: ITU-T T.81, annexes A and B. Pillow has three samplings. For another one each component is encoded as a grey JPEG
-of its own size, and their scans are put into one file, because a scan of one component is coded the same way in both.
+of its own size. Their scans are put into one file, because a scan of one component has the same code in both.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class RefinerNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, fill: Tensor, hole: Tensor) -> Tensor:
-        """The correction of a picture, B x 3 x H x W, RGB in [0, 255], whose `hole`, B x 1 x H x W, patches have filled.
+        """The correction of a picture, B x 3 x H x W, RGB in [0, 255]. Patches have filled its `hole`, B x 1 x H x W.
 
         Sides are multiples of 16; the result is zero outside the hole.
         """

@@ -1,8 +1,8 @@
 """The intruder benchmark: a thing of a photo against a thing that is not in it.
 
-For each image with a thing and at least two different stuff tokens: one of its own things against a thing drawn from
-the things of the other images (and not present in this one), both scored against the rest of the image. The metrics are
-the area under the ROC curve and the share of intruders below a cut that removes 2, 5 or 10% of the own things.
+A case is made of each image with a thing and at least two different stuff tokens. It has one of the own things, and an
+intruder: a thing of another image that is not in this one. Both are scored against the rest of the image. The metrics are
+the area under the ROC curve, and the share of intruders below a cut that removes 2, 5 or 10% of the own things.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def make_cases(
 ) -> list[Case]:
     """The cases of the benchmark, `rounds` per image.
 
-    These settings simulate errors of segmenters. `drop_stuff` leaves out that share of the stuff classes (one class of
-    context always stays), `add_stuff` adds so many wrong ones from other images, `at_most` keeps so many context classes.
+    These settings simulate errors of segmenters. `drop_stuff` leaves out that share of the stuff classes; one class of
+    context always stays. `add_stuff` adds so many wrong ones from other images. `at_most` keeps so many context classes.
     """
     rng = random.Random(seed)  # noqa: S311 - a benchmark, not a secret
     usable = [i for i in images if i.things and len(i.stuff) >= 2]

@@ -229,7 +229,7 @@ class EmbeddingScorer:
 
 
 class _RowsOf(dict[str, int]):
-    """Class name to row of the vectors, -1 where it is unknown; each name is looked up once."""
+    """Class name to row of the vectors, -1 if it is unknown; each name is looked up once."""
 
     def __init__(self, vectors: ClassVectors) -> None:
         super().__init__()

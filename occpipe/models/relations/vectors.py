@@ -1,7 +1,8 @@
 """Class vectors: one embedding per caption token, looked up by the class names that segmenters use.
 
-A name is looked up unchanged, as its COCO-Stuff token (`wall-brick` -> `wall`), as an alias (`sofa` -> `couch`) and as its
-last word (`floor lamp` -> `lamp`). So a class that is in no label list still gets the vector of its caption word.
+A name is looked up unchanged, and as its COCO-Stuff token (`wall-brick` -> `wall`). Then it is tried as an alias (`sofa` ->
+`couch`) and as its last word (`floor lamp` -> `lamp`). So a class that is in
+no label list still gets the vector of its caption word.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One implementation for EoMT, Mask2Former and OneFormer, with the segments of the processors of transformers. Those scale
 the masks of all queries to the size of the photo. Here only queries above the threshold are scaled, a few at a time and to
-the size of the output, so no tensor of all scaled logits exists. One copy goes to the host.
+the size of the output. No tensor of all scaled logits exists. One copy goes to the host.
 """
 
 from __future__ import annotations
