@@ -106,15 +106,15 @@ class Store(ABC):
         return io.BytesIO(self.read(key))
 
     def read_range(self, key: str, etag: str, start: int, stop: int) -> bytes:
-        """The bytes from `start` to before `stop` of an object; SourceChangedError where it has another tag than `etag`."""
+        """The bytes [start, stop) of an object; SourceChangedError if its tag is not `etag`."""
         with self.open(key) as file:
             file.seek(start)
             data = file.read(stop - start)
-        self.check_tag(key, etag)  # after reading: what changes in between is seen
+        self.check_tag(key, etag)  # after reading, so that a change in between is detected
         return data
 
     def check_tag(self, key: str, etag: str) -> None:
-        """Raise SourceChangedError where an object has another tag; "" is that of any object."""
+        """Raise SourceChangedError if an object has another tag; "" accepts any object."""
         entry = self.find(key) if etag else None
         if etag and (entry is None or entry.etag != etag):
             raise SourceChangedError(f"{self.url(key)}: its tag is {entry and entry.etag}, and was {etag}")
@@ -135,7 +135,7 @@ class Store(ABC):
         self.write(key, Path(path).read_bytes())
 
     def writer(self, key: str) -> AbstractContextManager[Writer]:
-        """Writes a large object piece by piece, as a whole at the end of the `with`; not at all where that fails."""
+        """A writer of a large object, piece by piece. The object exists after the `with`, or not at all if that fails."""
         return self._spooled(key)
 
     @abstractmethod

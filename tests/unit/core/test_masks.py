@@ -44,7 +44,7 @@ def test_what_passes_as_a_mask_is_one(counts: bytes) -> None:
 def test_what_is_no_mask_is_refused(counts: bytes) -> None:
     with pytest.raises(ValueError, match="a mask"):
         Rle(60, 90, counts).check()
-    with pytest.raises(ValueError, match="none of 60 x 91 pixels"):
+    with pytest.raises(ValueError, match="not have 60 x 91 pixels"):
         Rle(60, 91, Rle.encode(disc()).counts).check()
 
 

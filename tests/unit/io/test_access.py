@@ -317,7 +317,7 @@ def test_a_file_and_a_folder_of_one_name_say_what_is_wrong(first: str, second: s
     store.write(first, b"1")
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "x").write_bytes(b"1")
-    source, message = open_store(str(tmp_path / "from")), "a disk cannot hold a file and a folder"
+    source, message = open_store(str(tmp_path / "from")), "a disk cannot have a file and a folder"
     writes: list[Callable[[], None]] = [
         partial(store.write, second, b"2"),
         partial(store.copy, source, "x", second, ""),
