@@ -38,7 +38,7 @@ class OutputSums(TotalSums):
     passed_over: NotRequired[dict[str, int]]
     shards: NotRequired[int]
     digest: NotRequired[str]
-    models: NotRequired[list[dict[str, str | None]]]
+    models: NotRequired[list[ModelIdentity]]
     versions: NotRequired[dict[str, str]]
     config: NotRequired[Mapping[str, object]]
 
