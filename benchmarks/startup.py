@@ -100,7 +100,7 @@ def measure(photos: Path, scratch: Path, overrides: list[str]) -> dict[str, Any]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"OCCPIPE_STAMPS": str(stamps), "PYTHONPATH": f"{HOOKS}{os.pathsep}{ROOT}"}
     begun, first, ended, processes = watch(command, output, environment)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] != "log"]
     ticks = [line | {"at": datetime.fromisoformat(line["time"]).timestamp()} for line in lines]
     parts = sorted(parts_of(stamps_of(stamps), ticks, begun), key=lambda part: part[1])
     return {"parts": parts, "first_row_s": first, "seconds": ended, "cpu_s": processes.cpu_by_kind()}

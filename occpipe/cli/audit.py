@@ -14,7 +14,7 @@ from rich.console import Console
 from occpipe.cli.common import MOST_SHOWN, MovedInput, one_line
 from occpipe.core.errors import ConfigError
 
-_LAST_LINE_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 20
 
 
 class Format(StrEnum):
@@ -46,7 +46,7 @@ def audit(
     from occpipe.cli.audit_tables import drift_tables, stage_table, tables, write_csv
 
     with one_line():
-        run = _last_line(log) if log else None
+        run = _last_event(log) if log else None
     made = audit_of(output_uri, top=top)
     drift = drift_between(audit_of(compare, top=top), made) if compare else None
     said = Console(stderr=True)
@@ -87,15 +87,18 @@ def export(
     typer.echo(f"{dest_uri}: {images:,} images")
 
 
-def _last_line(path: Path) -> dict[str, Any]:
-    """The last line of a log of JSON lines: what the run said at its end. Raises ConfigError, ValueError."""
+def _last_event(path: Path) -> dict[str, Any]:
+    """The last event of a run in a log of JSON lines, as a rule its end. Raises ConfigError, ValueError."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LAST_LINE_BYTES))
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    found = json.loads(lines[-1]) if lines else None
-    if not isinstance(found, dict) or not isinstance(found.get("stages", {}), dict):
-        raise ConfigError(f"{path}: its last line is no record of a run")
-    return found
+    for line in reversed(lines):
+        event = json.loads(line)
+        if not isinstance(event, dict) or not isinstance(event.get("stages", {}), dict):
+            break
+        if event.get("event") != "log":
+            return event
+    raise ConfigError(f"{path}: no event of a run at its end")

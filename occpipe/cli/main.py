@@ -7,6 +7,7 @@ holds the output; 7 `--strict` and there are error rows; 130 stopped by Ctrl-C o
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -24,11 +25,11 @@ from occpipe.cli.common import ConfigOption, LimitOption, SetOption
 from occpipe.cli.doctor import doctor
 from occpipe.cli.evaluate import evaluate_app
 from occpipe.cli.jobs import jobs_app, submit
+from occpipe.cli.logs import Level, LogFileOption, LogLevelOption, set_up
 from occpipe.cli.plan import plan
 from occpipe.cli.run import (
     InputArgument,
     ListOption,
-    LogOption,
     NewVersionOption,
     ShareOption,
     StrictOption,
@@ -44,6 +45,8 @@ from occpipe.core.streams import messages, open_standard_streams
 if TYPE_CHECKING:
     from occpipe.pipeline.job import RunOptions
     from occpipe.pipeline.monitoring.run_result import RunResult
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Find what does not belong in the photos of a corpus, by context, and remove it.",
@@ -70,7 +73,7 @@ def clean(
     share: ShareOption = None,
     listing: ListOption = True,
     strict: StrictOption = False,
-    log_json: LogOption = None,
+    log_json: LogFileOption = None,
 ) -> None:
     """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
 
@@ -161,10 +164,15 @@ app.add_typer(jobs_app, name="jobs")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    log_level: LogLevelOption = Level.WARNING,
+    log_json: LogFileOption = None,
+) -> None:
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    set_up(log_level, log_json)
 
 
 def _weights(names: list[str] | None, settings: Any) -> list[Any]:
@@ -187,6 +195,7 @@ def main() -> None:
     try:
         app()
     except OccpipeError as error:
+        logger.debug("the command failed", exc_info=error)
         _fail(str(error), error.exit_code)
     except OSError as error:  # the disk is full, a permission went away: the message says it, no traceback
         _fail(str(error), StorageError.exit_code)

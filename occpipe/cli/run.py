@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from occpipe.cli.common import ConfigOption, LimitOption, SetOption, one_line
+from occpipe.cli.logs import LogFileOption, add_log_file
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from occpipe.core.streams import messages
@@ -35,9 +36,6 @@ NewVersionOption = Annotated[
     bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
 ]
 StrictOption = Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")]
-LogOption = Annotated[
-    str | None, typer.Option("--log-json", help="Append what happens as JSON lines to this file; - prints them.")
-]
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +67,7 @@ def scan(
     share: ShareOption = None,
     listing: ListOption = True,
     strict: StrictOption = False,
-    log_json: LogOption = None,
+    log_json: LogFileOption = None,
 ) -> None:
     """Find what does not belong in each photo and say why in Parquet, as `clean` does, and write no image.
 
@@ -113,7 +111,7 @@ def apply(
     share: ShareOption = None,
     listing: ListOption = True,
     strict: StrictOption = False,
-    log_json: LogOption = None,
+    log_json: LogFileOption = None,
 ) -> None:
     """Decide again on what SCANNED has seen, without segmenting again, and inpaint only what changed.
 
@@ -162,10 +160,11 @@ def follow(
     from occpipe.dataset.corpus import describe_passed
     from occpipe.pipeline.monitoring.run_log import RunLog
 
+    add_log_file(log_json)
     console = messages()
     stop = StopRequest(console)
     try:
-        with RunLog(log_json, console) as log, LiveProgress(console, verb) as progress:
+        with RunLog() as log, LiveProgress(console, verb) as progress:
 
             def on_progress(snapshot: ProgressSnapshot) -> None:
                 stop.begin()

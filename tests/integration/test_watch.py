@@ -10,20 +10,19 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 import ray
 from rich.console import Console
 
+from occpipe.cli.logs import Level, set_up
 from occpipe.cli.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
 from occpipe.core.config_file import load_config
 from occpipe.core.config_placement import Placement
-from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.metrics import COUNTERS, GAUGES, values_of
 from occpipe.pipeline.monitoring.monitor import SPAN_S, WARM_UP_S, Monitor, monitored
-from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
+from occpipe.pipeline.monitoring.run_log import RunLog
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts, RunResult
 from occpipe.pipeline.monitoring.stage_statistics import StageStatistics
 from occpipe.pipeline.monitoring.utilization import Utilization
@@ -48,7 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Watched:
     make_corpus(folder / "in", COUNT)
     (folder / "in" / BROKEN).write_bytes(b"no image")
     snapshots: list[ProgressSnapshot] = []
-    with RunLog(str(folder / "log.jsonl"), Console(file=io.StringIO())) as log:
+    set_up(Level.WARNING, str(folder / "log.jsonl"))
+    with RunLog() as log:
 
         def on_progress(snapshot: ProgressSnapshot) -> None:
             snapshots.append(snapshot)
@@ -188,36 +188,6 @@ def test_what_limits_a_run_is_said_once_it_is_in_its_stride() -> None:
     late = monitor.snapshot(segmented(40, 19.9), {"CPU": 1.0}, 10.0 + WARM_UP_S)
     assert early.limit is None
     assert late.limit == "segment is the limit (at work 100% of its time), raise placement.segment.max_size (now 1)"
-
-
-def test_a_log_on_a_full_disk_says_so_once_and_the_run_goes_on() -> None:
-    said = io.StringIO()
-    with RunLog("/dev/full", Console(file=said)) as log:
-        log(ProgressSnapshot(Counter(), 1, 0.0))
-        log.end(RunResult(RunCounts(), 0, 1.0, {"images": 0, "status": {}, "reasons": {}, "removed": {}}))
-    assert said.getvalue() == "/dev/full: [Errno 28] No space left on device; no more of this log\n"
-
-
-def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No such file"):
-        RunLog(str(tmp_path / "no" / "log.jsonl"), Console())
-
-
-def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-
-    def fail() -> None:
-        with RunLog(str(path), Console()) as log:
-            log(ProgressSnapshot(Counter(unchanged=3), 9, 2.0))
-            log(ProgressSnapshot(Counter(unchanged=4), 9, 2.1))
-            raise ValueError("broken\nto pieces")
-
-    with pytest.raises(ValueError, match="broken"):
-        fail()
-    first, last = map(json.loads, path.read_text().splitlines())
-    assert INTERVAL_S > 1
-    assert (first["event"], first["done"]) == ("tick", 3)
-    assert (last["event"], last["done"], last["error"]) == ("failed", 3, "broken to pieces")
 
 
 @pytest.mark.usefixtures("ray_cluster")

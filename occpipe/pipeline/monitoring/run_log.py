@@ -1,46 +1,29 @@
-"""A run as JSON lines, for programs that watch it: a line a snapshot, and one for its end. docs/watching.md has the fields.
+"""The events of a run as log records: a tick every five seconds, and one for the end of the run.
 
-A log that can no longer be written (a full disk) says so once and is given up; the run goes on.
+Their fields are the `extra` of the records, and docs/watching.md lists them. The CLI says where the records go.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import logging
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
-from rich.console import Console
-
-from occpipe.core.errors import StorageError
-from occpipe.core.streams import discard
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunResult
 from occpipe.pipeline.monitoring.stage_statistics import NO_STATISTICS
 
-VERSION = 1
 INTERVAL_S = 5.0
 _DIGITS = 3
 
+logger = logging.getLogger(__name__)
+
 
 class RunLog:
-    """Call it with each snapshot, inside a `with`; `path` is a file to append to, `-` standard output, None no log.
+    """Call it with each snapshot, inside a `with`."""
 
-    Raises StorageError where the file cannot be opened.
-    """
-
-    def __init__(self, path: str | None, console: Console) -> None:
-        self._path, self._console = path, console
-        self._file: TextIO | None = None
+    def __init__(self) -> None:
         self._last: tuple[float, ProgressSnapshot] | None = None
-        try:
-            if path is not None:
-                self._file = sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -49,36 +32,27 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            said = " ".join(str(error).split()) or type(error).__name__
-            self._write("failed", self._last and snapshot_values(self._last[1]), error=said)
-        if self._file is not None and self._path != "-":
-            self._file.close()
+            values = snapshot_values(self._last[1]) if self._last else {}
+            values["error"] = " ".join(str(error).split()) or type(error).__name__
+            logger.error("the run failed", extra={"event": "failed"} | values, exc_info=error)
 
     def __call__(self, snapshot: ProgressSnapshot) -> None:
         now = time.monotonic()
         if self._last is None or now - self._last[0] >= INTERVAL_S:
             self._last = now, snapshot
-            self._write("tick", snapshot_values(snapshot))
+            done = snapshot.statuses.total()
+            logger.info("%d of %d images", done, snapshot.total, extra={"event": "tick"} | snapshot_values(snapshot))
 
-    def end(self, summary: RunResult) -> None:
-        """The line for a run that ended well or was stopped; its utilization are those of the whole run."""
-        snapshot = summary.final or ProgressSnapshot(summary.statuses, summary.statuses.total(), summary.seconds)
-        values = snapshot_values(snapshot) | {"seconds": round(summary.seconds, _DIGITS)}
-        published = summary.manifest["images"]
-        self._write("end", values, stopped=summary.stopped, done_before=summary.done_before, published=published)
-
-    def _write(self, event: str, values: Mapping[str, Any] | None, **more: Any) -> None:
-        if self._file is None:
-            return
-        head = {"version": VERSION, "event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        try:
-            self._file.write(json.dumps(head | dict(values or {}) | more) + "\n")
-            self._file.flush()
-        except OSError as error:
-            if self._file is sys.stdout:
-                discard(sys.stdout)  # else the interpreter fails at its end on what is still held
-            self._file = None
-            self._console.print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False)
+    def end(self, result: RunResult) -> None:
+        """The event for a run that ended well or was stopped; its utilization is that of the whole run."""
+        snapshot = result.final or ProgressSnapshot(result.statuses, result.statuses.total(), result.seconds)
+        values = snapshot_values(snapshot) | {
+            "seconds": round(result.seconds, _DIGITS),
+            "stopped": result.stopped,
+            "done_before": result.done_before,
+            "published": result.manifest["images"],
+        }
+        logger.info("the run ended", extra={"event": "end"} | values)
 
 
 def snapshot_values(snapshot: ProgressSnapshot) -> dict[str, Any]:

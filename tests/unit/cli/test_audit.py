@@ -115,7 +115,7 @@ def test_rates_of_stages_come_from_the_log(output: Path, tmp_path: Path) -> None
     assert stage_table({}).row_count == 0
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "Expecting"), ("[1]", "no record of a run"), ("", "no record")])
+@pytest.mark.parametrize(("text", "message"), [("{", "Expecting"), ("[1]", "no event of a run"), ("", "no event")])
 def test_a_log_that_is_none_is_refused(text: str, message: str, output: Path, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(text)
     done = CliRunner().invoke(app, ["audit", str(output), "--log", str(tmp_path / "log")])

@@ -1,0 +1,111 @@
+"""Where the records of the package's loggers go: standard error for people, and lines of JSON for programs.
+
+docs/watching.md lists the fields of a line. The fields of a run's events are the `extra` of their records.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from occpipe.core.errors import StorageError
+from occpipe.core.streams import let_go, messages
+
+VERSION = 1
+PACKAGE = "occpipe"
+_STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
+class Level(StrEnum):
+    """The levels of `--log-level`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+LogLevelOption = Annotated[Level, typer.Option("--log-level", help="The least level of a record on standard error.")]
+LogFileOption = Annotated[
+    str | None,
+    typer.Option("--log-json", metavar="FILE", help="Append events and records as JSON lines; - prints them."),
+]
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as a line of JSON: an event with its fields, or `log` with a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        head = {"version": VERSION, "event": fields.pop("event", "log"), "time": time}
+        head |= {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        trace = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        return json.dumps(head | fields | trace, default=str)
+
+
+class _StandardError(logging.Handler):
+    """Records for people. Events are left out: the progress display shows the same."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "event"):
+            messages().print(self.format(record), highlight=False, markup=False, soft_wrap=True)
+
+
+class _JsonLines(logging.StreamHandler[TextIO]):
+    """Lines of JSON. A log that can no longer be written (a full disk) is given up with one message."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            super().__init__(sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from None
+        self._path = path
+        self.setFormatter(JsonFormatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logging.getLogger(PACKAGE).removeHandler(self)
+        if self.stream is sys.stdout:
+            let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
+        messages().print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        super().close()
+        if self.stream is not sys.stdout:
+            self.stream.close()
+
+
+def set_up(level: Level, json_file: str | None = None) -> None:
+    """Send records to standard error and, where it is named, to a file of JSON lines; earlier handlers go."""
+    logger, handler = logging.getLogger(PACKAGE), _StandardError()
+    for earlier in [*logger.handlers]:
+        logger.removeHandler(earlier)
+        earlier.close()
+    handler.setLevel(level.upper())
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    add_log_file(json_file)
+
+
+def add_log_file(path: str | None) -> None:
+    """Write records from `info` on as lines of JSON to a file, or print them where it is `-`; None adds nothing.
+
+    Raises:
+        StorageError: The file cannot be opened.
+    """
+    if path is not None:
+        logger = logging.getLogger(PACKAGE)
+        logger.addHandler(_JsonLines(path))
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
