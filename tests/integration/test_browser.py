@@ -144,7 +144,7 @@ def test_a_review_is_rated_and_its_verdicts_are_read(browser: Browser, output: P
     assert write_review(str(output), None, file, 80, blind=False) == 3, "failures cannot be judged"
     with opened(browser, file) as page:
         page.locator(".save").click()
-        assert page.locator("#said").inner_text() == "Please write your name first."
+        assert page.locator("#announcement").inner_text() == "Please write your name first."
         page.get_by_label("Your name").fill("=HYPERLINK(1)")
         page.locator(".thumb").filter(has_text=MARKUP).click()
         cat = page.locator(".viewer .why").filter(has=page.get_by_role("button", name="cat: show"))
@@ -262,7 +262,7 @@ def test_a_blind_review_shows_no_verdict_before_the_photo_is_judged(
         page.keyboard.press("Escape")
         assert page.locator(".count").first.inner_text() == "1 of 3 pictures done"
         page.get_by_role("button", name="Start over").click()
-        page.get_by_role("button", name="Forget all that was said").click()
+        page.get_by_role("button", name="Forget all ratings").click()
         page.wait_for_function("document.querySelector('.rater .count').textContent.startsWith('0')")
 
         page.locator(".thumb").filter(has_text=MARKUP).click()

@@ -1,7 +1,10 @@
-"""One HTML file from the parts in `data/gallery`: nothing is loaded from elsewhere, and nothing of strangers is markup.
+"""One HTML file from the parts in `static`: nothing is loaded from elsewhere, and no text of strangers is markup.
 
 The data is JSON in a script block that no browser runs, and the scripts build text nodes of it. The policy of the page
-allows the scripts and styles of this package, by their hashes, and pictures inside the page; nothing else.
+allows the script and the style of this package, by their hashes, and pictures inside the page; nothing else.
+
+The scripts are ES modules, which a browser does not load from `file://`. So they are joined into one module in the page,
+in the order of their imports; their names at the top level are all different.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -17,12 +21,15 @@ from typing import Any
 _PARTS = Path(__file__).parent / "static"
 _STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css")
 _SCRIPTS = ("dom.js", "plots.js", "picture.js", "why.js", "filters.js", "gallery.js")
-_MAIN = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
+_PAGES = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
+_LINKS = re.compile(r"^import [^;]*;\n|^export (?=const|class|function)", re.MULTILINE)
+"""What links modules with each other; within one module there is nothing to link."""
 
 
 def assemble(kind: str, title: str, data: dict[str, Any]) -> str:
     """The page of a `kind` (report, review, preview) over `data`, as its script reads it."""
-    style, script = _joined(_STYLES), _joined((*_SCRIPTS, *_MAIN[kind]))
+    style = _joined(_STYLES)
+    script = _LINKS.sub("", _joined((*_SCRIPTS, *_PAGES[kind])))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"

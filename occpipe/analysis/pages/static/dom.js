@@ -1,11 +1,15 @@
-"use strict";
+/** @import { Attributes, Child, PageData } from "./types" */
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const SCANNED = "scanned";
-const REMOVE = "remove";
+/** @type {PageData} */
+export const DATA = JSON.parse(byId("data").textContent ?? "");
+export const SCANNED = "scanned";
+export const REMOVE = "remove";
 
-/** What the reasons of the Parquet mean, in words. */
-const REASONS = {
+/**
+ * The reasons of the Parquet in words.
+ * @type {Record<string, string>}
+ */
+export const REASONS = {
   unrelated: "does not belong here",
   related: "belongs here",
   too_small: "too small to be removed",
@@ -19,65 +23,111 @@ const REASONS = {
 };
 
 /**
+ * The element of the page with this id.
+ * @param {string} id
+ */
+export function byId(id) {
+  return /** @type {HTMLElement} */ (document.getElementById(id));
+}
+
+/**
  * An element. Functions among the attributes are listeners, `vars` are custom properties of its style.
  * Children that are strings become text nodes, whatever is in them.
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {Attributes} attributes
+ * @param {Child[]} children
  */
-function el(tag, attributes = {}, ...children) {
+export function el(tag, attributes = {}, ...children) {
   return dress(document.createElement(tag), attributes, children);
 }
 
-/** An element of SVG, in the same way. */
-function svg(tag, attributes = {}, ...children) {
+/**
+ * An element of SVG, in the same way.
+ * @param {"svg" | "rect" | "path" | "line"} tag
+ * @param {Attributes} attributes
+ * @param {Child[]} children
+ */
+export function svg(tag, attributes = {}, ...children) {
   return dress(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
+/**
+ * @template {HTMLElement | SVGElement} T
+ * @param {T} node
+ * @param {Attributes} attributes
+ * @param {Child[]} children
+ */
 function dress(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") node.addEventListener(name, value);
-    else if (name === "vars") Object.entries(value).forEach(([key, v]) => node.style.setProperty(key, v));
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value != null) node.setAttribute(name, value);
+    if (typeof value === "function") node.addEventListener(name, /** @type {EventListener} */ (value));
+    else if (name === "vars") {
+      for (const [key, v] of Object.entries(attributes.vars ?? {})) node.style.setProperty(key, String(v));
+    } else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
+  node.append(...flat(children));
   return node;
 }
 
-const whole = (n) => n.toLocaleString("en");
-const score = (x) => (x == null ? "–" : x.toFixed(2));
-const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
-const plural = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
+/**
+ * @param {Child[]} children
+ * @returns {(Node | string)[]}
+ */
+function flat(children) {
+  return children.flatMap((child) => (Array.isArray(child) ? flat(child) : child || []));
+}
 
-/** A share in percent, with a decimal where it is small. */
-function percent(share) {
+export const whole = (/** @type {number} */ n) => n.toLocaleString("en");
+export const score = (/** @type {number | null} */ x) => (x == null ? "–" : x.toFixed(2));
+export const signed = (/** @type {number} */ x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
+export const plural = (/** @type {number} */ n, /** @type {string} */ word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
+
+/**
+ * A share in percent, with a decimal where it is small.
+ * @param {number} share
+ */
+export function percent(share) {
   if (share > 0 && share < 0.0005) return "< 0.1%";
   return `${(100 * share).toFixed(share < 0.1 && share > 0 ? 1 : 0)}%`;
 }
 
-/** The last part of a name, and the folder before it. */
-function nameOf(uri) {
+/**
+ * The last part of a name, and the folder before it.
+ * @param {string} uri
+ */
+export function nameOf(uri) {
   const at = uri.lastIndexOf("/") + 1;
   return { folder: uri.slice(0, at), file: uri.slice(at) };
 }
 
-/** Have a screen reader say something. */
-function say(text) {
-  document.getElementById("said").textContent = text;
+/**
+ * Have screen readers read a text.
+ * @param {string} text
+ */
+export function announce(text) {
+  byId("announcement").textContent = text;
 }
 
-/** What the browser kept for this page; nothing where it keeps nothing (private windows). */
-const KEPT = {
+/** What the browser keeps for this page: nothing in a private window. */
+export const KEPT = {
+  /** @param {string} key */
   read(key) {
     try {
-      return JSON.parse(localStorage.getItem(key));
+      return JSON.parse(localStorage.getItem(key) ?? "null");
     } catch {
       return null;
     }
   },
+  /**
+   * @param {string} key
+   * @param {unknown} value
+   */
   write(key, value) {
     try {
       localStorage.setItem(key, JSON.stringify(value));
     } catch {
-      say("This browser keeps nothing: save before you close the page.");
+      announce("This browser keeps nothing: save before you close the page.");
     }
   },
 };
@@ -90,7 +140,7 @@ function themeSwitch() {
     { "aria-label": "Colours", change: () => show(select.value) },
     ["auto", "light", "dark"].map((name) => el("option", { value: name }, name)),
   );
-  const show = (name) => {
+  const show = (/** @type {string} */ name) => {
     document.documentElement.style.colorScheme = name === "auto" ? "light dark" : name;
     KEPT.write(key, name);
   };
@@ -99,17 +149,24 @@ function themeSwitch() {
   return select;
 }
 
-/** Whether a key press is meant for the field that has the focus: text for all, arrows and the like for the others. */
-function isTyping(event) {
-  const at = event.target;
+/**
+ * Whether a key press is meant for the field that has the focus: text for all, arrows and the like for the others.
+ * @param {KeyboardEvent} event
+ */
+export function isTyping(event) {
+  const at = /** @type {Element} */ (event.target);
   if (event.ctrlKey || event.metaKey || event.altKey) return true;
   if (at.matches("input[type=radio], input[type=checkbox], input[type=range]"))
     return event.key.length > 1 || event.key === " ";
   return at.matches("select, textarea, input");
 }
 
-/** The top of a page: what it is of, in a line. */
-function pageHead(what, about) {
+/**
+ * The top of a page: its title, and its models in a line.
+ * @param {string} what
+ * @param {string[]} about
+ */
+export function pageHead(what, about) {
   return el(
     "div",
     { class: "top" },
@@ -118,7 +175,11 @@ function pageHead(what, about) {
   );
 }
 
-function keys(list) {
+/**
+ * The keys of a page and what they do.
+ * @param {Record<string, string>} list
+ */
+export function keys(list) {
   return el(
     "footer",
     { class: "keys" },

@@ -1,9 +1,19 @@
+/** @import { Entry, Thing } from "./types" */
+
+import { DATA, el } from "./dom.js";
+
 /** What a gallery shows: fields above it, and whether an entry passes them. `change` is called after each change. */
-class Filters {
+export class Filters {
+  /**
+   * @param {string[]} names
+   * @param {() => void} change
+   */
   constructor(names, change) {
     this.change = change;
+    /** @type {Record<string, HTMLInputElement | HTMLSelectElement>} */
     this.fields = {};
     const all = DATA.entries.flatMap((entry) => entry.objects);
+    /** @type {Record<string, () => HTMLInputElement | HTMLSelectElement>} */
     const kinds = {
       text: () => el("input", { type: "search", placeholder: "name, class, message …", maxlength: 200 }),
       status: () => this.choice(DATA.entries.map((entry) => entry.status)),
@@ -13,12 +23,13 @@ class Filters {
       most: () => el("input", { type: "number", min: 0, max: 1, step: 0.01, placeholder: "1" }),
       todo: () => this.choice(["to do", "done"]),
     };
+    /** @type {Record<string, string>} */
     const heads = { text: "Search", label: "Class", least: "Relation from", most: "to", todo: "Progress" };
     this.node = el("form", {
       class: "filters",
       role: "search",
       "aria-label": "Filter",
-      submit: (e) => e.preventDefault(),
+      submit: (/** @type {Event} */ e) => e.preventDefault(),
     });
     for (const name of names) {
       const field = kinds[name]();
@@ -31,8 +42,9 @@ class Filters {
     this.node.append(el("button", { type: "reset", click: () => setTimeout(change) }, "Clear"));
   }
 
+  /** @param {(string | null)[]} values */
   choice(values) {
-    const known = [...new Set(values.filter(Boolean))].sort();
+    const known = [...new Set(values.filter((value) => value != null))].sort();
     return el(
       "select",
       {},
@@ -41,19 +53,28 @@ class Filters {
     );
   }
 
-  /** Show what has this value in one field, and nothing else; a value that no entry here has shows that there is none. */
+  /**
+   * Show what has this value in one field, and nothing else. A value that no entry has shows an empty gallery.
+   * @param {string} name
+   * @param {string} value
+   */
   only(name, value) {
-    const field = this.fields[name];
+    const field = /** @type {HTMLSelectElement} */ (this.fields[name]);
     this.node.reset();
     if (![...field.options].some((option) => option.value === value)) field.append(el("option", { value }, value));
     field.value = value;
     this.change();
   }
 
+  /** @param {string} name */
   value(name) {
     return this.fields[name]?.value ?? "";
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {(entry: Entry) => boolean} isDone
+   */
   passes(entry, isDone) {
     const [status, todo, reason] = [this.value("status"), this.value("todo"), this.value("reason")];
     if (status && entry.status !== status) return false;
@@ -80,7 +101,7 @@ class Filters {
   things() {
     const label = this.value("label");
     const [least, most] = [Number(this.value("least") || 0), Number(this.value("most") || 1)];
-    return (item, reason) =>
+    return (/** @type {Thing} */ item, /** @type {string} */ reason) =>
       (!label || item.label === label) &&
       (!reason || item.reason === reason) &&
       (!this.bounded() || (item.relation != null && item.relation >= least && item.relation <= most));

@@ -1,16 +1,23 @@
+/** @import { Child, Entry, Overlays, Parts } from "./types" */
+
+import { announce, DATA, el, isTyping, nameOf, plural, REMOVE, svg, whole } from "./dom.js";
+import { Filters } from "./filters.js";
+import { highlight, picture, spread } from "./picture.js";
+
 /**
- * The pictures of a page as a grid, and one of them at a time in a dialog. `parts` is what a page makes of an entry:
- * `aside(entry, pick, redraw)` beside the picture, `badge(entry)` and `isDone(entry)` in the grid, `filters` by name,
- * `shown(entry)` the entry as it may be seen now, `key(event, entry)` for keys of its own.
+ * The pictures of a page as a grid, and one of them at a time in a dialog. `parts` is what a page makes of an entry.
  */
-class Gallery {
+export class Gallery {
+  /** @param {Parts} parts */
   constructor(parts) {
+    /** @type {Required<Parts>} */
     this.parts = { badge: () => null, isDone: () => false, shown: (entry) => entry, key: () => false, ...parts };
+    /** @type {Overlays} */
     this.overlays = { filled: true, outlines: true, names: true };
     this.filters = new Filters(parts.filters, () => this.draw());
     this.grid = el("ul", { class: "grid" });
     this.count = el("p", { class: "count", role: "status" });
-    this.dialog = el("dialog", { class: "viewer", "aria-label": "Picture", close: () => this.left() });
+    this.dialog = el("dialog", { class: "viewer", "aria-label": "Picture", close: () => this.onClose() });
     this.node = el(
       "section",
       { id: "gallery", class: "gallery", tabindex: -1, "aria-label": "Pictures" },
@@ -22,8 +29,12 @@ class Gallery {
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener(
       "resize",
-      () => this.dialog.open && spread([...this.dialog.querySelectorAll(".overlay .name")]),
+      () => this.dialog.open && spread(every(this.dialog, ".overlay .name")),
     );
+    /** @type {Entry[]} */
+    this.list = [];
+    this.at = DATA.entries[0];
+    this.frame = el("div");
     this.draw();
   }
 
@@ -35,14 +46,14 @@ class Gallery {
     if (!this.list.length) this.grid.append(el("li", { class: "none" }, "Nothing here passes the filters."));
   }
 
+  /** @param {Entry} entry */
   thumb(entry) {
     const seen = this.parts.shown(entry);
     const gone = seen.objects.filter((item) => item.verdict === REMOVE);
-    const small = { filled: true, outlines: false, names: false };
     return el(
       "button",
       { type: "button", class: `thumb ${seen.status ?? ""}`, "data-id": entry.id, click: () => this.open(entry) },
-      el("span", { class: "frame" }, thumbPicture(seen, small)),
+      el("span", { class: "frame" }, thumbPicture(seen)),
       el("span", { class: "file" }, nameOf(entry.uri).file || entry.uri),
       el(
         "span",
@@ -55,12 +66,13 @@ class Gallery {
     );
   }
 
+  /** @param {Entry} entry */
   open(entry) {
     this.at = entry;
     this.fill();
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTo(0, 0);
-    this.dialog.querySelector(".step.next").focus({ preventScroll: true });
+    every(this.dialog, ".step.next")[0].focus({ preventScroll: true });
     history.replaceState(null, "", `#${entry.id}`);
   }
 
@@ -71,7 +83,7 @@ class Gallery {
     this.frame = picture(entry, this.overlays);
     const { folder, file } = nameOf(entry.uri);
     const place = this.list.indexOf(this.at);
-    const step = (by, name, sign) =>
+    const step = (/** @type {number} */ by, /** @type {string} */ name, /** @type {string} */ sign) =>
       el(
         "button",
         { type: "button", class: `step ${name}`, "aria-label": `${name} picture`, click: () => this.step(by) },
@@ -103,14 +115,17 @@ class Gallery {
 
   redraw() {
     this.fill();
-    const old = [...this.grid.querySelectorAll(".thumb")].find((node) => node.dataset.id === this.at.id);
+    const old = every(this.grid, ".thumb").find((node) => node.dataset.id === this.at.id);
     old?.replaceWith(this.thumb(this.at));
   }
 
+  /** @param {Entry} entry */
   toggles(entry) {
     const filled = entry.after ? "filled area" : "area to fill";
     const names = { filled, outlines: "outlines", names: "names" };
-    const usable = Object.keys(names).filter((key) => (key === "filled" ? entry.mask : entry.objects.length));
+    const usable = /** @type {(keyof Overlays)[]} */ (Object.keys(names)).filter((key) =>
+      key === "filled" ? entry.mask : entry.objects.length,
+    );
     return el(
       "div",
       { class: "toggles", role: "group", "aria-label": "Overlays" },
@@ -126,34 +141,45 @@ class Gallery {
     );
   }
 
+  /** @returns {HTMLInputElement | null} */
+  get slider() {
+    return this.frame.querySelector("input[type=range]");
+  }
+
+  /**
+   * @param {keyof Overlays} key
+   * @param {boolean} on
+   */
   toggle(key, on) {
-    const at = this.frame.querySelector("input[type=range]")?.value;
+    const at = this.slider?.value;
     this.overlays[key] = on;
     this.fill();
-    const range = this.frame.querySelector("input[type=range]");
+    const range = this.slider;
     if (range && at != null) {
       range.value = at;
       range.dispatchEvent(new Event("input"));
     }
   }
 
+  /** @param {number | null} index */
   pick(index) {
     highlight(this.frame, index);
-    for (const card of this.dialog.querySelectorAll(".aside [data-index]")) {
+    for (const card of every(this.dialog, ".aside [data-index]")) {
       const button = card.querySelector("button.pick");
       button?.setAttribute("aria-pressed", String(card.dataset.index === String(index)));
     }
   }
 
+  /** @param {number} by */
   step(by) {
     const place = this.list.indexOf(this.at) + by;
     if (place >= 0 && place < this.list.length) this.open(this.list[place]);
-    else say(by > 0 ? "This is the last picture." : "This is the first picture.");
+    else announce(by > 0 ? "This is the last picture." : "This is the first picture.");
   }
 
-  left() {
+  onClose() {
     history.replaceState(null, "", location.pathname + location.search);
-    [...this.grid.querySelectorAll(".thumb")].find((node) => node.dataset.id === this.at.id)?.focus();
+    every(this.grid, ".thumb").find((node) => node.dataset.id === this.at.id)?.focus();
   }
 
   /** The picture that the address of the page names. */
@@ -162,6 +188,7 @@ class Gallery {
     if (entry) this.open(entry);
   }
 
+  /** @param {KeyboardEvent} event */
   onKey(event) {
     if (isTyping(event)) return;
     if (!this.dialog.open) {
@@ -170,7 +197,9 @@ class Gallery {
     } else if (this.parts.key(event, this.at)) {
       this.redraw();
     } else {
+      /** @type {Record<string, number>} */
       const steps = { ArrowRight: 1, n: 1, ArrowLeft: -1, p: -1 };
+      /** @type {Record<string, keyof Overlays>} */
       const keys = { f: "filled", o: "outlines", l: "names" };
       if (event.key in steps) this.step(steps[event.key]);
       else if (event.key in keys) this.toggle(keys[event.key], !this.overlays[keys[event.key]]);
@@ -180,9 +209,23 @@ class Gallery {
   }
 }
 
-/** A small picture for the grid: the photo with what was filled; pointed at, the result. */
+/**
+ * The elements below a node that a selector matches.
+ * @param {HTMLElement} node
+ * @param {string} selector
+ * @returns {HTMLElement[]}
+ */
+function every(node, selector) {
+  return [...node.querySelectorAll(selector)].filter((part) => part instanceof HTMLElement);
+}
+
+/**
+ * A small picture for the grid: the photo with what was filled, and the result under the pointer.
+ * @param {Entry} entry
+ * @returns {Child}
+ */
 function thumbPicture(entry) {
-  if (!entry.before) return el("span", { class: "nothing" }, entry.error ?? entry.note ?? "no picture");
+  if (!entry.before || !entry.view) return el("span", { class: "nothing" }, entry.error ?? entry.note ?? "no picture");
   const [width, height] = entry.view;
   const shape = { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "xMidYMid slice", "aria-hidden": "true" };
   return [

@@ -1,9 +1,15 @@
+/** @import { Entry, Overlays, Thing } from "./types" */
+
+import { el, svg } from "./dom.js";
+
 /**
  * A photo and its result in one frame, parted by a slider; over the photo's side what was filled, and the outlines and
- * names of the things. `overlays` says which of these are drawn: {filled, outlines, names}.
+ * names of the things. `overlays` are those of these that are drawn.
+ * @param {Entry} entry
+ * @param {Overlays} overlays
  */
-function picture(entry, overlays) {
-  if (!entry.before)
+export function picture(entry, overlays) {
+  if (!entry.before || !entry.view)
     return el("div", { class: "picture empty" }, el("p", {}, entry.note ?? entry.error ?? entry.status));
   const [width, height] = entry.view;
   const frame = el("div", { class: "picture", vars: { "--at": entry.after ? 0.5 : 1, "--ratio": width / height } });
@@ -21,11 +27,11 @@ function picture(entry, overlays) {
         }),
       ),
   ];
-  const names = overlays.names ? entry.objects.filter((item) => item.box).map((item) => nameTag(item)) : [];
+  const names = overlays.names ? entry.objects.flatMap((item) => (item.box ? nameTag(item, item.box) : [])) : [];
   const drawing = svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
-    ...shapes.filter(Boolean),
+    shapes,
   );
   frame.append(el("div", { class: "overlay", "aria-hidden": "true" }, drawing, names));
   requestAnimationFrame(() => spread(names));
@@ -33,11 +39,12 @@ function picture(entry, overlays) {
   return frame;
 }
 
+/** @param {HTMLElement} frame */
 function slider(frame) {
   const range = el("input", { type: "range", min: 0, max: 100, value: 50, step: 1, "aria-label": "Before and after" });
   const move = () => {
-    frame.style.setProperty("--at", range.value / 100);
-    range.setAttribute("aria-valuetext", `${range.value}% before, ${100 - range.value}% after`);
+    frame.style.setProperty("--at", String(range.valueAsNumber / 100));
+    range.setAttribute("aria-valuetext", `${range.value}% before, ${100 - range.valueAsNumber}% after`);
   };
   range.addEventListener("input", move);
   move();
@@ -50,8 +57,11 @@ function slider(frame) {
   );
 }
 
-function nameTag(item) {
-  const [x, y] = item.box;
+/**
+ * @param {Thing} item
+ * @param {[number, number]} corner
+ */
+function nameTag(item, [x, y]) {
   return el(
     "span",
     {
@@ -63,11 +73,15 @@ function nameTag(item) {
   );
 }
 
-/** Names that would lie on each other are moved down, and back into the frame from its edges. */
-function spread(names) {
+/**
+ * Move names that would lie on each other down, and names at the edges of the frame back into it.
+ * @param {HTMLElement[]} names
+ */
+export function spread(names) {
+  /** @type {{ left: number, top: number, right: number, bottom: number }[]} */
   const placed = [];
   for (const name of names) {
-    const frame = name.parentElement.getBoundingClientRect();
+    const frame = /** @type {HTMLElement} */ (name.parentElement).getBoundingClientRect();
     const box = name.getBoundingClientRect();
     let [left, top] = [box.left - frame.left, box.top - frame.top];
     left = Math.max(2, Math.min(left, frame.width - box.width - 2));
@@ -81,10 +95,14 @@ function spread(names) {
   }
 }
 
-/** Have one thing of a picture stand out, or none. */
-function highlight(frame, index) {
+/**
+ * Have one thing of a picture stand out, or none.
+ * @param {HTMLElement} frame
+ * @param {number | null} index
+ */
+export function highlight(frame, index) {
   frame.classList.toggle("picking", index != null);
-  for (const part of frame.querySelectorAll("[data-index]")) {
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (frame.querySelectorAll("[data-index]"))) {
     part.classList.toggle("picked", part.dataset.index === String(index));
   }
 }

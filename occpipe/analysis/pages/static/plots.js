@@ -1,5 +1,14 @@
-/** A headline figure: a number, what it counts, and a line below. */
-function tile(value, what, note, kind = "") {
+/** @import { Child, Count, Histogram } from "./types" */
+
+import { el, percent, score, svg, whole } from "./dom.js";
+
+/**
+ * A headline figure: a number, what it counts, and a line below.
+ * @param {string} value
+ * @param {string} what
+ * @param {string} [note]
+ */
+export function tile(value, what, note, kind = "") {
   return el(
     "li",
     { class: `tile ${kind}` },
@@ -9,19 +18,26 @@ function tile(value, what, note, kind = "") {
   );
 }
 
-/** A plot with its heading. */
-function panel(heading, note, ...content) {
+/**
+ * A plot with its heading.
+ * @param {string} heading
+ * @param {string} note
+ * @param {Child[]} content
+ */
+export function panel(heading, note, ...content) {
   return el("section", { class: "panel" }, el("h2", {}, heading), note && el("p", { class: "note" }, note), content);
 }
 
 /**
  * Bars by name, longest first: [name, count, kind]. With `pick` each is a button that filters the gallery.
  * A name of null stands for all others.
+ * @param {[...Count, kind?: string][]} rows
+ * @param {(name: string) => void} [pick]
  */
-function bars(rows, pick) {
+export function bars(rows, pick) {
   if (!rows.length) return el("p", { class: "none" }, "none");
   const most = Math.max(...rows.map((row) => row[1]));
-  const line = ([name, count, kind]) => {
+  const line = (/** @type {[...Count, kind?: string]} */ [name, count, kind]) => {
     const inside = [
       el("span", { class: "name" }, name ?? "others"),
       svg(
@@ -54,9 +70,12 @@ function bars(rows, pick) {
 /**
  * Things by relation, stacked by what was decided, with the cut; `gone` is what became of the unrelated. Heights are square
  * roots, or rare removals vanish.
+ * @param {Histogram} counts
+ * @param {number | null | undefined} cut
+ * @param {string} gone
  */
-function histogram(counts, cut, gone) {
-  const kinds = ["unrelated", "related", "other"];
+export function histogram(counts, cut, gone) {
+  const kinds = /** @type {(keyof Histogram)[]} */ (["unrelated", "related", "other"]);
   const bins = counts.related.map((_, bin) => kinds.map((kind) => counts[kind][bin]));
   const totals = bins.map((bin) => bin.reduce((a, b) => a + b, 0));
   const most = Math.sqrt(Math.max(1, ...totals));
@@ -97,12 +116,18 @@ function histogram(counts, cut, gone) {
   ];
 }
 
+/**
+ * @param {Histogram} counts
+ * @param {number | null | undefined} cut
+ * @param {string} gone
+ */
 function describe(counts, cut, gone) {
-  const sum = (kind) => whole(counts[kind].reduce((a, b) => a + b, 0));
+  const sum = (/** @type {keyof Histogram} */ kind) => whole(counts[kind].reduce((a, b) => a + b, 0));
   const at = cut == null ? "" : `, cut ${score(cut)}`;
   return `Things by relation from 0 to 1${at}: ${sum("unrelated")} ${gone} as unrelated, ${sum("related")} kept as related`;
 }
 
+/** @param {[kind: string, text: string][]} items */
 function legend(items) {
   return el(
     "ul",
@@ -111,8 +136,12 @@ function legend(items) {
   );
 }
 
-/** One bar in parts, [kind, count], with a legend that has the figures. */
-function parts(items, total) {
+/**
+ * One bar in parts, with a legend that has the figures.
+ * @param {[kind: string, count: number][]} items
+ * @param {number} total
+ */
+export function parts(items, total) {
   const shown = items.filter(([, count]) => count);
   let x = 0;
   const drawing = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -121,6 +150,9 @@ function parts(items, total) {
     drawing.append(svg("rect", { class: kind, x, width, height: 10 }));
     x += width;
   }
-  const lines = items.map(([kind, count]) => [kind, `${kind} ${whole(count)} (${percent(total ? count / total : 0)})`]);
+  const share = (/** @type {number} */ count) => percent(total ? count / total : 0);
+  const lines = items.map(
+    ([kind, count]) => /** @type {[string, string]} */ ([kind, `${kind} ${whole(count)} (${share(count)})`]),
+  );
   return [el("div", { class: "parts" }, drawing), legend(lines)];
 }

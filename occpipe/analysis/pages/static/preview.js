@@ -1,16 +1,23 @@
+/** @import { Pick } from "./types" */
+
+import { byId, DATA, el, pageHead, score } from "./dom.js";
+import { highlight, picture } from "./picture.js";
+import { whyCard } from "./why.js";
+
 /** One photo with its result, and why each thing stayed or went. */
 function main() {
   const entry = DATA.entries[0];
   const frame = picture(entry, { filled: true, outlines: true, names: true });
+  /** @type {Pick} */
   const pick = (index) => {
     highlight(frame, index);
     for (const button of document.querySelectorAll("button.pick")) {
-      const card = button.closest("[data-index]");
+      const card = /** @type {HTMLElement} */ (button.closest("[data-index]"));
       button.setAttribute("aria-pressed", String(card.dataset.index === String(index)));
     }
   };
-  document.getElementById("head").append(pageHead("preview", DATA.about));
-  document.getElementById("main").append(
+  byId("head").append(pageHead("preview", DATA.about));
+  byId("main").append(
     el(
       "div",
       { class: "one", id: "gallery" },

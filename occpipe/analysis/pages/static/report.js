@@ -1,11 +1,22 @@
+/** @import { Entry, PageData, Pick } from "./types" */
+
+import { byId, DATA, el, keys, pageHead, percent, plural, SCANNED, score, whole } from "./dom.js";
+import { Gallery } from "./gallery.js";
+import { bars, histogram, panel, parts, tile } from "./plots.js";
+import { whyCard } from "./why.js";
+
 const FIGURES = DATA.figures;
 
-/** Of a scan all is in the future: it has written no picture. */
+/** A scan has written no picture, so that its page is in the future tense. */
 const PLANNED = FIGURES.status.scanned > 0 && FIGURES.status.cleaned === 0;
 const GONE = PLANNED ? "to be removed" : "removed";
 const FILLED = PLANNED ? "to be filled" : "filled";
 
-/** The things of an entry with why they were decided as they were, and the rest of the row. */
+/**
+ * The things of an entry with why they were decided as they were, and the rest of the row.
+ * @param {Entry} entry
+ * @param {Pick} pick
+ */
 function reportAside(entry, pick) {
   const { view, removed, stuff, size } = entry;
   return [
@@ -29,7 +40,7 @@ function reportAside(entry, pick) {
 
 function headline() {
   const { status, images, things, gone, area } = FIGURES;
-  const of = (count) => (images ? percent(count / images) : "");
+  const of = (/** @type {number} */ count) => (images ? percent(count / images) : "");
   return el(
     "ul",
     { class: "tiles" },
@@ -45,12 +56,15 @@ function headline() {
   );
 }
 
-/** What raters said, from the files given to the command: [what, figure, interval]. */
+/**
+ * The figures of the verdicts files.
+ * @param {NonNullable<PageData["people"]>} people
+ */
 function peoplePanel(people) {
   const rows = people.map(([what, figure, interval]) =>
     el("tr", {}, el("th", { scope: "row" }, what), el("td", {}, figure), el("td", {}, el("small", {}, interval))),
   );
-  return panel("What people say", "with 95% intervals", el("table", { class: "people" }, el("tbody", {}, rows)));
+  return panel("Verdicts of people", "with 95% intervals", el("table", { class: "people" }, el("tbody", {}, rows)));
 }
 
 function main() {
@@ -58,14 +72,15 @@ function main() {
     filters: ["text", "status", "label", "reason", "least", "most"],
     aside: reportAside,
   });
-  const show = (name) => (value) => {
+  const show = (/** @type {string} */ name) => (/** @type {string} */ value) => {
     gallery.filters.only(name, value);
     gallery.node.scrollIntoView();
     gallery.node.focus({ preventScroll: true });
   };
+  /** @type {Record<string, string>} */
   const kindOf = { unrelated: "gone", removed_by_policy: "gone", removed_by_review: "gone" };
-  document.getElementById("head").append(pageHead("report", DATA.about));
-  document.getElementById("main").append(
+  byId("head").append(pageHead("report", DATA.about));
+  byId("main").append(
     headline(),
     el(
       "div",
@@ -73,13 +88,13 @@ function main() {
       panel(
         "Relation of the things",
         "0 = does not belong, 1 = belongs; bar heights are square roots of counts",
-        histogram(FIGURES.histogram, DATA.policy.cut, GONE),
+        histogram(FIGURES.histogram, DATA.policy?.cut, GONE),
       ),
       panel(
         PLANNED ? "To be removed, by class" : "Removed, by class",
         "of all rows",
         bars(
-          FIGURES.removed.map((row) => [...row, "gone"]),
+          FIGURES.removed.map(([name, n]) => [name, n, "gone"]),
           show("label"),
         ),
       ),
@@ -87,7 +102,7 @@ function main() {
         PLANNED ? "Why things stay or go" : "Why things stayed or went",
         "of all rows",
         bars(
-          FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name]]),
+          FIGURES.reasons.map(([name, n]) => [name, n, kindOf[name ?? ""]]),
           show("reason"),
         ),
       ),

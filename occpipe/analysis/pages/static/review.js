@@ -1,19 +1,36 @@
+/** @import { Child, Entry, Pick, Thing } from "./types" */
+
+import { announce, byId, DATA, el, keys, pageHead, plural } from "./dom.js";
+import { Gallery } from "./gallery.js";
+import { Verdicts } from "./verdicts.js";
+import { nameButton, whyCard } from "./why.js";
+
 const VERDICTS = new Verdicts();
+/** @type {Record<string, string>} */
 const GRADES = { 1: "spoilt", 2: "poor", 3: "fair", 4: "good", 5: "as if real" };
 
 const NO_PICTURE = "No picture was made: what is marked would be filled.";
 
-/** The entry as a rater may see it: where the page is blind, without its result until every thing is judged. */
+/**
+ * The entry as a rater may see it: where the page is blind, without its result until every thing is judged.
+ * @param {Entry} entry
+ */
 function visible(entry) {
   if (!DATA.blind || VERDICTS.of(entry).seen) return entry;
   return { ...entry, after: null, mask: "" };
 }
 
+/**
+ * @param {Entry} entry
+ * @param {Pick} pick
+ * @param {() => void} redraw
+ * @returns {Child[]}
+ */
 function reviewAside(entry, pick, redraw) {
-  const full = DATA.entries.find((one) => one.id === entry.id);
-  const said = VERDICTS.of(entry);
-  const hidden = DATA.blind && !said.seen;
-  const judge = (item, verdict) => {
+  const full = DATA.entries.find((one) => one.id === entry.id) ?? entry;
+  const rating = VERDICTS.of(entry);
+  const hidden = DATA.blind && !rating.seen;
+  const judge = (/** @type {Thing} */ item, /** @type {string} */ verdict) => {
     VERDICTS.put(entry, { things: { ...VERDICTS.of(entry).things, [item.index]: verdict } });
     progress();
     redraw();
@@ -21,10 +38,10 @@ function reviewAside(entry, pick, redraw) {
   return [
     el("p", {}, "What belongs in this photo, and what should go?"),
     entry.objects.map((item) =>
-      thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && said.seen),
+      thingCard(entry, item, pick, (verdict) => judge(item, verdict), DATA.blind && rating.seen),
     ),
     !entry.objects.length && el("p", {}, "No thing was seen here."),
-    DATA.blind && said.seen && !full.after && el("p", {}, full.mask ? NO_PICTURE : "Nothing was changed."),
+    DATA.blind && rating.seen && !full.after && el("p", {}, full.mask ? NO_PICTURE : "Nothing was changed."),
     hidden &&
       el(
         "button",
@@ -41,7 +58,7 @@ function reviewAside(entry, pick, redraw) {
         VERDICTS.judged(entry) ? "See the result" : "Judge every thing to see the result",
       ),
     entry.after &&
-      choices("How good is the result?", "grade", GRADES, said.grade, (grade) => {
+      choices("How good is the result?", "grade", GRADES, rating.grade, (grade) => {
         VERDICTS.put(entry, { grade: Number(grade) });
         progress();
         redraw();
@@ -50,7 +67,14 @@ function reviewAside(entry, pick, redraw) {
   ];
 }
 
-/** A thing with the choice to keep or remove it; what occpipe decided beside it, unless the page is blind. */
+/**
+ * A thing with the choice to keep or remove it; what occpipe decided beside it, unless the page is blind.
+ * @param {Entry} entry
+ * @param {Thing} item
+ * @param {Pick} pick
+ * @param {(verdict: string) => void} judge
+ * @param {boolean} locked
+ */
 function thingCard(entry, item, pick, judge, locked) {
   const verdict = VERDICTS.of(entry).things[item.index];
   const card = DATA.blind
@@ -62,7 +86,14 @@ function thingCard(entry, item, pick, judge, locked) {
   return card;
 }
 
-/** Radio buttons in a line: value to text. */
+/**
+ * Radio buttons in a line.
+ * @param {string} legendText
+ * @param {string} name
+ * @param {Record<string, string>} values - Value to text.
+ * @param {string | number | null} chosen
+ * @param {(value: string) => void} choose
+ */
 function choices(legendText, name, values, chosen, choose, locked = false) {
   return el(
     "fieldset",
@@ -86,12 +117,16 @@ function progress() {
   doneText.textContent = `${done} of ${plural(DATA.entries.length, "picture")} done`;
 }
 
-/** K and R judge the next thing, digits grade. */
+/**
+ * K and R judge the next thing, digits grade.
+ * @param {KeyboardEvent} event
+ * @param {Entry} entry
+ */
 function reviewKey(event, entry) {
-  const said = VERDICTS.of(entry);
-  const next = entry.objects.find((item) => !said.things[item.index]);
-  const verdict = { k: "keep", r: "remove" }[event.key];
-  if (verdict && next) VERDICTS.put(entry, { things: { ...said.things, [next.index]: verdict } });
+  const rating = VERDICTS.of(entry);
+  const next = entry.objects.find((item) => !rating.things[item.index]);
+  const verdict = event.key === "k" ? "keep" : event.key === "r" ? "remove" : null;
+  if (verdict && next) VERDICTS.put(entry, { things: { ...rating.things, [next.index]: verdict } });
   else if (event.key in GRADES && visible(entry).after) VERDICTS.put(entry, { grade: Number(event.key) });
   else return false;
   progress();
@@ -99,9 +134,9 @@ function reviewKey(event, entry) {
 }
 
 function save() {
-  const name = document.getElementById("rater");
+  const name = byId("rater");
   if (!VERDICTS.rater.trim()) {
-    say("Please write your name first.");
+    announce("Please write your name first.");
     name.setAttribute("aria-invalid", "true");
     name.focus();
     return;
@@ -112,16 +147,16 @@ function save() {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
-  say("Saved as verdicts.csv.");
+  announce("Saved as verdicts.csv.");
 }
 
-/** A button that forgets what was said, for another rater at the same browser; pressed twice, as there is no way back. */
+/** A button that forgets all ratings, for another rater at the same browser; pressed twice, as there is no way back. */
 function startOver() {
   const calm = "Start over";
   const button = el("button", { type: "button", class: "again", blur: () => (button.textContent = calm) }, calm);
   button.addEventListener("click", () => {
     if (button.textContent === calm) {
-      button.textContent = "Forget all that was said";
+      button.textContent = "Forget all ratings";
       return;
     }
     VERDICTS.forget();
@@ -151,9 +186,8 @@ function main() {
     badge: (entry) => VERDICTS.done(entry) && el("span", { class: "chip" }, "✓ done"),
     key: reviewKey,
   });
-  document.getElementById("head").append(pageHead("review", DATA.about));
-  document
-    .getElementById("main")
+  byId("head").append(pageHead("review", DATA.about));
+  byId("main")
     .append(
       el(
         "div",
@@ -166,8 +200,8 @@ function main() {
       el(
         "p",
         { class: "note" },
-        "Say of each thing whether it should stay or go, then how good the result looks. This browser keeps what you said ",
-        "until you save it; nothing is sent anywhere.",
+        "Judge of each thing whether it should stay or go, then grade the result. This browser keeps your ratings ",
+        "until you save them; nothing is sent anywhere.",
       ),
       gallery.node,
       keys({ "n → / p ←": "next, previous", k: "keep the next thing", r: "remove it", "1–5": "grade", Esc: "close" }),

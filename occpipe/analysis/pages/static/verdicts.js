@@ -1,42 +1,60 @@
-/** What a rater said of a page: kept by the browser as it is said, and written as CSV. */
-class Verdicts {
+/** @import { Entry, Rating } from "./types" */
+
+import { DATA, KEPT } from "./dom.js";
+
+/** The verdicts and grades of a rater: the browser keeps each at once, and they are written as CSV. */
+export class Verdicts {
   constructor() {
-    // who has seen verdicts rates blind no more
+    // separate, because a rater who has seen the verdicts is no longer blind
     this.key = `occpipe-review-${DATA.id}-${DATA.blind ? "blind" : "open"}`;
     const kept = KEPT.read(this.key);
+    /** @type {string} */
     this.rater = typeof kept?.rater === "string" ? kept.rater : "";
-    this.said = new Map(Object.entries(kept?.said ?? {}));
+    /** @type {Map<string, Rating>} */
+    this.ratings = new Map(Object.entries(kept?.ratings ?? {}));
   }
 
-  /** What was said of an entry: {things: {index: verdict}, grade, seen}; `seen` once its result was looked at. */
+  /**
+   * The rating of an entry.
+   * @param {Entry} entry
+   * @returns {Rating}
+   */
   of(entry) {
-    return this.said.get(entry.id) ?? { things: {}, grade: null, seen: false };
+    return this.ratings.get(entry.id) ?? { things: {}, grade: null, seen: false };
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {Partial<Rating>} change
+   */
   put(entry, change) {
-    this.said.set(entry.id, { ...this.of(entry), ...change });
+    this.ratings.set(entry.id, { ...this.of(entry), ...change });
     this.keep();
   }
 
   keep() {
-    KEPT.write(this.key, { rater: this.rater, said: Object.fromEntries(this.said) });
+    KEPT.write(this.key, { rater: this.rater, ratings: Object.fromEntries(this.ratings) });
   }
 
   forget() {
-    this.said.clear();
+    this.ratings.clear();
     this.rater = "";
     this.keep();
   }
 
-  /** Whether each thing has a verdict. */
+  /**
+   * Whether each thing has a verdict.
+   * @param {Entry} entry
+   */
   judged(entry) {
     const { things } = this.of(entry);
     return entry.objects.every((item) => things[item.index]);
   }
 
   /**
-   * Whether there is nothing left to say. Where the page is blind the result must have been looked at, too: to be done
-   * without a grade would tell that nothing was changed.
+   * Whether there is nothing left to rate. On a blind page the rater must have looked at the result, too: an entry that
+   * is done without a grade would show that nothing was changed.
+   * @param {Entry} entry
    */
   done(entry) {
     const { seen, grade } = this.of(entry);
@@ -45,6 +63,7 @@ class Verdicts {
 
   /** Lines of a CSV (RFC 4180): a line for each verdict, and one for each grade, which has no object. */
   csv() {
+    /** @type {(string | number)[][]} */
     const lines = [["image", "object", "verdict", "grade", "rater"]];
     const rater = harmless(this.rater.trim());
     for (const entry of DATA.entries) {
@@ -62,16 +81,23 @@ class Verdicts {
 /** Begins like a formula, or holds what spreadsheets and readers change: white space at an end, control characters. */
 const RISKY = /^[=+\-@|%]|^\s|\s$|[\u0000-\u001f\u007f-\u009f]/u;
 
-/** The uri of an image, by which verdicts are matched; its id, which matches as well, where that is cut or a risk. */
+/**
+ * The uri of an image, by which verdicts are matched; its id, which matches as well, where that is cut or a risk.
+ * @param {Entry} entry
+ */
 function imageName(entry) {
   return entry.cut || RISKY.test(entry.uri) ? entry.id : entry.uri;
 }
 
-/** A name that nothing is matched by: an apostrophe keeps spreadsheets from calculating it. */
+/**
+ * A name that nothing is matched by: an apostrophe keeps spreadsheets from calculating it.
+ * @param {string} text
+ */
 function harmless(text) {
   return RISKY.test(text) ? `'${text.replace(/[\u0000-\u001f\u007f-\u009f]/gu, " ")}` : text;
 }
 
+/** @param {unknown} value */
 function quoted(value) {
   return `"${String(value).replaceAll('"', '""')}"`;
 }

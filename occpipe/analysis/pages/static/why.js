@@ -1,10 +1,23 @@
-/** Whether another thing of the same class stands before this one: what is around them says the same of both. */
+/** @import { Context, Entry, Pick, Policy, Thing } from "./types" */
+
+import { DATA, el, percent, plural, REASONS, REMOVE, SCANNED, score, signed, svg } from "./dom.js";
+
+/**
+ * Whether another thing of the same class stands before this one: both have the same context.
+ * @param {Entry} entry
+ * @param {number} place
+ */
 function isRepeated(entry, place) {
   return entry.objects.findIndex((item) => item.label === entry.objects[place].label) < place;
 }
 
-/** The name of a thing as a button that has it stand out in the picture, or none. */
-function nameButton(item, onPick) {
+/**
+ * The name of a thing as a button that has it stand out in the picture, or none.
+ * @param {Thing} item
+ * @param {Pick} onPick
+ * @returns {HTMLButtonElement}
+ */
+export function nameButton(item, onPick) {
   const pick = el(
     "button",
     {
@@ -20,9 +33,14 @@ function nameButton(item, onPick) {
   return pick;
 }
 
-/** Why the thing at a place was kept or removed: its score beside the cut, and what each class around it says. */
-function whyCard(entry, place, onPick) {
-  const policy = DATA.policy;
+/**
+ * Why the thing at a place was kept or removed: its score beside the cut, and what each class around it adds.
+ * @param {Entry} entry
+ * @param {number} place
+ * @param {Pick} onPick
+ */
+export function whyCard(entry, place, onPick) {
+  const policy = /** @type {Policy} */ (DATA.policy); // a blind page, which has none, shows no such card
   const item = entry.objects[place];
   const repeated = isRepeated(entry, place);
   const gone = entry.status === SCANNED ? "would be removed" : "removed";
@@ -42,6 +60,10 @@ function whyCard(entry, place, onPick) {
   );
 }
 
+/**
+ * @param {Thing} item
+ * @param {Policy} policy
+ */
 function sentence(item, policy) {
   const cut = policy.cut == null ? "the cut" : `the cut of ${score(policy.cut)}`;
   const area = `${percent(item.area)} of the photo`;
@@ -59,11 +81,15 @@ function sentence(item, policy) {
     case "no_context":
       return `Too little is known of what is around it: ${plural(item.why.length, "class").replace("classs", "classes")}.`;
     default:
-      return `It is ${REASONS[item.reason] ?? item.reason}.`;
+      return `It is ${REASONS[item.reason ?? ""] ?? item.reason}.`;
   }
 }
 
-/** The relation on a line from 0 to 1, with the cut. */
+/**
+ * The relation on a line from 0 to 1, with the cut.
+ * @param {number} relation
+ * @param {number | null | undefined} cut
+ */
 function scale(relation, cut) {
   return el(
     "div",
@@ -77,11 +103,14 @@ function scale(relation, cut) {
   );
 }
 
-/** The classes around a thing, [name, relation with it alone, share]: nearest first; shares as bars to both sides. */
+/**
+ * The classes around a thing, nearest first; shares as bars to both sides.
+ * @param {Context[]} classes
+ */
 function context(classes) {
   const shares = classes.map(([, , share]) => share).filter((share) => share != null);
   const most = Math.max(0.01, ...shares.map(Math.abs));
-  const line = ([name, alone, share], place) => {
+  const line = (/** @type {Context} */ [name, alone, share], /** @type {number} */ place) => {
     const end = place === 0 ? "nearest" : place === classes.length - 1 ? "farthest" : "";
     return el(
       "tr",
@@ -97,7 +126,7 @@ function context(classes) {
             "svg",
             { viewBox: "-50 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
             svg("rect", {
-              class: share < 0 ? "against" : "for",
+              class: share != null && share < 0 ? "against" : "for",
               x: Math.min(0, (50 * (share ?? 0)) / most),
               width: (50 * Math.abs(share ?? 0)) / most,
               y: 1,
