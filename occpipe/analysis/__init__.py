@@ -1,4 +1,4 @@
-"""What published rows say: the audit, drift between outputs, agreement of raters, exports, and pages to look at.
+"""Analysis of published rows: the audit, drift between outputs, agreement of raters, exports, and pages.
 
 It imports all rooms below `pipeline`. Start at `audit`.
 """

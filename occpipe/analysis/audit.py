@@ -1,8 +1,8 @@
-"""What a published output says of itself: how many, why, where, how sure; all figures of all rows, from the Parquet alone.
+"""The audit of a published output: statistics of all rows, from the Parquet alone.
 
-The questions stand in `data/audit.sql` and are put to DuckDB over some hundred thousand rows at a time. Each answer is
-either sums, which are added up, or the first few of an order, of which the first few are kept; so memory does not grow with
-the corpus. Bound by decoding the columns that it reads and by grouping, on all cores (`benchmarks/audit.py`).
+DuckDB runs the queries of `audit.sql` over some hundred thousand rows at a time. A result is either sums, which are added
+up, or the first few rows of an order. So memory does not grow with the corpus. The time goes into decoding the columns
+and grouping, on all cores (`benchmarks/audit.py`).
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from occpipe.dataset.reader import Published, PublishedFile, cut_of_run
 
 TOP = 10
 """Outliers of each kind."""
-MOST_THREADS = 8
+MAX_THREADS = 8
 STEPS = 50
-"""Steps of the relation score, in `data/audit.sql`."""
+"""Steps of the relation score, in `audit.sql`."""
 
 _KEYS = {"status": 1, "failures": 4, "classes": 3, "relations": 3, "removed": 1, "removals": 1, "scenes": 2}
-"""The answers that are sums, with the number of columns by which they are grouped; what follows is added up."""
+"""The queries whose results are sums, with the number of columns by which they are grouped; the others are added up."""
 
 _ORDER: dict[str, Callable[[Any], Any]] = {
     "large": lambda row: (-row[0], row[2]),
     "near": lambda row: (abs(row[0]), row[2], row[3]),
     "many": lambda row: (-row[0], row[2]),
 }
-"""The answers that are lists, with their order."""
+"""The queries whose results are lists, with their order."""
 
-Sums = dict[tuple[Any, ...], list[float]]
+Key = tuple[Any, ...]  # of DuckDB: text, numbers, None
+Sums = dict[Key, list[float]]
 
 
 class StatusRow(NamedTuple):
-    """Images of a status, and how much of them was filled: the mean share of an image, and pixels in all."""
+    """Images of a status, the mean share of an image that was filled, and the filled pixels of all."""
 
     status: str
     images: int
@@ -101,7 +102,7 @@ class SceneRow(NamedTuple):
 
 
 class OutlierRow(NamedTuple):
-    """A row worth a look. `large`: value is the share that is filled; `near`: relation less cut; `many`: things."""
+    """A row worth a look. The value of `large` is the filled share, of `near` relation minus cut, of `many` things."""
 
     kind: str
     value: float
@@ -114,13 +115,13 @@ class OutlierRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All figures of a published output. `cut` is None where the scorer of the run cannot be had here."""
+    """The statistics of a published output. `cut` is None where the scorer of the run is not on this machine."""
 
     output: str
     images: int
     things: int
     cut: float | None
-    config: dict[str, Any]
+    config: Mapping[str, object]
     status: list[StatusRow]
     failures: list[FailureRow]
     classes: list[ClassRow]
@@ -130,11 +131,11 @@ class Audit:
     outliers: list[OutlierRow]
 
     @property
-    def tables(self) -> dict[str, list[Any]]:
-        """The tables by name, each a list of equal rows; what is in them is in order."""
+    def tables(self) -> dict[str, list[NamedTuple]]:
+        """The tables by name; the rows of each are in order."""
         return {field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), list)}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values for JSON, with the totals by status under `totals`."""
         return {
             "output": self.output,
@@ -147,19 +148,19 @@ class Audit:
 
 
 def audit(output_uri: str, *, top: int = TOP) -> Audit:
-    """All figures of what is published at `output_uri`, with `top` outliers of each kind.
+    """The audit of what is published at `output_uri`, with `top` outliers of each kind.
 
     Raises StorageError where nothing is published there, or a file is damaged.
     """
     published = Published(output_uri)
     cut = _cut_of(published)
-    workers = min(cores(), MOST_THREADS)
+    workers = min(cores(), MAX_THREADS)
     parts = _parts(published.files)
-    answers = _Answers(top)
+    results = _Results(top)
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda part: _ask(published, part, cut, answers), parts):
+        for _ in pool.map(lambda part: _query(published, part, cut, results), parts):
             pass
-    return _figures(output_uri, published.manifest, cut, answers)
+    return _audit_of(output_uri, published.manifest["config"], cut, results)
 
 
 def _cut_of(published: Published) -> float | None:
@@ -171,25 +172,25 @@ def _cut_of(published: Published) -> float | None:
 
 @cache
 def queries() -> dict[str, str]:
-    """The questions of `data/audit.sql` by name."""
+    """The queries of `audit.sql` by name."""
     text = files("occpipe").joinpath("analysis/audit.sql").read_text(encoding="utf-8")
-    found = {}
+    by_name = {}
     for block in text.split("\n\n"):
         head, _, query = block.partition("\n")
-        found[head.removeprefix("-- ").partition(":")[0]] = query.strip().removesuffix(";")
-    return found
+        by_name[head.removeprefix("-- ").partition(":")[0]] = query.strip().removesuffix(";")
+    return by_name
 
 
-class _Answers:
-    """The answers so far, by question; threads add to them."""
+class _Results:
+    """The results so far, by query; threads add to them."""
 
     def __init__(self, top: int) -> None:
         self.top = top
         self.sums: dict[str, Sums] = {name: {} for name in _KEYS}
-        self.lists: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _ORDER}
+        self.lists: dict[str, list[Key]] = {name: [] for name in _ORDER}
         self._lock = threading.Lock()
 
-    def add(self, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    def add(self, name: str, rows: Iterable[Key]) -> None:
         with self._lock:
             if order := _ORDER.get(name):
                 self.lists[name] = sorted([*self.lists[name], *rows], key=order)[: self.top]
@@ -202,7 +203,7 @@ class _Answers:
 
 
 def _parts(published: Sequence[PublishedFile]) -> list[list[str]]:
-    """The published files in runs of about `ROWS` rows: what a thread does at a time."""
+    """The published files in groups of about `ROWS` rows, one task of a thread each."""
     parts: list[list[str]] = []
     rows = ROWS
     for file in published:
@@ -214,24 +215,24 @@ def _parts(published: Sequence[PublishedFile]) -> list[list[str]]:
     return parts
 
 
-def _ask(published: Published, part: Sequence[str], cut: float | None, answers: _Answers) -> None:
+def _query(published: Published, part: Sequence[str], cut: float | None, results: _Results) -> None:
     with duckdb.connect(config={"threads": 1}) as database:  # the threads are ours
         database.execute("SET VARIABLE cut = $1::DOUBLE", [cut])
-        database.execute("SET VARIABLE top = $1", [answers.top])
+        database.execute("SET VARIABLE top = $1", [results.top])
         try:
             for flat in flat_tables(published, part):
                 for name, table in flat._asdict().items():
                     database.register(name, table)
                 for name, query in queries().items():
-                    answers.add(name, database.execute(query).fetchall())
-        except (pa.ArrowException, OSError, duckdb.Error) as error:  # what is read may be a stranger's
+                    results.add(name, database.execute(query).fetchall())
+        except (pa.ArrowException, OSError, duckdb.Error) as error:  # the files may come from strangers
             raise StorageError(f"{published.uri}: a published file cannot be read: {first_line(error)}") from error
 
 
-def _figures(output: str, manifest: Mapping[str, Any], cut: float | None, answers: _Answers) -> Audit:
-    sums, lists = answers.sums, answers.lists
-    known = {str(status): [0, 0.0, 0] for status in Status}
-    status = known | {key[0]: values for key, values in sums["status"].items()}
+def _audit_of(output: str, config: Mapping[str, object], cut: float | None, results: _Results) -> Audit:
+    sums, lists = results.sums, results.lists
+    zeros = {str(status): [0, 0.0, 0] for status in Status}
+    status = zeros | {key[0]: values for key, values in sums["status"].items()}
     gone = {key[0]: values[0] for key, values in sums["removals"].items()}
     outliers = [(kind, *row, *[None] * (6 - len(row))) for kind, rows in lists.items() for row in rows]
     return Audit(
@@ -239,23 +240,23 @@ def _figures(output: str, manifest: Mapping[str, Any], cut: float | None, answer
         images=int(sum(images for images, *_ in status.values())),
         things=int(sum(things for things, *_ in sums["classes"].values())),
         cut=cut,
-        config=manifest["config"],
+        config=config,
         status=[StatusRow(name, int(n), removed / max(1, n), int(p)) for name, (n, removed, p) in status.items()],
-        failures=[FailureRow._make((*key, int(n))) for key, (n,) in _most(sums["failures"])],
+        failures=[FailureRow._make((*key, int(n))) for key, (n,) in _ranked(sums["failures"])],
         classes=[
             ClassRow._make((*key, int(things), share / things, relation / scored if scored else None))
-            for key, (things, share, scored, relation) in _most(sums["classes"])
+            for key, (things, share, scored, relation) in _ranked(sums["classes"])
         ],
         relations=[
             RelationRow(step / STEPS, (step + 1) / STEPS, verdict, reason, int(n))
             for (step, verdict, reason), (n,) in sorted(sums["relations"].items())
         ],
         removed=[RemovedRow(p / 100, (p + 1) / 100, int(n)) for (p,), (n,) in sorted(sums["removed"].items())],
-        scenes=[SceneRow._make((*key, int(n), n / gone[key[0]])) for key, (n,) in _most(sums["scenes"])],
+        scenes=[SceneRow._make((*key, int(n), n / gone[key[0]])) for key, (n,) in _ranked(sums["scenes"])],
         outliers=[OutlierRow(*row) for row in outliers],
     )
 
 
-def _most(sums: Sums) -> list[tuple[Any, list[float]]]:
+def _ranked(sums: Sums) -> list[tuple[Key, list[float]]]:
     """The largest first; equal ones by name."""
     return sorted(sums.items(), key=lambda item: (-item[1][0], tuple(map(str, item[0]))))

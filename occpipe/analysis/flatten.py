@@ -1,8 +1,8 @@
-"""Published rows as three flat tables, for questions in SQL: images, their things, their stuff.
+"""Published rows as three flat tables for SQL: images, their things, their stuff.
 
-They have the names and the columns of `data/views.sql`, but for the columns that no question of `data/audit.sql` reads:
-masks, boxes and evidence make up most of the bytes, and are left where they are. DuckDB reads all of a list of structs or
-nothing (2.7 s for a million rows), pyarrow the leaves that are named (0.4 s).
+The names and columns are those of `views.sql`, without the columns that no query of `audit.sql` reads: masks, boxes and
+evidence make up most of the bytes. DuckDB reads all of a list of structs (2.7 s for a million rows), pyarrow only the
+named leaves (0.4 s).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from occpipe.core.types import Verdict
 from occpipe.dataset.reader import Published
 
 ROWS = 250_000
-"""Images in memory at a time, where row groups are not larger; below, each question costs more than its answer."""
+"""Images in memory at a time, where row groups are not larger. With fewer, the fixed cost of a query dominates."""
 
 _TEXTS = ("status", "reason", "error.stage", "error.type")
 _THING_TEXTS = tuple(f"objects.list.element.{name}" for name in ("label", "verdict", "reason"))
@@ -27,7 +27,7 @@ _STUFF = "stuff.list.element.label"
 _DICTIONARIES = (*_TEXTS, *_THING_TEXTS, _STUFF)
 _NUMBERS = ("image_id", "width", "height", "removed", "objects.list.element.area", "objects.list.element.relation")
 COLUMNS = ("uri", *_NUMBERS, *_DICTIONARIES)
-"""What is read of a row."""
+"""The columns that are read."""
 
 
 class Flat(NamedTuple):
@@ -40,16 +40,16 @@ class Flat(NamedTuple):
 
 def flat_tables(published: Published, files: Sequence[str]) -> Iterator[Flat]:
     """The rows of some of the published files, `ROWS` images or one row group at a time."""
-    waiting: list[pa.Table] = []
+    pending: list[pa.Table] = []
     for file in files:
         with published.open(file, _DICTIONARIES) as opened:
             for group in range(opened.num_row_groups):
-                waiting.append(opened.read_row_group(group, list(COLUMNS), use_threads=False))
-                if sum(map(len, waiting)) >= ROWS:
-                    yield flatten(pa.concat_tables(waiting))
-                    waiting.clear()
-    if any(map(len, waiting)):
-        yield flatten(pa.concat_tables(waiting))
+                pending.append(opened.read_row_group(group, list(COLUMNS), use_threads=False))
+                if sum(map(len, pending)) >= ROWS:
+                    yield flatten(pa.concat_tables(pending))
+                    pending.clear()
+    if any(map(len, pending)):
+        yield flatten(pa.concat_tables(pending))
 
 
 def flatten(rows: pa.Table) -> Flat:
@@ -62,7 +62,7 @@ def flatten(rows: pa.Table) -> Flat:
 
 
 def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """The things of rows, and the stuff of those from which a thing goes: only that is asked for, and most has none."""
+    """The things of rows, and the stuff of rows from which a thing goes: no query reads other stuff."""
     uris, lists = rows.column("uri"), rows.column("objects")
     parents, things = pc.list_parent_indices(lists), lists.flatten()
     places = _array(np.arange(len(things), dtype=np.int32))
@@ -83,5 +83,5 @@ def _nested(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
 
 
 def _array(values: NDArray[np.int32]) -> pa.Array:
-    """NumPy's integers as Arrow's. `pa.array` would import pandas first, which takes a second."""
+    """NumPy's integers as Arrow's. `pa.array` would first import pandas, which takes a second."""
     return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])

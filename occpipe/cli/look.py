@@ -84,7 +84,7 @@ def review(
 
     The browser saves a rater's verdicts as a CSV, which `calibrate` and `apply` read.
     """
-    from occpipe.analysis.agreement import people_say
+    from occpipe.analysis.agreement import rating_statistics
     from occpipe.analysis.pages.report import write_review
     from occpipe.dataset.reader import Published
 
@@ -96,6 +96,6 @@ def review(
     if verdicts:
         table = Table("what people say", "figure", "95% interval")
         with one_line():
-            for line in people_say(Published(output_uri), verdicts):
+            for line in rating_statistics(Published(output_uri), verdicts):
                 table.add_row(*line.texts)
         Console().print(table)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 from typer.testing import CliRunner
 
 from jobs.make_demo import scenes
-from occpipe.analysis.agreement import people_say
+from occpipe.analysis.agreement import rating_statistics
 from occpipe.analysis.pages.report import write_report, write_review
 from occpipe.cli.main import app
 from occpipe.core.config_file import load_config
@@ -180,7 +180,7 @@ def test_a_review_is_rated_and_its_verdicts_are_read(browser: Browser, output: P
     judged, missed = observe_verdicts(published.rows(), published.config.policy, scorer, verdicts)
     assert missed == []
     assert (False, "cat") in {(item.belongs, item.thing) for item in judged}
-    said = {line.what: line.figure for line in people_say(published, [tmp_path / "verdicts.csv"])}
+    said = {line.what: line.figure for line in rating_statistics(published, [tmp_path / "verdicts.csv"])}
     assert said["of what was removed, people remove"].value == 1  # type: ignore[union-attr]  # it is there
     assert said["mean grade, 1 to 5"].value == 4.5  # type: ignore[union-attr]  # 4 and 5; nothing changed in the garage
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from occpipe.analysis.agreement import people_say
+from occpipe.analysis.agreement import rating_statistics
 from occpipe.analysis.audit import Audit, audit
 from occpipe.analysis.pages.entries import Pictures, Room, entry
 from occpipe.analysis.pages.figures import summary
@@ -53,7 +53,7 @@ def write_report(
     shown = _entries(published, input_uri, Sampler(why.cut, most), why)
     data = _data(published, why, shown) | {
         "figures": summary(made or audit(output_uri)),
-        "people": [line.texts for line in people_say(published, verdicts)] if verdicts else None,
+        "people": [line.texts for line in rating_statistics(published, verdicts)] if verdicts else None,
     }
     return _write(page, "report", data)
 

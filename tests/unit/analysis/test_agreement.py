@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from occpipe.analysis.agreement import Interval, alpha_of, mean_of, people_say, read_ratings
+from occpipe.analysis.agreement import Interval, alpha_of, mean_of, rating_statistics, read_ratings
 from occpipe.dataset.reader import Published
 from tests.helpers.published import publish_rows, scene_row
 
@@ -57,7 +57,7 @@ def test_what_people_say_of_an_output(tmp_path: Path) -> None:
     two = [f"{n},0,{'keep' if n == 7 else 'remove'},,bob\n{n},,,{4 + n % 2},bob\n" for n in range(8)]  # by id
     (tmp_path / "a.csv").write_text(HEAD + "".join(one))
     (tmp_path / "b.csv").write_text(HEAD + "".join(two))
-    lines = {line.what: line for line in people_say(Published(str(output)), [tmp_path / "a.csv", tmp_path / "b.csv"])}
+    lines = {line.what: line for line in rating_statistics(Published(str(output)), [tmp_path / "a.csv", tmp_path / "b.csv"])}
     assert lines["raters"].figure == Interval(2)
     assert lines["things judged"].figure == Interval(16), "named by uri or by id, a thing is one thing"
     removed = lines["of what was removed, people remove"]
@@ -99,7 +99,7 @@ def test_verdicts_of_another_output_do_not_count(tmp_path: Path) -> None:
     output = publish_rows(tmp_path / "out", [scene_row(1, {"cat": 0.9, "car": 0.8}, {})])
     lines = ["1.jpg,cat,keep,,ann", "1,0,keep,,ann", "1.jpg,7,keep,,ann", "2.jpg,0,remove,,bob", "2.jpg,,,1,bob"]
     (tmp_path / "v.csv").write_text(HEAD + "\n".join(lines) + "\n")
-    found = {line.what: line.figure for line in people_say(Published(str(output)), [tmp_path / "v.csv"])}
+    found = {line.what: line.figure for line in rating_statistics(Published(str(output)), [tmp_path / "v.csv"])}
     assert found["matched nothing"] == Interval(3)
     assert (found["raters"], found["things judged"]) == (Interval(1), Interval(1)), (
         "by its class and by id: one cat, once"
