@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -65,11 +64,11 @@ def drift_tables(drift: Drift) -> Iterator[Table]:
     yield _table(title, ("share of", "name", "before", "now", "z"), rows, empty=True)
 
 
-def stage_table(log: Mapping[str, Any]) -> Table:
-    """The stages of a run from the last line of its log; docs/watching.md has the fields."""
+def stage_table(stages: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """The stages of a run from the last event of its log; docs/watching.md has the fields."""
     rows = (
         (name, stage.get("rows"), *(_number(stage.get(key)) for key in ("images_per_s", "at_work", "busy_s")))
-        for name, stage in log.get("stages", {}).items()
+        for name, stage in stages.items()
     )
     return _table("Stages", ("stage", "rows", "images/s", "workers at work", "seconds at work"), rows)
 

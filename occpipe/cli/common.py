@@ -1,4 +1,4 @@
-"""What the modules of the command line share: options, progress, and errors as one line."""
+"""Options, progress, messages and one-line errors for all commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from occpipe.core.errors import ConfigError
+from occpipe.core.streams import messages
 
 RelationFile = Annotated[
     Path | None, typer.Option("--relations", help="A relation file (.safetensors); without it, the shipped one.")
@@ -39,24 +40,25 @@ LimitOption = Annotated[
     int | None, typer.Option(callback=_checked_limit, metavar="N", help="Only the first N images of the corpus.")
 ]
 
-MOST_SHOWN = 80
-"""Images in a page, if nothing else is asked for: each then has 30 to 60 kB for a picture."""
+PAGE_IMAGES = 80
+"""Images in a page by default: each then has 30 to 60 kB for a picture."""
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """What is wrong with the user's files and values, as one line and exit code 2."""
+    """Errors in the user's files and values as one line and exit code 2."""
     try:
         yield
     except ValueError as error:
         raise ConfigError(next(iter(str(error).splitlines()), repr(error))) from error
 
 
-def say(line: str) -> None:
-    """A progress line, at once also where the output is a file."""
+def print_line(line: str) -> None:
+    """Print a line at once, also where the output is a file."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def quiet(_: str) -> None:
-    """Progress that nobody asked for."""
+def print_note(line: str) -> None:
+    """Print a line for people on standard error; a missing reader does no harm."""
+    messages().print(line, highlight=False, markup=False, soft_wrap=True)

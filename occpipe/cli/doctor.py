@@ -1,4 +1,4 @@
-"""`occpipe doctor`: what is well, and what to do, before a run."""
+"""`occpipe doctor`: checks before a run, and advice."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def doctor(
     config: ConfigOption = "local",
     overrides: SetOption = None,
 ) -> None:
-    """Look whether a run would begin: input, output, credentials, Ray, GPU, weights, disk. Nothing is begun.
+    """Check whether a run can start: input, output, credentials, Ray, GPU, weights, disk. Nothing is started.
 
-    The exit code is that with which the run would end, or 0.
+    The exit code is that of the first failed check, or 0.
     """
     settings = load_config(config, overrides or ())
     from occpipe.pipeline.doctor import examine
     from occpipe.pipeline.monitoring.run_result import printable
 
-    table, code = Table("", "looked at"), 0
-    for title in ("found", "what to do"):
+    table, code = Table("", "check"), 0
+    for title in ("result", "advice"):
         table.add_column(title, overflow="fold")
     for check in examine(settings, input_uri, output_uri):
-        mark = "[red]fails[/]" if check.error else "[yellow]look[/]" if check.advice else "[green]well[/]"
+        mark = "[red]failed[/]" if check.error else "[yellow]warning[/]" if check.advice else "[green]ok[/]"
         table.add_row(mark, check.name, escape(printable(check.result)), escape(check.advice))
         code = code or (check.error.exit_code if check.error else 0)
     Console().print(table)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from occpipe.cli.common import RelationFile, one_line, quiet
+from occpipe.cli.common import RelationFile, one_line
 from occpipe.core.config_file import load_config
 
 evaluate_app = typer.Typer(help="Measure models on labelled data of your own.", no_args_is_help=True)
@@ -27,13 +27,13 @@ def evaluate_relations(
     per_class: Annotated[bool, typer.Option(help="A line for each thing class, too.")] = False,
     unseen: Annotated[
         int,
-        typer.Option(min=0, help="Leave this many things out of a head trained anew, and score those (on the 15%)."),
+        typer.Option(min=0, help="Train a head without this many things, and score those (on the 15%)."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """The intruder benchmark: own things of images against things that were never there, in the same context.
+    """The intruder benchmark: an image's own things against things of other images, in the same context.
 
-    Beside the scorer: the paper's formula on vectors of its recipe, and NPMI statistics of the training part.
+    Baselines: the paper's formula on vectors of its recipe, and NPMI statistics of the training part.
     """
     from occpipe.models.relations.evaluation import evaluate, lines
 
@@ -42,7 +42,7 @@ def evaluate_relations(
         if unseen:
             from occpipe.training.relations import evaluate_unseen
 
-            names, among, against_all = evaluate_unseen(things, stuff, relations, count=unseen, progress=quiet)
+            names, among, against_all = evaluate_unseen(things, stuff, relations, count=unseen, progress=lambda _: None)
             result["unseen"] = {"things": names, "among": asdict(among), "against_all": asdict(against_all)}
     if as_json:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")
@@ -69,9 +69,9 @@ def evaluate_segmenter(
     overlays: Annotated[Path | None, typer.Option(help="Folder for a picture of each photo with its segments.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure a segmenter on labelled photos: IoU per class, whether scores can be trusted, and stuff of the image.
+    """Measure a segmenter on labelled photos: IoU per class, calibration of scores, and stuff of the image.
 
-    The format of DIR, in which each set of photos may label some of the classes only, stands in docs/segmenters.md.
+    docs/segmenters.md has the format of DIR. Each set of photos may label only some of the classes.
     """
     from occpipe.models.loading import load_segmenter
     from occpipe.training import evaluation

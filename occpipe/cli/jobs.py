@@ -1,21 +1,24 @@
-"""`occpipe submit` and `occpipe jobs`: runs on a Ray cluster, from any machine that reaches its dashboard."""
+"""`occpipe submit` and `occpipe jobs`: runs on a Ray cluster, from any machine that can reach its dashboard."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli.common import ConfigOption, LimitOption, SetOption, say
+from occpipe.cli.common import ConfigOption, LimitOption, SetOption, print_line, print_note
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import ConfigError
-from occpipe.core.streams import messages
+
+if TYPE_CHECKING:
+    from occpipe.pipeline.ray.jobs import Jobs  # whose import of Ray takes seconds
 
 _WIDE = 240  # columns, for a table that a program reads
 
@@ -45,13 +48,16 @@ def submit(
     log_json: Annotated[
         str | None, typer.Option("--log-json", help="As for `clean`; - for the job's log, or a path of the head node.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--id", help="The job's id; by default made of OUTPUT.")] = None,
+    name: Annotated[str | None, typer.Option("--id", help="The job's id; by default it comes from OUTPUT.")] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[=VALUE]", help="A variable for the job, or the value that it has here; no secrets."),
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="A variable for the job, by default with its value here; no secrets.",
+        ),
     ] = None,
     working_dir: Annotated[
-        str | None, typer.Option(help="A folder that goes to the cluster and that the job runs in, such as a checkout.")
+        str | None, typer.Option(help="A folder to upload, such as a checkout; the job runs in it.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="A container image that the job runs in.")] = None,
     runtime_env: Annotated[str | None, typer.Option(help="More of Ray's runtime environment, as JSON.")] = None,
@@ -72,17 +78,11 @@ def submit(
     environment = environment_of(runtime_env, env or (), working_dir, image)
     jobs = _jobs(address, header, ca)
     job_id = jobs.submit(settings, input_uri, output_uri, name=name, options=options, runtime_env=environment)
-    console = messages()
-    console.print(f"submitted as {job_id}", highlight=False, markup=False, soft_wrap=True)
+    print_note(f"submitted as {job_id}")
     if wait:
         _follow(jobs, job_id)
     else:
-        console.print(
-            f"`occpipe jobs logs {job_id} --address {address}` follows it",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        print_note(f"`occpipe jobs logs {job_id} --address {address}` follows it")
 
 
 @jobs_app.command("list")
@@ -97,7 +97,7 @@ def list_jobs(address: AddressOption, header: HeaderOption = None, ca: CaOption 
 
 @jobs_app.command("logs")
 def logs(job_id: _JobArgument, address: AddressOption, header: HeaderOption = None, ca: CaOption = None) -> None:
-    """Print what a run says, until it ends; the exit code is the run's."""
+    """Print the log of a run until it ends; the exit code is the run's."""
     _follow(_jobs(address, header, ca), job_id)
 
 
@@ -105,16 +105,16 @@ def logs(job_id: _JobArgument, address: AddressOption, header: HeaderOption = No
 def stop(
     job_id: _JobArgument,
     address: AddressOption,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until what it has begun is published.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the begun blocks are published.")] = True,
     header: HeaderOption = None,
     ca: CaOption = None,
 ) -> None:
-    """Let a run finish what it has begun, publish that and end; `occpipe submit` goes on from there."""
+    """Stop a run after the blocks that it has begun; `occpipe submit` goes on from there."""
     job = _jobs(address, header, ca).stop(job_id, wait=wait)
-    say(f"{job.id}: {job.status}")
+    print_line(f"{job.id}: {job.status}")
 
 
-def _jobs(address: str, header: list[str] | None, ca: str | None) -> Any:
+def _jobs(address: str, header: list[str] | None, ca: str | None) -> Jobs:
     from occpipe.pipeline.ray.jobs import Jobs
 
     pairs = [text.partition("=") for text in header or ()]
@@ -123,8 +123,8 @@ def _jobs(address: str, header: list[str] | None, ca: str | None) -> Any:
     return Jobs(address, headers={name: value for name, _, value in pairs}, ca=ca)
 
 
-def _follow(jobs: Any, job_id: str) -> None:
-    """Print a job's output until it ends, and exit as it did; Ctrl-C leaves it running."""
+def _follow(jobs: Jobs, job_id: str) -> None:
+    """Print a job's output until it ends, and exit with its code; Ctrl-C leaves it running."""
     from occpipe.pipeline.ray.jobs import exit_code
 
     def write(text: str) -> None:
@@ -134,19 +134,18 @@ def _follow(jobs: Any, job_id: str) -> None:
     try:
         job = jobs.follow(job_id, write)
     except KeyboardInterrupt:
-        leaves = f"{job_id} goes on; `occpipe jobs stop {job_id} --address {jobs.address}` stops it"
-        messages().print(leaves, highlight=False, markup=False, soft_wrap=True)
+        print_note(f"{job_id} goes on; `occpipe jobs stop {job_id} --address {jobs.address}` stops it")
         raise typer.Exit(0) from None
-    say(f"{job.id}: {job.status}{f', {job.message}' if job.exit_code else ''}")
+    print_line(f"{job.id}: {job.status}{f', {job.message}' if job.exit_code else ''}")
     raise typer.Exit(exit_code(job))
 
 
 def environment_of(
-    given: str | None, env: list[str] | tuple[str, ...], working_dir: str | None, image: str | None
-) -> dict[str, Any]:
-    """Ray's runtime environment of a job, from the options; raises ConfigError where they are wrong."""
+    options: str | None, env: Sequence[str], working_dir: str | None, image: str | None
+) -> dict[str, object]:
+    """Ray's runtime environment of a job, from the options. Raises ConfigError where they are wrong."""
     try:
-        runtime_env = json.loads(given or "{}")
+        runtime_env = json.loads(options or "{}")
     except ValueError as error:
         raise ConfigError(f"--runtime-env is not JSON: {error}") from None
     if not isinstance(runtime_env, dict):

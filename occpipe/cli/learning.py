@@ -1,4 +1,4 @@
-"""The commands that train and calibrate what decides, and have it explain itself."""
+"""The commands that train, calibrate and explain the relation scorer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli.common import ConfigOption, RelationFile, SetOption, StuffLists, ThingLists, one_line, say
+from occpipe.cli.common import ConfigOption, RelationFile, SetOption, StuffLists, ThingLists, one_line, print_line
 from occpipe.core.classes import is_thing
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import ConfigError
@@ -48,7 +48,7 @@ def train_embeddings(
             seed=seed,
             alias_file=aliases,
             lists_in_vectors=lists_in_vectors,
-            progress=say,
+            progress=print_line,
         )
 
 
@@ -109,8 +109,8 @@ def explain(
 ) -> None:
     """Print how far a thing belongs to a context, what each context class adds, and the verdict.
 
-    Decided as `clean` does with this config: doubtful classes are no context, and things vouch for each other as far as
-    they belong to the stuff. The thing itself is taken to be seen surely, at a size between the limits.
+    The decision is that of `clean` with this config: doubtful classes are no context, and another thing counts as far as
+    it belongs to the stuff. The thing itself has full confidence, and a size between the limits.
     """
     from occpipe.models.relations.decide import context_of, cut_of, judge
     from occpipe.models.relations.scorer import EmbeddingScorer
@@ -119,12 +119,12 @@ def explain(
     settings = load_config(config, overrides or ())
     policy, file = settings.policy, relations or settings.relations.vectors
     if settings.relations.method != "default":
-        raise ConfigError(f"only the default relations explain themselves, not {settings.relations.method}")
+        raise ConfigError(f"only the default relations can be explained, not {settings.relations.method}")
     with one_line():
         scorer = EmbeddingScorer.from_arrays(*read_asset(file))
-        given = _parse_context(context)
-        things = [(name, confidence) for name, confidence in given.items() if is_thing(name)]
-        stuff = {name: confidence for name, confidence in given.items() if not is_thing(name)}
+        confidences = _parse_context(context)
+        things = [(name, confidence) for name, confidence in confidences.items() if is_thing(name)]
+        stuff = {name: confidence for name, confidence in confidences.items() if not is_thing(name)}
         around = context_of([(thing, 1.0), *things], stuff, policy, scorer).around(thing)
         if not around:
             raise ConfigError("nothing in --context was seen surely enough: policy.min_score, min_stuff_confidence")
@@ -137,15 +137,15 @@ def explain(
     for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
         table.add_row(escape(name), f"{around[name]:.2f}", f"{share:+.2f}", f"{alone[name]:.2f}")
     Console().print(table)
-    for name in given:
+    for name in confidences:
         if name not in shares:
-            typer.echo(f"not heard: {name} ({_why_unheard(scorer, thing, name, around)})")
+            typer.echo(f"not counted: {name} ({_why_not_counted(scorer, thing, name, around)})")
     cut = cut_of(policy, scorer)
     verdict, reason = judge(thing, 1.0, policy.min_area, relation, policy, cut)
     typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; cut {cut:.4f}: {verdict}, {reason}")
 
 
-def _why_unheard(scorer: EmbeddingScorer, thing: str, name: str, around: dict[str, float]) -> str:
+def _why_not_counted(scorer: EmbeddingScorer, thing: str, name: str, around: dict[str, float]) -> str:
     key = scorer.vectors.key(name)
     if key is None:
         return "unknown"

@@ -1,4 +1,4 @@
-"""The command line. Each error that a user can act on is one line on standard error and an exit code of its own.
+"""The command line. Each error that a user can act on is one line on standard error, with its own exit code.
 
 Exit codes: 0 done (error rows are results, and counted); 1 unexpected; 2 wrong config or arguments; 3 input or output
 cannot be reached; 4 weights missing, damaged or not accepted; 5 the cluster is too small or out of reach; 6 another run
@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,6 +43,8 @@ from occpipe.core.errors import OccpipeError, StorageError
 from occpipe.core.streams import messages, open_standard_streams
 
 if TYPE_CHECKING:
+    from occpipe.core.config import Config
+    from occpipe.models.weights import Weight
     from occpipe.pipeline.job import RunOptions
     from occpipe.pipeline.monitoring.run_result import RunResult
 
@@ -75,7 +77,7 @@ def clean(
     strict: StrictOption = False,
     log_json: LogFileOption = None,
 ) -> None:
-    """Clean a corpus: find what does not belong in each photo, remove it, and say why in Parquet.
+    """Clean a corpus: find what does not belong in each photo, remove it, and write the reasons to Parquet.
 
     A second call goes on where the first one stopped.
     """
@@ -90,7 +92,7 @@ def clean(
     follow(run, output_uri, strict=strict, log_json=log_json)
 
 
-_ON_OUTPUTS: tuple[Callable[..., None], ...] = (
+_COMMANDS: tuple[Callable[..., None], ...] = (
     scan,
     apply,
     cli_look.preview,
@@ -99,7 +101,7 @@ _ON_OUTPUTS: tuple[Callable[..., None], ...] = (
     cli_audit.audit,
     cli_audit.export,
 )
-for _command in _ON_OUTPUTS:  # after `clean`, as the help lists them
+for _command in _COMMANDS:  # after `clean`, as the help lists them
     app.command()(_command)
 
 
@@ -114,7 +116,7 @@ def config(
 
 @models_app.command("list")
 def models_list(config: ConfigOption = "local", overrides: SetOption = None) -> None:
-    """List the weights with their licences, and whether they are on this machine; a bucket is not asked."""
+    """List the weights with their licences, and whether they are on this machine (buckets are not looked at)."""
     from occpipe.models import weights
 
     settings = load_config(config, overrides or ()).weights
@@ -175,14 +177,14 @@ def _root(
     set_up(log_level, log_json)
 
 
-def _weights(names: list[str] | None, settings: Any) -> list[Any]:
+def _weights(names: list[str] | None, settings: Config) -> list[Weight]:
     from occpipe.models import loading as models
 
     return models.named(names) if names else models.needed(settings)
 
 
 def _interrupt(*_: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does: Ray is shut down and the output's lock released."""
+    """SIGTERM ends a run as Ctrl-C does: Ray shuts down, and the output's lock is released."""
     raise KeyboardInterrupt
 
 
@@ -190,14 +192,14 @@ def main() -> None:
     """Parse the command line and run the command; an error is one line and an exit code."""
     open_standard_streams()
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal was closed; `nohup` says to go on
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal was closed; `nohup` ignores it
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         app()
     except OccpipeError as error:
         logger.debug("the command failed", exc_info=error)
         _fail(str(error), error.exit_code)
-    except OSError as error:  # the disk is full, a permission went away: the message says it, no traceback
+    except OSError as error:  # such as a full disk: the message is enough
         _fail(str(error), StorageError.exit_code)
 
 

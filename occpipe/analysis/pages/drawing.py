@@ -35,8 +35,8 @@ def draw_segments(rgb: Image, scene: Segmentation) -> Pil.Image:
 
 def colour_of(label: str) -> tuple[int, int, int]:
     """A colour for a class, the same in every picture."""
-    known = {c.name: c.id for c in coco_stuff()}
-    number = known.get(label, zlib.crc32(label.encode()))
+    ids = {c.name: c.id for c in coco_stuff()}
+    number = ids.get(label, zlib.crc32(label.encode()))
     hue = number * GOLDEN_RATIO % 1  # classes that stand near each other in the list get hues far from each other
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (number % 2), 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,43 +1,47 @@
-"""From a published row to what a page shows of it: JSON values of bounded size, with pictures and outlines."""
+"""The entries of a page, one a published row: JSON values of bounded size, with pictures and outlines."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from occpipe.analysis.pages.drawing import colour_of
 from occpipe.analysis.pages.page import escaped
 from occpipe.analysis.pages.pictures import outline, thumbnails, view_of
+from occpipe.analysis.pages.types import PageEntry, PageThing
 from occpipe.core.masks import Rle, rle_decode
 from occpipe.core.types import Image, Status, Verdict
 from occpipe.io.images import ImageError, Limits, decode
 from occpipe.io.storage import Store, TooLargeError, is_safe_key
 
+logger = logging.getLogger(__name__)
+
 _DECODED = 1280
 """Long side in pixels to which a photo is decoded for its thumbnail."""
-_MOST_CONTEXTS = 12
-_MOST_STUFF = 10
-_LONGEST = 400
+_MAX_CONTEXTS = 12
+_MAX_STUFF = 10
+_MAX_CHARACTERS = 400
 _UNREAD: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "its file is not there"),
     (PermissionError, "its file may not be read"),
     (TooLargeError, "its file is too large"),
     (OSError, "its file cannot be read now"),
 )
-"""What a page says of errors of storage: their own words may name machines and addresses, and pages are passed on."""
+"""The texts for errors of storage. Their own messages may name machines and addresses, and pages are passed on."""
 
 
 class NoPictureError(Exception):
-    """Why a row has no picture, in words for a page."""
+    """The reason why a row has no picture, as a text for a page."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Bytes that an entry may take in a page: of all but its pictures, and of each picture."""
+class ByteLimits:
+    """Bytes that an entry may take in a page: its text, and each of its pictures."""
 
     text: int
     picture: int
@@ -45,15 +49,15 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Where photos and results lie, and what is read and decoded of them at most."""
+    """The stores of photos and results, and the limits of what is read and decoded."""
 
     corpus: Store
     output: Store
     limits: Limits
-    most_bytes: int
+    max_bytes: int
 
     def before_and_after(self, row: Mapping[str, Any]) -> Iterator[Image]:
-        """The photo, and the result of a cleaned one, RGB H x W x 3; NoPictureError where one cannot be had."""
+        """The photo, and the result of a cleaned one, RGB H x W x 3; NoPictureError where one cannot be read."""
         yield self._decode(self.corpus, row["uri"], row)
         if row["status"] == Status.CLEANED:
             yield self._decode(self.output, row["output"], row)
@@ -62,8 +66,9 @@ class Pictures:
         if not is_safe_key(key or ""):
             raise NoPictureError("its name leads out of the folder")
         try:
-            rgb = decode(store.read(key, self.most_bytes), self.limits, max_side=_DECODED)
+            rgb = decode(store.read(key, self.max_bytes), self.limits, max_side=_DECODED)
         except OSError as error:
+            logger.info("%s: no picture for a page", key, exc_info=error)
             raise NoPictureError(next(text for kind, text in _UNREAD if isinstance(error, kind))) from error
         except ImageError as error:
             raise NoPictureError(str(error)) from error
@@ -72,33 +77,33 @@ class Pictures:
         return rgb
 
 
-def entry(
+def page_entry(
     row: Mapping[str, Any],
     shows: list[str],
     shares: Mapping[str, Mapping[str, float]],
     draw: Callable[[Mapping[str, Any]], Iterable[Image]],
-    room: Room,
-) -> dict[str, Any]:
-    """What a page shows of a row.
+    limits: ByteLimits,
+) -> PageEntry:
+    """The entry of a row.
 
-    `shows` says what it is an example of, `shares` what its context adds (see `Why.shares`); `draw` gives its photo and its
-    result, or raises NoPictureError. Its name is its `uri`, or its `id` where the uri was too long and is `cut`.
+    `shows` names what the row is an example of, and `shares` are those of `Why.shares`. `draw` returns the photo and its
+    result, or raises NoPictureError.
     """
-    found: dict[str, Any] = {
+    entry: PageEntry = {
         "id": str(row["image_id"]),  # a string: 64 bits are more than a number of JavaScript holds
         "uri": row["uri"],
         "cut": False,
-        "status": short(row["status"]),
-        "reason": short(row["reason"]),
-        "error": short((row["error"] or {}).get("message")),
-        "shows": [short(what) for what in shows],
-        "size": [row["width"], row["height"]],
+        "status": _short(row["status"]),
+        "reason": _short(row["reason"]),
+        "error": _short((row["error"] or {}).get("message")),
+        "shows": [shortened(what) for what in shows],
+        "size": (row["width"], row["height"]),
         "view": None,
         "removed": _number(row["removed"]),
         "mask": "",
         "stuff": [
-            [short(s["label"]), _number(s["confidence"])]
-            for s in sorted(row["stuff"] or (), key=lambda s: -s["confidence"])[:_MOST_STUFF]
+            (shortened(s["label"]), _number(s["confidence"]))
+            for s in sorted(row["stuff"] or (), key=lambda s: -s["confidence"])[:_MAX_STUFF]
         ],
         "before": None,
         "after": None,
@@ -106,73 +111,76 @@ def entry(
         "more": 0,
         "objects": [],
     }
-    drawn: list[str] = []
+    pictures: list[str] = []
     if row["width"] and row["height"]:
-        found["view"] = view_of(row["height"], row["width"])
-        found["mask"] = _outline(row["mask"], row)
-        found["objects"] = [
-            object_entry(number, item, row, shares.get(item["label"], {}))
+        entry["view"] = view_of(row["height"], row["width"])
+        entry["mask"] = _outline(row["mask"], row)
+        entry["objects"] = [
+            _thing(number, item, row, shares.get(item["label"], {}))
             for number, item in sorted(
                 enumerate(row["objects"] or ()), key=lambda pair: (pair[1]["verdict"] != Verdict.REMOVE, pair[0])
             )
         ]
         try:
-            drawn = thumbnails(list(draw(row)), room.picture)
-            found["note"] = None if drawn else "no room for its picture in this page"
+            pictures = thumbnails(list(draw(row)), limits.picture)
+            entry["note"] = None if pictures else "no room for its picture in this page"
         except NoPictureError as error:
-            drawn, found["note"] = [], short(f"no picture: {error}")
-    _fit(found, room.text)
-    return found | dict(zip(("before", "after"), drawn, strict=False))
+            pictures, entry["note"] = [], shortened(f"no picture: {error}")
+    _fit(entry, limits.text)
+    entry["before"], entry["after"] = (*pictures, None, None)[:2]
+    return entry
 
 
-def object_entry(
-    number: int, item: Mapping[str, Any], row: Mapping[str, Any], shares: Mapping[str, float]
-) -> dict[str, Any]:
-    """What a page shows of a thing, the `number`-th of its row; `shares` as by `Why.shares`."""
+def _thing(number: int, item: Mapping[str, Any], row: Mapping[str, Any], shares: Mapping[str, float]) -> PageThing:
+    """A thing, the `number`-th of its row; `shares` as by `Why.shares`."""
     evidence = list(item["evidence"] or ())
     ranked = [(e["context"], e["relation"], shares.get(e["context"])) for e in evidence]
-    if len(ranked) > _MOST_CONTEXTS:  # the nearest ones and the farthest ones
-        half = _MOST_CONTEXTS // 2
+    if len(ranked) > _MAX_CONTEXTS:  # the nearest ones and the farthest ones
+        half = _MAX_CONTEXTS // 2
         ranked = ranked[:half] + ranked[-half:]
     box = item["bbox"]
     return {
         "index": number,
-        "label": short(item["label"]),
+        "label": shortened(item["label"]),
         "score": _number(item["score"]),
         "area": _number(item["area"] / (row["width"] * row["height"])),
-        "box": None if box is None else [box["x"] / row["width"], box["y"] / row["height"]],
+        "box": None if box is None else (box["x"] / row["width"], box["y"] / row["height"]),
         "relation": _number(item["relation"]),
         "verdict": item["verdict"],
-        "reason": short(item["reason"]),
+        "reason": _short(item["reason"]),
         "colour": "#{:02x}{:02x}{:02x}".format(*colour_of(item["label"])),
         "outline": _outline(item["mask"], row),
-        "why": [[short(context), _number(alone), _number(share)] for context, alone, share in ranked],
+        "why": [(shortened(context), _number(alone), _number(share)) for context, alone, share in ranked],
     }
 
 
-def _fit(found: dict[str, Any], most: int) -> None:
-    """Leave out the last things of an entry without pictures that takes more than `most` bytes of a page.
+def _fit(entry: PageEntry, max_bytes: int) -> None:
+    """Leave out the last things of an entry, still without pictures, that takes more than `max_bytes` of a page.
 
-    Where even none is too much its mask goes, too, and its texts are cut to an eighth of the bytes each.
+    Where it is too large without any thing, its mask goes, too, and its texts are cut to an eighth of the bytes each.
     """
-    objects, found["objects"] = found["objects"], []
-    if len(escaped(found)) > most:
-        uri = found["uri"]
-        found |= {"mask": "", "stuff": [], "shows": [_cut(what, most // 8) for what in found["shows"][:1]]}
-        found |= {key: _cut(found[key], most // 8) for key in ("uri", "status", "reason", "error", "note")}
-        found["cut"] = found["uri"] != uri
-    room, kept = most - len(escaped(found)), 0
+    objects, entry["objects"] = entry["objects"], []
+    if len(escaped(entry)) > max_bytes:
+        uri, most = entry["uri"], max_bytes // 8
+        entry |= {"mask": "", "stuff": [], "shows": [_cut(what, most) for what in entry["shows"][:1]]}
+        entry |= {"uri": _cut(uri, most), "status": _cut(entry["status"], most), "reason": _cut(entry["reason"], most)}
+        entry |= {"error": _cut(entry["error"], most), "note": _cut(entry["note"], most)}
+        entry["cut"] = entry["uri"] != uri
+    rest, count = max_bytes - len(escaped(entry)), 0
     for item in objects:
-        room -= len(escaped(item)) + 1
-        if room < 0:
+        rest -= len(escaped(item)) + 1
+        if rest < 0:
             break
-        kept += 1
-    found |= {"more": len(objects) - kept, "objects": objects[:kept]}
+        count += 1
+    entry |= {"more": len(objects) - count, "objects": objects[:count]}
 
 
-def _cut(text: str | None, most: int) -> str | None:
-    """The beginning of a text that takes at most `most` bytes of a page."""
-    while text and len(escaped(text)) > most:
+Text = TypeVar("Text", str, str | None)
+
+
+def _cut(text: Text, max_bytes: int) -> Text:
+    """The beginning of a text that takes at most `max_bytes` of a page."""
+    while text and len(escaped(text)) > max_bytes:
         text = text[: len(text) * 7 // 8]
     return text
 
@@ -184,9 +192,13 @@ def _outline(counts: str | None, row: Mapping[str, Any]) -> str:
     return outline(np.minimum(mask, 1), view_of(row["height"], row["width"]))
 
 
-def short(text: str | None) -> str | None:
-    """A text from strangers, a name for one, at the length at which a page shows it."""
-    return None if text is None else text[:_LONGEST]
+def shortened(text: str) -> str:
+    """A text that may come from strangers, at the length at which a page shows it."""
+    return text[:_MAX_CHARACTERS]
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else shortened(text)
 
 
 def _number(value: float | None) -> float | None:

@@ -1,50 +1,51 @@
-"""What heads a page: the figures of an audit, as its plots read them."""
+"""The statistics at the head of a page, from an audit, as its plots read them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from occpipe.analysis.audit import STEPS, Audit
-from occpipe.analysis.pages.entries import short
+from occpipe.analysis.pages.entries import shortened
+from occpipe.analysis.pages.types import Count, Figures
 from occpipe.core.types import Reason, Status, Verdict
 
-MOST_NAMES = 40
-"""Names in a list of a page, the most frequent ones; the rest is summed."""
+MAX_NAMES = 40
+"""Names in a list of a page, the most frequent ones; the others are summed."""
 
 
-def summary(made: Audit) -> dict[str, Any]:
-    """The figures of all rows as JSON values; `area` is the mean share that is filled, or to be filled after a scan."""
+def figures_of(audit: Audit) -> Figures:
+    """The figures of an audit."""
     failures, reasons, removed = Counter[str](), Counter[str](), Counter[str]()
-    for failure in made.failures:
+    for failure in audit.failures:
         failures[failure.reason] += failure.images
-    for row in made.classes:
+    for row in audit.classes:
         reasons[row.reason] += row.things
         removed[row.label] += row.things if row.verdict == Verdict.REMOVE else 0
-    filled = [row for row in made.status if row.status in (Status.CLEANED, Status.SCANNED)]
+    filled = [row for row in audit.status if row.status in (Status.CLEANED, Status.SCANNED)]
     return {
-        "images": made.images,
-        "status": {row.status: row.images for row in made.status},
-        "failures": _most(failures),
-        "things": made.things,
+        "images": audit.images,
+        "status": {row.status: row.images for row in audit.status},
+        "failures": _ranked(failures),
+        "things": audit.things,
         "gone": removed.total(),
-        "reasons": _most(reasons),
-        "removed": _most(+removed),
+        "reasons": _ranked(reasons),
+        "removed": _ranked(+removed),
         "area": sum(row.removed * row.images for row in filled) / max(1, sum(row.images for row in filled)),
-        "histogram": _bars(made),
+        "histogram": _bars(audit),
     }
 
 
-def _bars(made: Audit) -> dict[str, list[int]]:
-    """Things by step of their relation, and by what decided: the relation, or something else."""
+def _bars(audit: Audit) -> dict[str, list[int]]:
+    """Things by step of their relation, and by reason: the two of the relation, or another one."""
     bars = {kind: [0] * STEPS for kind in (Reason.UNRELATED, Reason.RELATED, "other")}
-    for row in made.relations:
+    for row in audit.relations:
         bars[row.reason if row.reason in bars else "other"][round(row.low * STEPS)] += row.things
     return {str(kind): counts for kind, counts in bars.items()}
 
 
-def _most(counts: Counter[str]) -> list[list[Any]]:
-    """The most frequent names with their counts, ties by name; then the rest as one, without a name."""
+def _ranked(counts: Counter[str]) -> list[Count]:
+    """The most frequent names with their counts, ties by name; then the sum of the others."""
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    rest = sum(count for _, count in ranked[MOST_NAMES:])
-    return [[short(name), count] for name, count in ranked[:MOST_NAMES]] + ([[None, rest]] if rest else [])
+    rest = sum(count for _, count in ranked[MAX_NAMES:])
+    others: list[Count] = [(None, rest)] if rest else []
+    return [*((shortened(name), count) for name, count in ranked[:MAX_NAMES]), *others]

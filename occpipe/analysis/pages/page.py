@@ -16,9 +16,10 @@ import json
 import re
 from pathlib import Path
 from string import Template
-from typing import Any
 
-_PARTS = Path(__file__).parent / "static"
+from occpipe.analysis.pages.types import PageData
+
+PARTS = Path(__file__).parent / "static"
 _STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css")
 _SCRIPTS = ("dom.js", "plots.js", "picture.js", "why.js", "filters.js", "gallery.js")
 _PAGES = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
@@ -26,7 +27,7 @@ _LINKS = re.compile(r"^import [^;]*;\n|^export (?=const|class|function)", re.MUL
 """What links modules with each other; within one module there is nothing to link."""
 
 
-def assemble(kind: str, title: str, data: dict[str, Any]) -> str:
+def assemble(kind: str, title: str, data: PageData) -> str:
     """The page of a `kind` (report, review, preview) over `data`, as its script reads it."""
     style = _joined(_STYLES)
     script = _LINKS.sub("", _joined((*_SCRIPTS, *_PAGES[kind])))
@@ -34,7 +35,7 @@ def assemble(kind: str, title: str, data: dict[str, Any]) -> str:
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    template = Template((_PARTS / "page.html").read_text(encoding="utf-8"))
+    template = Template((PARTS / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title),
         policy=html.escape(policy, quote=True),
@@ -50,7 +51,7 @@ def escaped(data: object) -> str:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    return "\n" + "\n".join((_PARTS / name).read_text(encoding="utf-8") for name in names)
+    return "\n" + "\n".join((PARTS / name).read_text(encoding="utf-8") for name in names)
 
 
 def _hash(text: str) -> str:

@@ -15,9 +15,9 @@ from occpipe.core.types import Image, Mask
 
 SIDE = 640
 """Long side of a thumbnail in pixels, where its bytes allow it."""
-_SMALLEST_SIDE = 48
+_MIN_SIDE = 48
 _QUALITY = 76  # of WebP: below it, texture of fills can no longer be judged
-_MOST_POINTS = 160
+_MAX_POINTS = 160
 
 
 def view_of(height: int, width: int) -> tuple[int, int]:
@@ -26,14 +26,14 @@ def view_of(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def thumbnails(pictures: Sequence[Image], most_bytes: int) -> list[str]:
-    """Pictures of one size, RGB H x W x 3, as data URIs of WebP of one size, each of at most `most_bytes`.
+def thumbnails(pictures: Sequence[Image], max_bytes: int) -> list[str]:
+    """Pictures of one size, RGB H x W x 3, as data URIs of WebP of one size, each of at most `max_bytes`.
 
-    They shrink until they fit; an empty list where they would be too small to tell anything.
+    They shrink until they fit; an empty list where they would be too small to be of use.
     """
-    raw = most_bytes * 3 // 4 - 24  # base64, and the head of the URI
+    raw = max_bytes * 3 // 4 - 24  # base64, and the head of the URI
     side = float(min(SIDE, max(pictures[0].shape[:2], default=SIDE)))
-    while side >= _SMALLEST_SIDE:
+    while side >= _MIN_SIDE:
         files = [_webp(picture, round(side)) for picture in pictures]
         largest = max(map(len, files))
         if largest <= raw:
@@ -53,10 +53,10 @@ def outline(mask: Mask, view: tuple[int, int]) -> str:
     near = 0.8
     while True:
         shapes = [cv2.approxPolyDP(contour, near, closed=True)[:, 0] for contour in contours]
-        if sum(map(len, shapes)) <= _MOST_POINTS or near > SIDE:
+        if sum(map(len, shapes)) <= _MAX_POINTS or near > SIDE:
             break
         near *= 1.6
-    shapes = sorted(shapes, key=len, reverse=True)[:_MOST_POINTS]
+    shapes = sorted(shapes, key=len, reverse=True)[:_MAX_POINTS]
     return "".join("M" + "L".join(f"{x} {y}" for x, y in shape.tolist()) + "z" for shape in shapes)
 
 

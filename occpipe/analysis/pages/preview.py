@@ -1,4 +1,4 @@
-"""Before a run: what would go from some photos and why, as a picture, as before and after in turn, or as a page."""
+"""The preview of a run over some photos: a picture, a GIF of before and after, or a page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Literal
 
 from PIL import Image as Pil
 
-from occpipe.analysis.pages.entries import Room, entry
+from occpipe.analysis.pages.entries import ByteLimits, page_entry
 from occpipe.analysis.pages.page import assemble
 from occpipe.analysis.pages.preview_sheet import draw_preview, draw_things
+from occpipe.analysis.pages.types import PageData
 from occpipe.analysis.pages.why import Why
 from occpipe.core.config import Config
 from occpipe.core.errors import StorageError
@@ -26,15 +27,15 @@ Format = Literal["png", "gif", "html"]
 GIF_SIDE = 640
 """Long side of a GIF in pixels."""
 _HOLD_MS, _STEP_MS, _STEPS = 1400, 60, 6
-_ROOM = Room(60_000, 400_000)
+_LIMITS = ByteLimits(60_000, 400_000)
 AT_ONCE = 8
-"""Photos that are looked at together, on a core each where there is no GPU."""
+"""Photos that are segmented together, on a core each where there is no GPU."""
 
 
 def preview_files(
     cleaner: Cleaner, paths: Iterable[Path], out: Path, form: Format = "png"
 ) -> Iterator[tuple[Path, str | None]]:
-    """Write one file for each image into `out`; yields its path, or the image's path with what is wrong with it.
+    """Write one file for each image into `out`; yields its path, or the image's path with its error.
 
     Raises StorageError where there is no image at all.
     """
@@ -44,7 +45,7 @@ def preview_files(
     if not files:
         raise StorageError(f"no image there ({' '.join(corpus.extensions)})")
     out.mkdir(parents=True, exist_ok=True)
-    taken: set[Path] = set()
+    targets: set[Path] = set()
     why = Why(cleaner.config, cleaner.relations)
     for start in range(0, len(files), AT_ONCE):
         photos: dict[Path, Image | str] = {}
@@ -59,7 +60,7 @@ def preview_files(
                 yield path, rgb
                 continue
             result = cleaner.apply(rgb, next(scenes))
-            target = _free_name(out, path.stem, f"preview.{form}", taken)
+            target = _free_name(out, path.stem, f"preview.{form}", targets)
             match form:
                 case "png":
                     draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
@@ -105,9 +106,9 @@ def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why
     }
     for item in row["objects"]:
         item["bbox"] = dict(item["bbox"])
-    shown = entry(row, [], why.shares(row), lambda _: (rgb, result.image)[: 1 + cleaned], _ROOM)
+    entry = page_entry(row, [], why.shares(row), lambda _: (rgb, result.image)[: 1 + cleaned], _LIMITS)
     about = [f"{config.segmenter.model} segmenter", f"{config.inpainter.model} inpainter"]
-    data = {"id": "", "title": name, "about": about, "blind": False, "policy": why.limits, "entries": [shown]}
+    data = PageData(id="", title=name, about=about, blind=False, policy=why.limits, entries=[entry])
     return assemble("preview", f"{name} · occpipe preview", data)
 
 
@@ -120,9 +121,9 @@ def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]
             yield path
 
 
-def _free_name(folder: Path, stem: str, suffix: str, taken: set[Path]) -> Path:
+def _free_name(folder: Path, stem: str, suffix: str, targets: set[Path]) -> Path:
     """`STEM.SUFFIX`, numbered where two photos of one call have the same name; never the name of a photo."""
     numbered = (f"{stem}{f'-{n}' if n > 1 else ''}.{suffix}" for n in itertools.count(1))
-    target = next(folder / name for name in numbered if folder / name not in taken)
-    taken.add(target)
+    target = next(folder / name for name in numbered if folder / name not in targets)
+    targets.add(target)
     return target

@@ -1,4 +1,4 @@
-"""One picture that explains a decision at a glance: what was seen, the result, and each thing's relation beside the cut."""
+"""One picture that explains a decision: the things, the result, and each thing's relation beside the cut."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from occpipe.core.types import CleanResult, Image, Reason, SceneObject, Verdict
 
 WIDTH = 1600
 """Width of the picture in pixels; a panel has about half of it."""
-_TALLEST = 900
+_MAX_HEIGHT = 900
 _SHARP = 2  # drawn at twice the size and scaled down, so that edges are smooth
 _MARGIN, _GAP, _ROW = 32, 20, 46
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 _TRACK = (470, 250)  # left end and length of a relation's line
 _PAPER, _CARD, _INK, _QUIET, _LINE = (248, 247, 244), (255, 255, 255), (30, 34, 38), (89, 97, 106), (226, 223, 216)
 GONE, _STAYS = (178, 58, 28), (31, 98, 128)
@@ -29,10 +29,10 @@ Colour = tuple[int, int, int]
 def draw_preview(rgb: Image, result: CleanResult, cut: float) -> Pil.Image:
     """The preview of one image, H x W x 3, from its result and the cut that was used: a picture `WIDTH` wide."""
     panel = (WIDTH - 2 * _MARGIN - _GAP) // 2
-    scale = min(panel / rgb.shape[1], _TALLEST / rgb.shape[0])
+    scale = min(panel / rgb.shape[1], _MAX_HEIGHT / rgb.shape[0])
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     things = sorted(result.objects, key=lambda item: (item.verdict is Verdict.KEEP, item.relation or 0.0))
-    listed = things[:_MOST_ROWS]
+    listed = things[:_MAX_ROWS]
     top = 112
     table = top + size[1] + _GAP
     pen = _Pen(WIDTH, table + 62 + _ROW * max(1, len(listed)) + 58)
@@ -55,15 +55,15 @@ def draw_preview(rgb: Image, result: CleanResult, cut: float) -> Pil.Image:
 
 
 def draw_things(rgb: Image, result: CleanResult) -> Image:
-    """A photo, H x W x 3, with what is filled tinted and each thing outlined."""
-    drawn = overlay(rgb, result.mask, GONE, 0.45)
+    """A photo, H x W x 3, with the filled area tinted and each thing outlined."""
+    picture = overlay(rgb, result.mask, GONE, 0.45)
     thick = max(1, round(max(rgb.shape[:2]) / 300))
     for item in result.objects:
         colour = GONE if item.verdict is Verdict.REMOVE else colour_of(item.label)
         contours, _ = cv2.findContours(item.segment.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        drawn = np.ascontiguousarray(cv2.drawContours(drawn, contours, -1, (20, 20, 20), thick + 2, cv2.LINE_AA))
-        drawn = np.ascontiguousarray(cv2.drawContours(drawn, contours, -1, colour, thick, cv2.LINE_AA))
-    return drawn
+        picture = np.ascontiguousarray(cv2.drawContours(picture, contours, -1, (20, 20, 20), thick + 2, cv2.LINE_AA))
+        picture = np.ascontiguousarray(cv2.drawContours(picture, contours, -1, colour, thick, cv2.LINE_AA))
+    return picture
 
 
 def _headline(objects: Sequence[SceneObject]) -> str:
@@ -75,15 +75,15 @@ def _headline(objects: Sequence[SceneObject]) -> str:
 
 def _label(pen: _Pen, things: Sequence[SceneObject], corner: Point, scale: float, size: tuple[int, int]) -> None:
     """The name of each thing at the top of its box, below others that it would hide."""
-    taken: list[tuple[float, float, float, float]] = []
-    for item in things[:_MOST_ROWS]:
+    boxes: list[tuple[float, float, float, float]] = []
+    for item in things[:_MAX_ROWS]:
         colour = GONE if item.verdict is Verdict.REMOVE else (22, 26, 30)
         width = pen.width_of(item.label, 17) + 24
         x = min(max(4.0, item.segment.bbox.x * scale), max(4.0, size[0] - width - 4))
         y = min(max(4.0, item.segment.bbox.y * scale), size[1] - 30.0)
-        while y < size[1] - 30 and any(x < b and x + width > a and y < d and y + 28 > c for a, c, b, d in taken):
+        while y < size[1] - 30 and any(x < b and x + width > a and y < d and y + 28 > c for a, c, b, d in boxes):
             y += 15
-        taken.append((x, y, x + width, y + 28))
+        boxes.append((x, y, x + width, y + 28))
         left, top = corner[0] + x, corner[1] + y
         pen.box((left, top, left + width, top + 26), colour, colour, 6)
         pen.box((left, top, left + 6, top + 26), colour_of(item.label), colour_of(item.label), 2)

@@ -1,7 +1,7 @@
-"""The report and the review page over a published output: self-contained, and of a few MB whatever the number of rows.
+"""The report and the review page over a published output: self-contained, and a few MB for any number of rows.
 
-The figures are those of the audit. One streamed pass over narrow columns chooses the rows worth a look; only these are read
-whole, with their photos. Each entry has a share of the page's bytes, and its thumbnails shrink until they fit.
+The figures are those of the audit. One streamed pass over narrow columns chooses the rows worth a look. Only these are
+read whole, with their photos. Each entry has a share of the page's bytes, and its thumbnails shrink until they fit.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from occpipe.analysis.agreement import rating_statistics
 from occpipe.analysis.audit import Audit, audit
-from occpipe.analysis.pages.entries import Pictures, Room, entry
-from occpipe.analysis.pages.figures import summary
+from occpipe.analysis.pages.entries import ByteLimits, Pictures, page_entry
+from occpipe.analysis.pages.figures import figures_of
 from occpipe.analysis.pages.page import assemble
 from occpipe.analysis.pages.rows import read_rows
 from occpipe.analysis.pages.sample import COLUMNS, Sampler
+from occpipe.analysis.pages.types import PageData, PageEntry
 from occpipe.analysis.pages.why import Why
 from occpipe.core.types import Status
 from occpipe.dataset.reader import MANY_ROWS, Published
@@ -28,9 +28,9 @@ from occpipe.io.storage import open_store
 PICTURE_BYTES = 5_000_000
 """Bytes of all pictures of a page together."""
 TEXT_BYTES = 2_000_000
-"""Bytes of all else that a page says of its entries."""
-_LARGEST_PICTURE = 60_000
-_LARGEST_TEXT = 40_000
+"""Bytes of the texts of all entries together."""
+_MAX_PICTURE = 60_000
+_MAX_TEXT = 40_000
 _THREADS = 4  # reading waits for storage; each may hold a photo of 100 MP
 
 
@@ -38,45 +38,52 @@ def write_report(
     output_uri: str,
     input_uri: str | None,
     page: Path,
-    most: int,
+    count: int,
     verdicts: Sequence[Path] = (),
-    made: Audit | None = None,
+    known_audit: Audit | None = None,
 ) -> int:
-    """Write the report of a published output, with at most `most` images; returns how many it shows.
+    """Write the report of a published output.
 
-    `input_uri` is where its corpus is now, if it has moved; `verdicts` are files of the review page, whose agreement is
-    shown; `made` is the output's audit, where it was made already. Raises StorageError where nothing is published at
-    `output_uri`, ValueError for a wrong verdicts file.
+    Args:
+        output_uri: The output of a run.
+        input_uri: The place of its corpus now, if it has moved.
+        page: The file to write.
+        count: Images of the page at most.
+        verdicts: Files of the review page; the report shows their statistics.
+        known_audit: The audit of the output, where the caller has it.
+
+    Returns:
+        How many images the page has.
+
+    Raises:
+        StorageError: Nothing is published at `output_uri`.
+        ValueError: A verdicts file is wrong.
     """
     published = Published(output_uri)
     why = Why(published.config)
-    shown = _entries(published, input_uri, Sampler(why.cut, most), why)
-    data = _data(published, why, shown) | {
-        "figures": summary(made or audit(output_uri)),
-        "people": [line.texts for line in rating_statistics(published, verdicts)] if verdicts else None,
-    }
+    data = _data(published, why, _entries(published, input_uri, Sampler(why.cut, count), why))
+    data["figures"] = figures_of(known_audit or audit(output_uri))
+    data["people"] = [line.texts for line in rating_statistics(published, verdicts)] if verdicts else None
     return _write(page, "report", data)
 
 
-def write_review(output_uri: str, input_uri: str | None, page: Path, most: int, *, blind: bool) -> int:
-    """Write the rating page of a published output, with at most `most` images; returns how many it shows.
+def write_review(output_uri: str, input_uri: str | None, page: Path, count: int, *, blind: bool) -> int:
+    """Write the rating page of a published output, with at most `count` images; returns how many it shows.
 
-    Where it is `blind` it says nothing of what was decided, shows a result only after its photo was judged, and its images
-    come in no order. Raises StorageError where nothing is published at `output_uri`.
+    A `blind` page has no verdicts of occpipe, shows a result only after its photo was judged, and has its images in random
+    order. Raises StorageError where nothing is published at `output_uri`.
     """
     published = Published(output_uri)
     why = Why(published.config)
-    shown = _entries(published, input_uri, Sampler(why.cut, most, rated=True), why)
+    data = _data(published, why, _entries(published, input_uri, Sampler(why.cut, count, rated=True), why))
     if blind:
-        random.Random(0).shuffle(shown)  # noqa: S311 - an order, not a secret
-        shown = [_blinded(one) for one in shown]
-    data = _data(published, why, shown) | {"blind": blind}
-    if blind:
-        data["policy"] = None
+        random.Random(0).shuffle(data["entries"])  # noqa: S311 - an order, not a secret
+        data["entries"] = [_blinded(entry) for entry in data["entries"]]
+        data |= {"blind": True, "policy": None}
     return _write(page, "review", data)
 
 
-def _entries(published: Published, input_uri: str | None, sampler: Sampler, why: Why) -> list[dict[str, Any]]:
+def _entries(published: Published, input_uri: str | None, sampler: Sampler, why: Why) -> list[PageEntry]:
     for table in published.batches(COLUMNS, MANY_ROWS):
         sampler.add(table)
     chosen = sampler.chosen()
@@ -88,24 +95,23 @@ def _entries(published: Published, input_uri: str | None, sampler: Sampler, why:
         corpus.max_bytes,
     )
     rows = read_rows(published, list(chosen))
-    drawn = sum((row["width"] is not None) + (row["status"] == Status.CLEANED) for row in rows.values())
-    room = Room(
-        min(_LARGEST_TEXT, TEXT_BYTES // max(1, len(rows))), min(_LARGEST_PICTURE, PICTURE_BYTES // max(1, drawn))
-    )
+    pictures_shown = sum((row["width"] is not None) + (row["status"] == Status.CLEANED) for row in rows.values())
+    text_bytes, picture_bytes = TEXT_BYTES // max(1, len(rows)), PICTURE_BYTES // max(1, pictures_shown)
+    limits = ByteLimits(min(_MAX_TEXT, text_bytes), min(_MAX_PICTURE, picture_bytes))
 
-    def draw(place: int) -> dict[str, Any]:
+    def entry_at(place: int) -> PageEntry:
         row = rows[place]
-        return entry(row, chosen[place], why.shares(row), pictures.before_and_after, room)
+        return page_entry(row, chosen[place], why.shares(row), pictures.before_and_after, limits)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(draw, chosen))
+        return list(pool.map(entry_at, chosen))
 
 
-def _data(published: Published, why: Why, shown: list[dict[str, Any]]) -> dict[str, Any]:
+def _data(published: Published, why: Why, entries: list[PageEntry]) -> PageData:
     manifest, config = published.manifest, published.config
     return {
         "id": published.digest,
-        "title": published.uri.rstrip("/").rsplit("/", 1)[-1],  # the rest of its address is nobody else's business
+        "title": published.uri.rstrip("/").rsplit("/", 1)[-1],  # the rest of its address is private
         "about": [
             f"{manifest['images']:,} images",
             f"{config.segmenter.model} segmenter",
@@ -114,18 +120,19 @@ def _data(published: Published, why: Why, shown: list[dict[str, Any]]) -> dict[s
         ],
         "blind": False,
         "policy": why.limits,
-        "entries": shown,
+        "entries": entries,
     }
 
 
-def _blinded(one: dict[str, Any]) -> dict[str, Any]:
-    """An entry without what was decided, its things in the order of the row."""
-    things = [item | {"verdict": None, "reason": None, "relation": None, "why": []} for item in one["objects"]]
-    hidden: dict[str, Any] = {"status": None, "reason": None, "removed": None, "shows": []}
-    return one | hidden | {"objects": sorted(things, key=lambda item: int(item["index"]))}
+def _blinded(entry: PageEntry) -> PageEntry:
+    """An entry without verdicts and reasons, its things in the order of the row."""
+    for item in entry["objects"]:
+        item |= {"verdict": None, "reason": None, "relation": None, "why": []}
+    entry["objects"].sort(key=lambda item: item["index"])
+    return entry | {"status": None, "reason": None, "removed": None, "shows": []}
 
 
-def _write(page: Path, kind: str, data: dict[str, Any]) -> int:
+def _write(page: Path, kind: str, data: PageData) -> int:
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(assemble(kind, f"{data['title']} · occpipe {kind}", data), encoding="utf-8")
     return len(data["entries"])

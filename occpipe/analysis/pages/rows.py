@@ -16,14 +16,14 @@ def read_rows(published: Published, places: Sequence[int]) -> dict[int, dict[str
 
     Only files that hold one of them are read, some hundred rows in memory at a time; StorageError where one cannot be.
     """
-    found: dict[int, dict[str, Any]] = {}
-    start, wanted = 0, np.array(sorted(places), np.int64)
+    rows: dict[int, dict[str, Any]] = {}
+    start, all_places = 0, np.array(sorted(places), np.int64)
     for file in published.files:
         stop = start + file.rows
-        if ((wanted >= start) & (wanted < stop)).any():
+        if ((all_places >= start) & (all_places < stop)).any():
             for batch in published.batches_of(file.name):
-                here = wanted[(wanted >= start) & (wanted < start + len(batch))]
-                found |= zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
+                here = all_places[(all_places >= start) & (all_places < start + len(batch))]
+                rows |= zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
                 start += len(batch)
         start = stop
-    return found
+    return rows

@@ -1,7 +1,7 @@
-"""Which rows of an output are worth a look: a bounded choice from any number of them.
+"""A bounded sample of the rows that are worth a look, from any number of rows.
 
-One pass over narrow columns keeps the best places of each kind (some kB each, whatever the number of rows); then only those
-rows are read. Kinds take turns, so that none crowds out another, and classes take turns within the removals.
+One pass over narrow columns keeps the best places of each kind, some kB each. Only the rows at these places are read
+whole. Kinds take turns, so that none crowds out another, and classes take turns within the removals.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import cycle, zip_longest
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,37 +17,53 @@ from numpy.typing import NDArray
 
 from occpipe.core.types import Reason, Status, Verdict
 
+Ranks = NDArray[np.float64]
+
 COLUMNS = [
     *("image_id", "status", "reason", "removed"),
     *(f"objects.list.element.{name}" for name in ("label", "relation", "verdict", "reason")),
 ]
-"""What is read of a row: no masks, which make up most of a file."""
+"""The columns that are read: no masks, which make up most of a file."""
 
 REMOVED, PLANNED, NEAR, LARGE, MANY, FAILED, SKIPPED, KEPT = (
     *("removed", "would be removed", "near the cut", "large area", "many things"),
     *("error", "skipped", "unchanged"),
 )
-_GONE = (REMOVED, PLANNED)
-_TURNS = (*_GONE, NEAR, *_GONE, LARGE, *_GONE, KEPT, *_GONE, FAILED, *_GONE, NEAR, KEPT, MANY, SKIPPED)
-MOST_NAMES = 300
-"""Classes and reasons of which places are kept; a foreign file may name any number."""
+_REMOVALS = (REMOVED, PLANNED)
+_TURNS = (
+    *_REMOVALS,
+    NEAR,
+    *_REMOVALS,
+    LARGE,
+    *_REMOVALS,
+    KEPT,
+    *_REMOVALS,
+    FAILED,
+    *_REMOVALS,
+    NEAR,
+    KEPT,
+    MANY,
+    SKIPPED,
+)
+MAX_NAMES = 300
+"""Classes and reasons of which places are kept; a file from strangers may name any number."""
 MANY_THINGS = 8
-"""From so many things on an image has many."""
+"""An image with so many things has many."""
 
 
 class Places:
-    """The `most` places with the lowest rank so far, ties by place."""
+    """The `count` places with the lowest rank so far, ties by place."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._rank = np.empty(0)
         self._place = np.empty(0, np.int64)
 
-    def offer(self, rank: NDArray[Any], place: NDArray[np.int64]) -> None:
+    def offer(self, rank: Ranks, place: NDArray[np.int64]) -> None:
         """Take in places with their ranks; NaN is never kept."""
         fine = ~np.isnan(rank)
         ranks, places = np.append(self._rank, rank[fine]), np.append(self._place, place[fine])
-        best = np.lexsort((places, ranks))[: self._most]
+        best = np.lexsort((places, ranks))[: self._count]
         self._rank, self._place = ranks[best], places[best]
 
     def __iter__(self) -> Iterator[int]:
@@ -56,14 +71,14 @@ class Places:
 
 
 class Sampler:
-    """Takes all rows, table by table, and names at most `most` places to look at, each with what it is an example of.
+    """Takes all rows, table by table, and chooses at most `count` places, each with what it is an example of.
 
-    `cut` is the relation below which things went, None where it is not known. `rated` leaves out what nobody can judge:
-    failures, and photos in which nothing was seen.
+    `cut` is the relation below which things were removed, None where it is unknown. `rated` leaves out what a rater cannot
+    judge: failures, and photos without things.
     """
 
-    def __init__(self, cut: float | None, most: int, *, rated: bool = False) -> None:
-        self._cut, self._most, self._rated = cut, most, rated
+    def __init__(self, cut: float | None, count: int, *, rated: bool = False) -> None:
+        self._cut, self._count, self._rated = cut, count, rated
         self._rows = 0
         self._kinds: dict[str, dict[str, Places]] = {kind: {} for kind in _TURNS}
 
@@ -100,25 +115,25 @@ class Sampler:
     def chosen(self) -> dict[int, list[str]]:
         """Places, best first, with what each shows, such as `removed: cat`."""
         queues = {kind: deque(_in_turns(kind, places)) for kind, places in self._kinds.items()}
-        found: dict[int, list[str]] = {}
+        sample: dict[int, list[str]] = {}
         for kind in cycle(_TURNS):
-            if len(found) >= self._most or not any(queues.values()):
+            if len(sample) >= self._count or not any(queues.values()):
                 break
             while queues[kind]:
                 place, what = queues[kind].popleft()
-                known = place in found
-                if what not in (shows := found.setdefault(place, [])):
+                is_new = place not in sample
+                if what not in (shows := sample.setdefault(place, [])):
                     shows.append(what)
-                if not known:
+                if is_new:
                     break
-        return found
+        return sample
 
-    def _offer(self, kind: str, name: str, rank: NDArray[Any], place: NDArray[np.int64]) -> None:
+    def _offer(self, kind: str, name: str, rank: Ranks, place: NDArray[np.int64]) -> None:
         names = self._kinds[kind]
-        if len(rank) and (name in names or len(names) < MOST_NAMES):
-            names.setdefault(name, Places(self._most)).offer(rank, place)
+        if len(rank) and (name in names or len(names) < MAX_NAMES):
+            names.setdefault(name, Places(self._count)).offer(rank, place)
 
-    def _offer_named(self, kind: str, names: Any, rank: NDArray[Any], place: NDArray[np.int64]) -> None:
+    def _offer_named(self, kind: str, names: NDArray[np.object_], rank: Ranks, place: NDArray[np.int64]) -> None:
         unique, which = np.unique(names.astype(str), return_inverse=True)
         for number, name in enumerate(unique.tolist()):
             self._offer(kind, name, rank[which == number], place[which == number])

@@ -1,10 +1,11 @@
-"""Why each thing of a row was decided as it was: what each class around it adds to its score."""
+"""The shares of the context: how much each class around a thing adds to its score."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from occpipe.analysis.pages.types import PagePolicy
 from occpipe.core.config import Config
 from occpipe.dataset.reader import cut_of_run, relations_at_hand
 from occpipe.models.relations import EmbeddingScorer, RelationScorer
@@ -15,7 +16,7 @@ _SAME = 0.005
 
 
 class Why:
-    """Shares of the context by a config's own scorer, where that can be had: its file may lie on another machine."""
+    """Shares of the context by the scorer of a config. There are none where its file lies on another machine."""
 
     def __init__(self, config: Config, scorer: RelationScorer | None = None) -> None:
         scorer = scorer or relations_at_hand(config.relations)
@@ -24,8 +25,8 @@ class Why:
         self._scorer = scorer if isinstance(scorer, EmbeddingScorer) else None
 
     @property
-    def limits(self) -> dict[str, float | None]:
-        """What a page says a score was compared with."""
+    def limits(self) -> PagePolicy:
+        """The limits for a page."""
         policy = self.policy
         return {
             "cut": self.cut,
@@ -35,13 +36,13 @@ class Why:
         }
 
     def shares(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """Per thing class what each context class adds to the log-odds that it belongs; see `EmbeddingScorer.shares`.
+        """Per thing class, how much each context class adds to the log-odds that it belongs; see `EmbeddingScorer.shares`.
 
-        A class is left out whose relation in the row is not what the scorer gives now.
+        A class is left out where its relation in the row differs from the relation by this scorer.
         """
-        scorer, found = self._scorer, dict[str, dict[str, float]]()
+        scorer, shares = self._scorer, dict[str, dict[str, float]]()
         if scorer is None or not row["objects"]:
-            return found
+            return shares
         things = [(item["label"], item["score"]) for item in row["objects"]]
         stuff = {item["label"]: item["confidence"] for item in row["stuff"] or ()}
         context = context_of(things, stuff, self.policy, scorer)
@@ -51,5 +52,5 @@ class Why:
             around = context.around(label)
             score = scorer.score(label, around).score
             if score is not None and abs(score - relation) < _SAME:
-                found[label] = scorer.shares(label, around)
-        return found
+                shares[label] = scorer.shares(label, around)
+        return shares

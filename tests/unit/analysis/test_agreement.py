@@ -57,7 +57,9 @@ def test_what_people_say_of_an_output(tmp_path: Path) -> None:
     two = [f"{n},0,{'keep' if n == 7 else 'remove'},,bob\n{n},,,{4 + n % 2},bob\n" for n in range(8)]  # by id
     (tmp_path / "a.csv").write_text(HEAD + "".join(one))
     (tmp_path / "b.csv").write_text(HEAD + "".join(two))
-    lines = {line.what: line for line in rating_statistics(Published(str(output)), [tmp_path / "a.csv", tmp_path / "b.csv"])}
+    lines = {
+        line.what: line for line in rating_statistics(Published(str(output)), [tmp_path / "a.csv", tmp_path / "b.csv"])
+    }
     assert lines["raters"].figure == Interval(2)
     assert lines["things judged"].figure == Interval(16), "named by uri or by id, a thing is one thing"
     removed = lines["of what was removed, people remove"]

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image as Pil
 
 from occpipe.analysis.audit import audit
-from occpipe.analysis.pages.entries import Pictures, Room, entry
-from occpipe.analysis.pages.figures import MOST_NAMES, summary
+from occpipe.analysis.pages import page, types
+from occpipe.analysis.pages.entries import ByteLimits, Pictures, page_entry
+from occpipe.analysis.pages.figures import MAX_NAMES, figures_of
 from occpipe.analysis.pages.page import assemble, escaped
 from occpipe.analysis.pages.pictures import SIDE, outline, thumbnails, view_of
 from occpipe.analysis.pages.rows import read_rows
@@ -68,17 +69,21 @@ MIXED = (
 SCANNED = row(7, "scanned", thing("cat", 0.04, "unrelated"), removed=0.6)
 
 
-def figures(folder: Path, *rows: dict[str, Any]) -> dict[str, Any]:
-    return summary(audit(str(publish_rows(folder / "out", rows))))
+def empty_page(title: str = "") -> types.PageData:
+    return {"id": "", "title": title, "about": [], "blind": False, "policy": None, "entries": []}
+
+
+def figures(folder: Path, *rows: dict[str, Any]) -> types.Figures:
+    return figures_of(audit(str(publish_rows(folder / "out", rows))))
 
 
 def test_figures_are_of_all_rows(tmp_path: Path) -> None:
     found = figures(tmp_path, *MIXED)
     assert found["images"] == 6
     assert found["status"] == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 1}
-    assert found["failures"] == [["bit_depth", 1], ["truncated", 1]]
-    assert (found["things"], found["gone"], found["removed"]) == (4, 2, [["cat", 2]])
-    assert found["reasons"] == [["related", 2], ["removed_by_policy", 1], ["unrelated", 1]]
+    assert found["failures"] == [("bit_depth", 1), ("truncated", 1)]
+    assert (found["things"], found["gone"], found["removed"]) == (4, 2, [("cat", 2)])
+    assert found["reasons"] == [("related", 2), ("removed_by_policy", 1), ("unrelated", 1)]
     assert found["area"] == pytest.approx(0.2)
     bars = {kind: [n for n, count in enumerate(counts) if count] for kind, counts in found["histogram"].items()}
     assert bars == {"unrelated": [2], "related": [10, 45], "other": []}
@@ -86,17 +91,17 @@ def test_figures_are_of_all_rows(tmp_path: Path) -> None:
 
 def test_of_a_scan_it_is_what_would_be_filled(tmp_path: Path) -> None:
     found = figures(tmp_path, SCANNED, *MIXED[2:])
-    assert (found["gone"], found["removed"]) == (1, [["cat", 1]])
+    assert (found["gone"], found["removed"]) == (1, [("cat", 1)])
     assert found["area"] == pytest.approx(0.6)
 
 
 def test_of_many_classes_the_rare_ones_are_summed_and_long_names_cut_as_in_entries(tmp_path: Path) -> None:
-    things = [thing(f"class {n}", 0.05, "unrelated") for n in range(MOST_NAMES + 7)]
+    things = [thing(f"class {n}", 0.05, "unrelated") for n in range(MAX_NAMES + 7)]
     long = thing("x" * 1000, 0.05, "unrelated")
     found = figures(tmp_path, row(1, "cleaned", *things, long, long, removed=0.1))["removed"]
-    assert len(found) == MOST_NAMES + 1
-    assert found[0] == ["x" * 400, 2]
-    assert found[-1] == [None, 8]
+    assert len(found) == MAX_NAMES + 1
+    assert found[0] == ("x" * 400, 2)
+    assert found[-1] == (None, 8)
 
 
 def test_places_keep_the_best_across_tables() -> None:
@@ -201,12 +206,13 @@ def stores(tmp_path: Path) -> Pictures:
     return Pictures(corpus, output, Limits(), 1_000_000)
 
 
-def shown(stores: Pictures, room: Room = Room(30_000, 30_000), **more: Any) -> dict[str, Any]:  # noqa: B008 - frozen
+def shown(stores: Pictures, text: int = 30_000, picture: int = 30_000, **more: Any) -> types.PageEntry:
     counts = Rle.encode(np.pad(np.ones((10, 20), np.uint8), ((5, 49), (10, 66)))).counts.decode()
     evidence = [{"context": "grass", "relation": 0.6}, {"context": "sea", "relation": 0.1}]
     cat = thing("cat", 0.05, "unrelated", mask=counts, evidence=evidence)
     one = row(1, "cleaned", thing("dog", 0.9, "related"), cat, output="images/1.jpg", mask=counts, removed=0.03)
-    return entry(one | more, ["removed: cat"], {"cat": {"grass": 0.5}}, stores.before_and_after, room)
+    limits = ByteLimits(text, picture)
+    return page_entry(one | more, ["removed: cat"], {"cat": {"grass": 0.5}}, stores.before_and_after, limits)
 
 
 def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
@@ -214,7 +220,7 @@ def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
     assert [decoded(found[side]).size for side in ("before", "after")] == [(96, 64), (96, 64)]
     cat, dog = found["objects"]
     assert (cat["label"], cat["index"], dog["index"]) == ("cat", 1, 0), "removed first, by their place in the row"
-    assert cat["why"] == [["grass", 0.6, 0.5], ["sea", 0.1, None]]
+    assert cat["why"] == [("grass", 0.6, 0.5), ("sea", 0.1, None)]
     assert cat["outline"].startswith("M")
     assert cat["area"] == pytest.approx(200 / (96 * 64), abs=1e-4)
     assert found["mask"] == cat["outline"]
@@ -238,12 +244,12 @@ def test_an_entry_says_why_it_has_no_picture(stores: Pictures, tmp_path: Path) -
     assert shown(stores, uri="../secret.jpg")["note"] == "no picture: its name leads out of the folder"
     assert shown(stores, uri=str(tmp_path / "secret.jpg"))["note"] == "no picture: its name leads out of the folder"
     assert shown(stores, output="../secret.jpg")["before"] is None
-    assert shown(stores, Room(30_000, 10))["note"] == "no room for its picture in this page"
+    assert shown(stores, picture=10)["note"] == "no room for its picture in this page"
     (tmp_path / "in" / "text.jpg").write_bytes(b"no picture")
-    assert shown(stores, uri="text.jpg")["note"].startswith("no picture: not one of JPEG")
+    assert str(shown(stores, uri="text.jpg")["note"]).startswith("no picture: not one of JPEG")
     failed = row(4, "error", objects=None, reason="truncated", error={"stage": "s", "type": "t", "message": "x" * 9999})
-    found = entry(failed, [], {}, stores.before_and_after, Room(9000, 9000))
-    assert (found["view"], found["note"], len(found["error"])) == (None, None, 400)
+    found = page_entry(failed, [], {}, stores.before_and_after, ByteLimits(9000, 9000))
+    assert (found["view"], found["note"], found["error"]) == (None, None, "x" * 400)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +277,7 @@ def test_an_entry_of_long_texts_keeps_within_its_bytes_as_they_are_written(store
     for uri in long:
         error = {"stage": "s", "type": "t", "message": uri}
         failed = row(4, "error", objects=None, reason=uri, uri=uri, error=error)
-        found = entry(failed, [uri] * 9, {}, stores.before_and_after, Room(2_000, 5_000))
+        found = page_entry(failed, [uri] * 9, {}, stores.before_and_after, ByteLimits(2_000, 5_000))
         assert len(escaped(found)) <= 2_000
         assert (uri.startswith(found["uri"]), found["cut"]) == (True, True)
     assert not shown(stores)["cut"]
@@ -279,8 +285,8 @@ def test_an_entry_of_long_texts_keeps_within_its_bytes_as_they_are_written(store
 
 def test_an_entry_keeps_within_its_bytes(stores: Pictures) -> None:
     many = [thing("x" * 5000, 0.5, "related", evidence=[{"context": "y" * 900, "relation": 0.1}] * 40)] * 300
-    found = shown(stores, Room(20_000, 5_000), objects=many, stuff=[{"label": "z" * 900, "confidence": 1.0}] * 99)
-    pictures = len(found["before"]) + len(found["after"])
+    found = shown(stores, 20_000, 5_000, objects=many, stuff=[{"label": "z" * 900, "confidence": 1.0}] * 99)
+    pictures = len(found["before"] or "") + len(found["after"] or "")
     assert len(escaped(found)) - pictures <= 20_000
     assert len(found["objects"]) + found["more"] == 300
 
@@ -312,14 +318,32 @@ def test_without_the_scorer_the_cut_of_the_policy_is_shown() -> None:
     assert paper.shares(row(1, "unchanged", thing("cat", 0.5, "related"))) == {}
 
 
+def test_the_scripts_have_the_types_of_the_pages_data() -> None:
+    text = (page.PARTS / "types.d.ts").read_text(encoding="utf-8")
+    interfaces = dict(re.findall(r"^export interface (\w+) \{\n(.*?)^\}", text, re.M | re.S))
+    fields = {name: set(re.findall(r"^  (\w+):", body, re.M)) for name, body in interfaces.items()}
+    ours = (types.PageThing, types.PageEntry, types.PagePolicy, types.Figures, types.PageData)
+    for theirs, own in zip(("Thing", "Entry", "Policy", "Figures", "PageData"), ours, strict=True):
+        assert fields[theirs] == own.__annotations__.keys()
+
+
+@pytest.mark.parametrize("kind", ["report", "review", "preview"])
+def test_a_page_is_one_module_of_scripts_with_no_links(kind: str) -> None:
+    text = assemble(kind, "x", empty_page())
+    script = text[text.index('<script type="module">') :]
+    assert not re.search(r"^(import|export) ", script, re.M)
+    names = re.findall(r"^(?:const|class|function) (\w+)", script, re.M)
+    assert len(names) == len(set(names)), "one scope holds all of them"
+
+
 @pytest.mark.parametrize("kind", ["report", "review", "preview"])
 def test_a_page_runs_its_own_scripts_only(kind: str) -> None:
-    text = assemble(kind, HOSTILE, {"name": HOSTILE, "comment": "<!--"})
+    text = assemble(kind, HOSTILE, empty_page(HOSTILE + "<!--"))
     assert text.count("<script") == text.count("</script>") == 2
     assert "<img" not in text
     assert "<title>&lt;/script&gt;" in text
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    assert json.loads(data) == {"name": HOSTILE, "comment": "<!--"}
+    assert json.loads(data) == empty_page(HOSTILE + "<!--")
     assert "default-src &#x27;none&#x27;" in text
     assert not re.findall(r"\b(?:innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval|Function)\b", text)
     addresses = set(re.findall(r"https?://[^\s\"')]+", text))

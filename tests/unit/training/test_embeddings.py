@@ -185,11 +185,11 @@ def test_the_command_line_trains_measures_calibrates_and_explains(
     explained = occpipe("explain", "surfboard", "--context", "sea=0.9, sand, qwxyz", "--relations", better)
     assert explained.returncode == 0, explained.stderr
     assert re.search(r"sea .*0\.90 .*\+", explained.stdout)
-    assert "not heard: qwxyz (unknown)" in explained.stdout
+    assert "not counted: qwxyz (unknown)" in explained.stdout
     assert "keep, related" in explained.stdout
     alone = occpipe("explain", "surfboard", "--context", "sea,surfboard,[/x]", "--relations", better)
     assert "keep, no_context" in alone.stdout
-    assert "not heard: surfboard (the thing itself)" in alone.stdout
+    assert "not counted: surfboard (the thing itself)" in alone.stdout
 
 
 @pytest.mark.parametrize(
