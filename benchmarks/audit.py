@@ -136,9 +136,9 @@ def main() -> None:
         command = [sys.executable, "-m", "occpipe", "audit", str(folder), "--json"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"{found['images']:,} images, {found['things']:,} things, {bytes_a_row:.0f} bytes a row, {cores()} cores")
+    print(f"{result['images']:,} images, {result['things']:,} things, {bytes_a_row:.0f} bytes a row, {cores()} cores")
     print(f"{seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU, peak {used.ru_maxrss / 1024:.0f} MB")
 
 

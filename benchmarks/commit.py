@@ -94,10 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", help="Where the data set is made; a temporary folder by default.")
-    wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="commit-", dir=wanted.folder) as folder:
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="commit-", dir=options.folder) as folder:
         store, pattern = open_store(folder), block()
-        counts = [min(SHARD, wanted.rows - start) for start in range(0, wanted.rows, SHARD)]
+        counts = [min(SHARD, options.rows - start) for start in range(0, options.rows, SHARD)]
         bytes_a_row = pc.sum(pc.binary_length(_masks(pattern))).as_py() / BLOCK
         seconds, peak = [], 0
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -107,14 +107,14 @@ def main() -> None:
                 seconds.append(spent)
             full = [spent for spent, rows in zip(seconds, counts, strict=True) if rows == SHARD] or seconds
             some = max(1, len(full) // 10)
-            print(f"{wanted.rows:,} rows in {len(counts)} shards, {bytes_a_row / 1000:.1f} kB of masks a row")
+            print(f"{options.rows:,} rows in {len(counts)} shards, {bytes_a_row / 1000:.1f} kB of masks a row")
             print(
-                f"a commit of {min(SHARD, wanted.rows):,} rows: {np.median(full):.2f} s;"
+                f"a commit of {min(SHARD, options.rows):,} rows: {np.median(full):.2f} s;"
                 f" the first {some}: {np.median(full[:some]):.2f} s, the last {some}: {np.median(full[-some:]):.2f} s"
             )
             print(f"peak memory of the committing process: {peak / 2**20:,.0f} MB")
             started = time.monotonic()
-            sums = write_sums(store, Config(), [], folder, listed=wanted.rows)
+            sums = write_sums(store, Config(), [], folder, listed=options.rows)
             print(f"sums over {sums['images']:,} rows: {time.monotonic() - started:.2f} s")
             before = _files(Path(folder))
             make_shard(store, len(counts), 1, pattern)

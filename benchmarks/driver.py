@@ -118,20 +118,20 @@ def main() -> None:
     parser.add_argument("--config", default="local")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
-    wanted = parser.parse_args()
-    cost, short, long = block_seconds(load_config(wanted.config, wanted.overrides), wanted.images, wanted.block)
-    images, seconds = wanted.images - wanted.images // _SHORT, long.seconds - short.seconds
+    options = parser.parse_args()
+    cost, short, long = block_seconds(load_config(options.config, options.overrides), options.images, options.block)
+    images, seconds = options.images - options.images // _SHORT, long.seconds - short.seconds
     rows = images / (long.blocks - short.blocks)
-    made = {
+    result = {
         "images_per_s_of_the_driver": round(rows / cost, 1),
         "images_per_s_of_this_machine": round(images / seconds, 1),
         "rows_of_a_block": round(rows, 1),
         "driver_cpu_ms_a_block": round(1000 * cost, 2),
         "driver_mb_a_million_images": round((long.memory - short.memory) / MB / images * 1e6),
     }
-    if wanted.json:
-        wanted.json.write_text(json.dumps(made, indent=1) + "\n")
-    print(json.dumps(made))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -125,8 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=32)
     parser.add_argument("--json", type=Path)
-    wanted = parser.parse_args()
-    made: dict[str, Any] = {}
+    options = parser.parse_args()
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="gpu-actor-") as folder:
         classes = sorted(coco_stuff(), key=lambda one: not one.is_thing)[:CLASSES]
         save_eomt(Path(folder, "eomt"), TINY, [one.name for one in classes])
@@ -134,12 +134,12 @@ def main() -> None:
         segmenter._model = Answer([one.is_thing for one in classes])
         device = Device(segmenter)
         for megapixels, size in SIZES.items():
-            photos = write_photos(Path(folder, f"{megapixels}"), size, wanted.photos)
+            photos = write_photos(Path(folder, f"{megapixels}"), size, options.photos)
             figures = measure(photos, segmenter, device)
             print(f"{megapixels:2} MP: " + ", ".join(f"{name} {value:.1f} ms" for name, value in figures.items()))
-            made |= {f"{name}_ms_{megapixels}mp": round(value, 2) for name, value in figures.items()}
-    if wanted.json:
-        wanted.json.write_text(json.dumps(made, indent=1) + "\n")
+            result |= {f"{name}_ms_{megapixels}mp": round(value, 2) for name, value in figures.items()}
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -85,13 +85,13 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1200)
     parser.add_argument("--work", type=float, default=0.05)
     parser.add_argument("--fill", type=float, default=0.3)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpu-busy-", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
-        make_photos(root / "in", wanted.photos)
+        make_photos(root / "in", options.photos)
         print("the limit is       segment busy  inpaint busy", flush=True)
-        for pool, fill in (("segment", wanted.work), ("inpaint", wanted.fill)):
-            shares = measure(root / "in", root / pool, wanted.photos, wanted.work, fill)
+        for pool, fill in (("segment", options.work), ("inpaint", options.fill)):
+            shares = measure(root / "in", root / pool, options.photos, options.work, fill)
             print(f"{pool:18} {shares['segment']:13.3f} {shares['inpaint']:13.3f}", flush=True)
 
 

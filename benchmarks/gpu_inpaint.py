@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     figures = {}
     with tempfile.TemporaryDirectory(prefix="gpu-inpaint-") as folder:
         picture = Pil.fromarray(made_up_photo())
@@ -86,19 +86,19 @@ def main() -> None:
         stage = InpaintStage(config, folder, Inpainter(NoModel(), workers=2, calls=1))
         for area in AREAS:
             mask = thing_hole(np.random.default_rng(2), MASK_SIZE, area)
-            table = rows("a.jpg", data, mask, picture.size, wanted.photos)
+            table = rows("a.jpg", data, mask, picture.size, options.photos)
             start, began = time.process_time(), time.perf_counter()
             filled = stage(table)
-            seconds = (time.process_time() - start) / wanted.photos
-            wall = (time.perf_counter() - began) / wanted.photos
-            assert filled.column("status").to_pylist() == ["cleaned"] * wanted.photos, filled.column("error")
+            seconds = (time.process_time() - start) / options.photos
+            wall = (time.perf_counter() - began) / options.photos
+            assert filled.column("status").to_pylist() == ["cleaned"] * options.photos, filled.column("error")
             print(f"hole of {mask.mean():4.0%}: {seconds:.2f} s of CPU a photo, {wall:.2f} s of time", flush=True)
             figures[f"cpu_s_{round(100 * area)}_percent"] = round(seconds, 3)
-            if wanted.out:
-                wanted.out.mkdir(parents=True, exist_ok=True)
-                (wanted.out / f"{round(100 * area)}.jpg").write_bytes(filled.column("data")[0].as_py())
-    if wanted.json:
-        wanted.json.write_text(json.dumps(figures, indent=1) + "\n")
+            if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
+                (options.out / f"{round(100 * area)}.jpg").write_bytes(filled.column("data")[0].as_py())
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

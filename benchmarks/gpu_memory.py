@@ -50,10 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--large-batch", type=int, default=4)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     names = [one.name for one in coco_stuff()][:133]
     photo = made_up_photo()[::5, ::5][:480, :640].copy()
-    for name, shape, count in (("tiny", TINY, wanted.batch), ("EoMT-L's width", EOMT_L | LAYERS, wanted.large_batch)):
+    for name, shape, count in (("tiny", TINY, options.batch), ("EoMT-L's width", EOMT_L | LAYERS, options.large_batch)):
         with tempfile.TemporaryDirectory(prefix="gpu-memory-") as folder:
             save_eomt(Path(folder), shape, names)
             segmenter = HuggingFaceSegmenter(Path(folder), threshold=0.0)

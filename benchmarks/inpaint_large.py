@@ -49,28 +49,28 @@ def main() -> None:
     parser.add_argument("--most", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
-    wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     photo = made_up_photo()
     mask = thing_hole(np.random.default_rng(2), (photo.shape[0], photo.shape[1]), AREA)
-    given = photo * (1 - mask)[..., None]
-    inpainter = load_inpainter(load_config("local", [f"inpainter.model={wanted.model}"]))
-    if wanted.most is not None:
-        inpainter.model.max_side = wanted.most
-    inpainter(given[:400, :400], np.eye(400, dtype=np.uint8))  # warm up
+    blanked = photo * (1 - mask)[..., None]
+    inpainter = load_inpainter(load_config("local", [f"inpainter.model={options.model}"]))
+    if options.most is not None:
+        inpainter.model.max_side = options.most
+    inpainter(blanked[:400, :400], np.eye(400, dtype=np.uint8))  # warm up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    result = inpainter(given, mask)
+    result = inpainter(blanked, mask)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     ys, xs = np.nonzero(mask)
     size = f"{photo.shape[1]} x {photo.shape[0]}"
     print(f"{size}, hole of {np.ptp(xs) + 1} x {np.ptp(ys) + 1} px, {mask.mean():.1%} of the area")
-    print(f"{wanted.model}: {seconds:.1f} s on {wanted.threads} threads, peak {peak:.0f} MB ({before:.0f} MB before)")
+    print(f"{options.model}: {seconds:.1f} s on {options.threads} threads, peak {peak:.0f} MB ({before:.0f} MB before)")
     sharp, step = sharpness(result, photo, mask), seam(result, photo, mask)
     print(f"psnr {psnr(result, photo, mask):.1f} dB, sharpness {sharp:.2f}, seam {step:.2f}")
-    if wanted.out is not None:
-        Pil.fromarray(result).save(wanted.out)
+    if options.out is not None:
+        Pil.fromarray(result).save(options.out)
 
 
 if __name__ == "__main__":

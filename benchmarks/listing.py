@@ -73,7 +73,7 @@ def page(keys: Keys, query: dict[str, list[str]]) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-def serve(keys: Keys, told: Connection) -> None:
+def serve(keys: Keys, port: Connection) -> None:
     """Answer listings of the bucket, each after a pause."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,7 +87,7 @@ def serve(keys: Keys, told: Connection) -> None:
 
     async def main() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        told.send(server.sockets[0].getsockname()[1])
+        port.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     asyncio.run(main())

@@ -56,16 +56,16 @@ def watch(config: str, overrides: list[str], photos: Path, output: Path) -> Iter
     yield Moment(time.monotonic() - begun, rows, sum(processes.cpu_by_kind().values()))
 
 
-def _parts(output: Path, known: dict[Path, int]) -> dict[Path, int]:
+def _parts(output: Path, earlier: dict[Path, int]) -> dict[Path, int]:
     """Rows of the parts that are new; one that is committed before it is read here is gone, and is not seen."""
-    found = {}
+    counts = {}
     for path in (output / Layout().all_parts).rglob("*.parquet"):
-        if path not in known and is_written(path):
+        if path not in earlier and is_written(path):
             try:
-                found[path] = pq.read_metadata(path).num_rows
+                counts[path] = pq.read_metadata(path).num_rows
             except FileNotFoundError:
                 continue
-    return found
+    return counts
 
 
 def overhead(moments: list[Moment], alone: Rates, driver_s: float, commit_s: float) -> Overhead:

@@ -49,12 +49,12 @@ def make_output(store: Store, rows: int, size: int) -> None:
         columns = [pa.array(uris), pa.array([size] * count), pa.array(["a"] * count)]
         images = pa.table(columns, schema=MANIFEST)
         write_shard(store, shard, images)
-        given = {"status": ["unchanged"] * count, "config": ["0" * 16] * count, "image_id": ids}
-        given |= {name: images.column(name) for name in MANIFEST.names}
+        columns = {"status": ["unchanged"] * count, "config": ["0" * 16] * count, "image_id": ids}
+        columns |= {name: images.column(name) for name in MANIFEST.names}
         arrays = [
             pa.chunked_array([pa.array(value, field.type)]) if isinstance(value, list) else value
             for field in PUBLISHED
-            for value in [given.get(field.name, pa.chunked_array([pa.nulls(count, field.type)]))]
+            for value in [columns.get(field.name, pa.chunked_array([pa.nulls(count, field.type)]))]
         ]
         write_part(store, FIRST, 1, shard, 0, pa.table(arrays, schema=PUBLISHED))
         commit_shard(store, FIRST, shard)
@@ -86,9 +86,9 @@ def measure(corpus: str, output: Path, *options: str) -> dict[str, float]:
         with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as run:
             threading.Thread(target=watch, args=(run, peak), daemon=True).start()
             run.wait()
-        said = [json.loads(line) for file in Path(stamps).iterdir() for line in file.read_text().splitlines()]
-        loads = [one["begun"] for one in said if one["what"] == "first Load"]
-        ray = [one["ended"] for one in said if one["what"] == "ray.init"]
+        moments = [json.loads(line) for file in Path(stamps).iterdir() for line in file.read_text().splitlines()]
+        loads = [one["begun"] for one in moments if one["what"] == "first Load"]
+        ray = [one["ended"] for one in moments if one["what"] == "ray.init"]
         if run.returncode or not loads:
             raise SystemExit(f"exit code {run.returncode}, {len(loads)} loads")
         now = listing.stat().st_mtime
@@ -107,18 +107,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", help="Where the output is made; a temporary folder by default.")
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from benchmarks.hooks.made import MadeFileSystem
+    from benchmarks.hooks.synthetic import SyntheticFileSystem
 
-    rows = wanted.rows // NAMES * NAMES
-    corpus = f"made://{rows // NAMES}/{NAMES}/{MORE}"
-    with tempfile.TemporaryDirectory(prefix="resume-", dir=wanted.folder) as folder:
+    rows = options.rows // NAMES * NAMES
+    corpus = f"synthetic://{rows // NAMES}/{NAMES}/{MORE}"
+    with tempfile.TemporaryDirectory(prefix="resume-", dir=options.folder) as folder:
         output, config = Path(folder), load_config()
         store, models = open_store(folder), identities(config)
         root = open_store(corpus).uri
         open_version(store, config, models, root)
-        make_output(store, rows, len(MadeFileSystem()._data))
+        make_output(store, rows, len(SyntheticFileSystem()._data))
         write_sums(store, config, models, root, listed=rows)
         print(
             f"{rows:,} rows are done, in {len(list_shards(store, METADATA)):,} shards; {MORE} images are new",

@@ -64,18 +64,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--work", type=float, default=0.15)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scaling-", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
         print("nodes  images/s  of the bound  efficiency", flush=True)
         alone = 0.0
-        for nodes in wanted.nodes:
-            images = wanted.images * nodes
+        for nodes in options.nodes:
+            images = options.images * nodes
             make_corpus(root / f"in{nodes}", images)
-            rate = measure(root / f"in{nodes}", root / str(nodes), images, nodes, wanted.work)
+            rate = measure(root / f"in{nodes}", root / str(nodes), images, nodes, options.work)
             alone = alone or rate / nodes
             print(
-                f"{nodes:5} {rate:9.2f} {rate * wanted.work / nodes:13.2f} {rate / (nodes * alone):11.2f}", flush=True
+                f"{nodes:5} {rate:9.2f} {rate * options.work / nodes:13.2f} {rate / (nodes * alone):11.2f}", flush=True
             )
 
 

@@ -32,10 +32,10 @@ def photos(folder: Path | None, count: int, side: int) -> list[Image]:
     if folder is None:
         from skimage import data
 
-        found = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+        images = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
     else:
-        found = [np.asarray(Pil.open(p).convert("RGB")) for p in sorted(folder.rglob("*.jpg"))[:count]]
-    return [resize_image(np.ascontiguousarray(i[..., :3]), *scaled(i.shape[:2], side)) for i in found]
+        images = [np.asarray(Pil.open(p).convert("RGB")) for p in sorted(folder.rglob("*.jpg"))[:count]]
+    return [resize_image(np.ascontiguousarray(i[..., :3]), *scaled(i.shape[:2], side)) for i in images]
 
 
 def scaled(shape: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -52,23 +52,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
-    images = photos(wanted.photos, wanted.count, wanted.side)
-    together = 1 if wanted.device == "cpu" else ROWS
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    images = photos(options.photos, options.count, options.side)
+    together = 1 if options.device == "cpu" else ROWS
     segmenter, alone = (
-        StarterSegmenter(device=wanted.device, max_side=wanted.side, batch_size=together, workers=workers)
-        for workers in (wanted.threads, 1)
+        StarterSegmenter(device=options.device, max_side=options.side, batch_size=together, workers=workers)
+        for workers in (options.threads, 1)
     )
 
     @torch.inference_mode()
     def backbone(looks: tuple[float, ...]) -> None:
         for image in images:
             for look in looks:
-                shape = input_shape(image.shape[:2], max(32, round(wanted.side * look)))
-                batch = normalise(torch.from_numpy(resize_image(image, *shape))[None].to(wanted.device))
+                shape = input_shape(image.shape[:2], max(32, round(options.side * look)))
+                batch = normalise(torch.from_numpy(resize_image(image, *shape))[None].to(options.device))
                 segmenter.net.backbone(batch)
-        if wanted.device != "cpu":
+        if options.device != "cpu":
             torch.cuda.synchronize()
 
     work: dict[str, Callable[[], object]] = {

@@ -121,8 +121,8 @@ def measure_stages(
             sample = sample.filter(_masked(sample))
     if not len(sample):
         print("no photo has anything that could be removed: give more of them, or inpaint counts as nothing")
-    said = f"at a cut of {sure.policy.cut or 'the default'}, with {threads_to_inpaint} threads"
-    print(f"inpaint is measured on {len(sample)} photos, {said}", flush=True)
+    setting = f"at a cut of {sure.policy.cut or 'the default'}, with {threads_to_inpaint} threads"
+    print(f"inpaint is measured on {len(sample)} photos, {setting}", flush=True)
     _, inpaint_s = measured(stage, sample, rows, fills)
     filled = stage(related)
     write = Write(root, str(output), "images", config.output.unchanged, at.write.threads)
@@ -155,10 +155,10 @@ def rows_of_a_block(photos: list[Path], config: Config) -> int:
 
 def sample_of(folder: Path, config: Config, count: int, blocks: int, scratch: Path) -> list[Path]:
     """An even spread of a folder's photos, copied, and copied again for a run of so many blocks; returns the sample."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
+    if not files:
         raise SystemExit(f"{folder}: no photo there")
-    spread = [found[int(i * len(found) / count)] for i in range(count)] if count < len(found) else found
+    spread = [files[int(i * len(files) / count)] for i in range(count)] if count < len(files) else files
     scratch.mkdir()
     for number in range(max(len(spread), blocks * rows_of_a_block(spread, config))):
         source = spread[number % len(spread)]
@@ -176,19 +176,19 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--page", type=float, default=0.05, help="Seconds of a request for a page of 1,000 keys.")
     parser.add_argument("--json", type=Path)
-    wanted = parser.parse_args()
-    config = load_config(wanted.config, wanted.overrides)
+    options = parser.parse_args()
+    config = load_config(options.config, options.overrides)
     devices = {pick_device(part.device) for part in (config.segmenter, config.inpainter)}
     gpu = gpu_name() if devices != {"cpu"} else None
     with tempfile.TemporaryDirectory(prefix="stages-") as folder:
         scratch = Path(folder)
-        if wanted.photos is None:
-            wanted.photos = scratch / "demo"
-            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", wanted.photos], check=True)
-        sample = sample_of(wanted.photos, config, wanted.count, wanted.blocks, scratch / "photos")
+        if options.photos is None:
+            options.photos = scratch / "demo"
+            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", options.photos], check=True)
+        sample = sample_of(options.photos, config, options.count, options.blocks, scratch / "photos")
         driver_s = driver_seconds(config)
         free = [free_share()]
-        moments = list(watch(wanted.config, wanted.overrides, scratch / "photos", scratch / "run"))
+        moments = list(watch(options.config, options.overrides, scratch / "photos", scratch / "run"))
         free.append(free_share())
         os.nice(NICENESS - os.nice(0))  # for good, so last
         stages, written = measure_stages(config, sample, scratch / "stages")
@@ -198,11 +198,11 @@ def main() -> None:
     machine = Machine(cpus=cores(), cpu_model=cpu_model(), gpu=gpu, free=round(sum(free) / len(free), 3))
     nothing = Overhead(start_s=0, end_s=0, cpu_s=0, worker_s=0, driver_s=0)
     alone = Rates(config=config.digest, machine=machine, overhead=nothing, **stages)
-    found = overhead(moments, alone, driver_s, commit_s).model_copy(update={"page_s": wanted.page})
-    rates = alone.model_copy(update={"overhead": found})
+    extra = overhead(moments, alone, driver_s, commit_s).model_copy(update={"page_s": options.page})
+    rates = alone.model_copy(update={"overhead": extra})
     text = rates.model_dump_json(indent=1) + "\n"
-    if wanted.json:
-        wanted.json.write_text(text)
+    if options.json:
+        options.json.write_text(text)
     print(text, end="")
 
 

@@ -113,23 +113,23 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--set", dest="overrides", action="append", default=["policy.cut=0.24"], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
         scratch = Path(folder)
-        if wanted.photos is None:
-            wanted.photos = scratch / "demo"
-            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", wanted.photos], check=True)
+        if options.photos is None:
+            options.photos = scratch / "demo"
+            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", options.photos], check=True)
         print(f"{free_share(0):.0%} of the cores are free", flush=True)
         runs = []
-        for number in range(wanted.runs):
-            runs.append(measure(wanted.photos, scratch / str(number), wanted.overrides))
+        for number in range(options.runs):
+            runs.append(measure(options.photos, scratch / str(number), options.overrides))
             print(f"run {number + 1}: first row @ {runs[-1]['first_row_s']:.1f} s, end @ {runs[-1]['seconds']:.1f} s")
             for name, at, took in runs[-1]["parts"]:
                 print(f"  @ {at:5.1f} s  {name:34} {f'{took:5.2f} s' if took else ''}")
             print(f"  CPU seconds: {runs[-1]['cpu_s']}", flush=True)
     medians = {name: round(statistics.median(run[name] for run in runs), 1) for name in ("first_row_s", "seconds")}
-    if wanted.json:
-        wanted.json.write_text(json.dumps({**medians, "runs": runs}, indent=1) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps({**medians, "runs": runs}, indent=1) + "\n")
     print(json.dumps(medians))
 
 

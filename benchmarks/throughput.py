@@ -89,8 +89,8 @@ class Busy:
 
     def __enter__(self) -> Self:
         command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-l", "1"]
-        found = shutil.which(command[0])
-        self._watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if found else None
+        program = shutil.which(command[0])
+        self._watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if program else None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +112,7 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
         first = (output / Layout().all_parts, output / METADATA)
     with Busy() as gpu:
         seen = observe(command, first, {"PYTHONPATH": str(ROOT), **os.environ, **FAIR})
-    said = {} if first else json.loads((output / "way.json").read_text())
+    report = {} if first else json.loads((output / "way.json").read_text())
     return Timed(
         images_per_s=count / seen.seconds,
         seconds=seen.seconds,
@@ -121,7 +121,7 @@ def run_way(way: str, photos: Path, output: Path, config: Path, count: int) -> T
         object_store_mb=seen.object_store // MB,
         cpu_s=seen.cpu,
         idle=max(0.0, 1 - sum(seen.cpu.values()) / (cores() * seen.seconds)),
-        idle_s=said.get("idle_s", 0.0),
+        idle_s=report.get("idle_s", 0.0),
         gpu_busy=gpu.share,
     )
 
@@ -188,13 +188,13 @@ def bound_of(rates: Rates) -> float:
 
 def shuffled(folder: Path, config: Config, limit: int, seed: int, into: Path) -> list[Path]:
     """Links to photos in an order of their own, which their names keep; small corpora are gone through again."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in config.corpus.extensions)
+    if not files:
         raise SystemExit(f"{folder}: no photo there")
-    order = np.random.default_rng(seed).permutation(len(found))
+    order = np.random.default_rng(seed).permutation(len(files))
     into.mkdir()
     for number in range(limit):
-        source = found[order[number % len(found)]]
+        source = files[order[number % len(files)]]
         (into / f"{number:06d}{source.suffix}").symlink_to(source.resolve())
     return sorted(into.iterdir())
 
@@ -220,7 +220,7 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
     bound = bound_of(rates)
     print(f"  bound      {bound:6.2f} images/s, {limit * rates.stages_cpu_s:.1f} CPU s in all stages", flush=True)
     done, first = timed["occpipe"], timed.get("sequential")
-    made = {
+    result = {
         "seed": seed,
         "free_cores": sum(free) / len(free),
         "bound_images_per_s": bound,
@@ -232,15 +232,15 @@ def one_run(config: Config, folder: Path, limit: int, seed: int, ways: Sequence[
         "object_store_bytes_per_image": between,
     }
     if first:
-        made["vs_sequential"] = done.images_per_s / first.images_per_s
-        made["vs_sequential_that_skips"] = done.images_per_s * (first.seconds - first.idle_s) / limit
+        result["vs_sequential"] = done.images_per_s / first.images_per_s
+        result["vs_sequential_that_skips"] = done.images_per_s * (first.seconds - first.idle_s) / limit
     if "loop" in timed:
-        made["vs_loop"] = done.images_per_s / timed["loop"].images_per_s
+        result["vs_loop"] = done.images_per_s / timed["loop"].images_per_s
     if done.gpu_busy is not None:
-        made["gpu_busy"] = done.gpu_busy
+        result["gpu_busy"] = done.gpu_busy
     parts = {f"cpu_s {kind}": seconds for kind, seconds in done.cpu_s.items()}
     return (
-        made
+        result
         | parts
         | {"cpu_s of the stages": limit * rates.stages_cpu_s}
         | {"ways": {way: asdict(one) for way, one in timed.items()}, "rates": rates.model_dump(mode="json")}
@@ -251,7 +251,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The median of each figure over the runs, and its range."""
     names = [name for name, value in runs[0].items() if isinstance(value, float | int) and name != "seed"]
     values = {name: [run.get(name, 0.0) for run in runs] for name in names}
-    medians = {name: round(statistics.median(found), 3) for name, found in values.items()}
+    medians = {name: round(statistics.median(numbers), 3) for name, numbers in values.items()}
     return medians | {"range": {name: [round(min(v), 3), round(max(v), 3)] for name, v in values.items()}}
 
 
@@ -289,27 +289,27 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=100, help="Photos that the bound is measured on.")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
-    wanted = parser.parse_args()
-    if wanted.device == "cuda" and gpu_name() is None:
+    options = parser.parse_args()
+    if options.device == "cuda" and gpu_name() is None:
         raise SystemExit("--device cuda: there is no GPU here, and nothing was measured")
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        if wanted.photos is None:
-            wanted.photos = Path(folder) / "demo"
-            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", wanted.photos], check=True)
-        named = wanted.config or ("gpu" if wanted.device == "cuda" else "local")
-        if wanted.random or wanted.device == "cuda":
-            wanted.overrides = [*random_models(Path(folder) / "models", wanted.device), *wanted.overrides]
-        config = load_config(named, wanted.overrides)
+        if options.photos is None:
+            options.photos = Path(folder) / "demo"
+            subprocess.run([sys.executable, ROOT / "jobs" / "make_demo.py", options.photos], check=True)
+        config_name = options.config or ("gpu" if options.device == "cuda" else "local")
+        if options.random or options.device == "cuda":
+            options.overrides = [*random_models(Path(folder) / "models", options.device), *options.overrides]
+        config = load_config(config_name, options.overrides)
         runs = []
-        for seed in wanted.seeds:
+        for seed in options.seeds:
             print(f"order {seed}", flush=True)
-            runs.append(one_run(config, wanted.photos, wanted.limit, seed, wanted.ways, wanted.sample))
-    made = {"photos": wanted.limit, "machine": runs[0]["rates"]["machine"], **summary(runs), "runs": runs}
-    if wanted.json:
-        wanted.json.write_text(json.dumps(made, indent=1) + "\n")
-    if wanted.plot:
-        plot(runs, wanted.plot)
-    print(json.dumps({name: value for name, value in made.items() if name != "runs"}))
+            runs.append(one_run(config, options.photos, options.limit, seed, options.ways, options.sample))
+    result = {"photos": options.limit, "machine": runs[0]["rates"]["machine"], **summary(runs), "runs": runs}
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        plot(runs, options.plot)
+    print(json.dumps({name: value for name, value in result.items() if name != "runs"}))
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ def main() -> None:
             journal.send(
                 Journal.report, BatchStatistics(STAGES[number % len(STAGES)], number, 8, 0.1, 0.1, cpu_use(), gpu_use())
             )
-        told = time.process_time() - begun
+        worker_s = time.process_time() - begun
         begun = time.process_time()
         for _ in range(LOOKS):
             stages, free = journal.call(Journal.statistics), ray.available_resources()
             metrics.publish(monitor.snapshot(stages, free, time.monotonic()))
         looked = time.process_time() - begun
     print(
-        f"a batch: {1000 * told / batches:.2f} ms of a worker's CPU; a look, once a second: {1000 * looked / LOOKS:.1f} ms"
+        f"a batch: {1000 * worker_s / batches:.2f} ms of a worker's CPU; "
+        f"a look, once a second: {1000 * looked / LOOKS:.1f} ms"
     )
 
 

@@ -108,7 +108,7 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
             seen = models.segmenter([rgb for *_, rgb in items])
             scenes = [scene.resized(*rgb.shape[:2]) for scene, (*_, rgb) in zip(seen, items, strict=True)]
             to_fill: list[tuple[Path, bytes]] = []
-            given: list[tuple[Image, Mask, Mask]] = []
+            pending: list[tuple[Image, Mask, Mask]] = []
             for (photo, data, header, _), scene in zip(items, scenes, strict=True):
                 size = header.height, header.width
                 things, mask = models.decided(scene)
@@ -118,12 +118,12 @@ def loop(config: Config, photos: list[Path], output: Path) -> dict[str, float]:
                 else:
                     hole = scale_up(mask, *size)
                     to_fill.append((photo, data))
-                    given.append(
+                    pending.append(
                         (decode(data, models.limits), hole, scale_up(models.kept(things, mask), *size) & (1 - hole))
                     )
-            if given:
+            if pending:
                 for (photo, data), filled in zip(
-                    to_fill, models.inpainter.fill_many(*zip(*given, strict=True)), strict=True
+                    to_fill, models.inpainter.fill_many(*zip(*pending, strict=True)), strict=True
                 ):
                     written.append(writers.submit(write, photo, data, filled))
         for future in written:
@@ -161,8 +161,8 @@ def main() -> None:
     way, photos, output, config = sys.argv[1:]
     Path(output).mkdir(parents=True)
     settings = Config.model_validate_json(Path(config).read_bytes())
-    said = WAYS[way](settings, sorted(Path(photos).iterdir()), Path(output))
-    Path(output, "way.json").write_text(json.dumps(said))
+    report = WAYS[way](settings, sorted(Path(photos).iterdir()), Path(output))
+    Path(output, "way.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__" and len(sys.argv) > 1:

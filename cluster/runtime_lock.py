@@ -27,11 +27,11 @@ def blocks(lock: str) -> Iterator[tuple[str, str, set[str]]]:
 
 def runtime(lock: str, project: dict[str, Any], *, cpu: bool = False) -> str:
     """The lines of the packages that a project (the table of its pyproject.toml) and its `EXTRAS` need, at any depth."""
-    asked: list[str] = [*project["dependencies"]]
+    direct: list[str] = [*project["dependencies"]]
     for extra in EXTRAS:
-        asked += project["optional-dependencies"][extra]
+        direct += project["optional-dependencies"][extra]
     packages = {name: (lines, parents) for name, lines, parents in blocks(lock)}
-    needed = {found[0] for line in asked if (found := _NAME.match(line))}
+    needed = {match[0] for line in direct if (match := _NAME.match(line))}
     while more := {name for name, (_, parents) in packages.items() if parents & needed} - needed:
         needed |= more
     return "".join(packages[name][0] for name in sorted(needed) if not (cpu and _CUDA.fullmatch(name)))

@@ -14,16 +14,16 @@ EVERY, AREA = 8, 0.04
 
 def with_cat(scene_of: Any) -> Any:
     """What makes a scene, which finds a cat in the middle of some photos."""
-    made = 0
+    count = 0
 
     def wrapped(segmenter: Any, result: Any, height: int, width: int) -> Any:
-        nonlocal made
+        nonlocal count
         import numpy as np
 
         from occpipe.core.types import Segment
 
-        scene, made = scene_of(segmenter, result, height, width), made + 1
-        if made % EVERY:
+        scene, count = scene_of(segmenter, result, height, width), count + 1
+        if count % EVERY:
             return scene
         y, x = np.ogrid[:height, :width]
         near = ((y - height / 2) / height) ** 2 + ((x - width / 2) / width) ** 2 < AREA / np.pi
@@ -49,4 +49,4 @@ if os.environ.get("OCCPIPE_STAMPS"):
 
     stamps.install(os.environ["OCCPIPE_STAMPS"])
 if os.environ.get("OCCPIPE_MADE"):
-    from benchmarks.hooks import made  # noqa: F401 - it registers itself
+    from benchmarks.hooks import synthetic  # noqa: F401 - it registers itself

@@ -120,7 +120,8 @@ def sentences(rates: Rates, result: Plan, settings: Config) -> Iterator[str]:
         busy = next(bound for bound in result.bounds if bound.name == "GPUs").seconds * result.images_per_s
         idle.append(f"{1 - busy:.0%} of the GPUs")
     yield f"Idle at that rate: {', '.join(idle)}."
-    parts = f"{result.fixed_s:.0f} s to start and end, {result.fill_s:.0f} s for a block of {result.block_rows} from end to end"
+    block = f"{result.fill_s:.0f} s for a block of {result.block_rows} from end to end"
+    parts = f"{result.fixed_s:.0f} s to start and end, {block}"
     if result.cluster.gpus:
         yield _cores_per_gpu(rates, result.cluster)
     yield f"Expected: {duration(result.wall_s)} ({parts}), {result.images / result.wall_s:,.1f} images/s over all."

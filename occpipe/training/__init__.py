@@ -1,4 +1,4 @@
-"""How the starter models are trained and measured; nothing of it runs in a job.
+"""Training and evaluation of the starter models; no job runs it.
 
 It imports `core`, `io` and `models`. Start at `run`.
 """

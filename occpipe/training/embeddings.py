@@ -34,7 +34,7 @@ STOP_WORDS = frozenset(
 """Words without visual content; they would fill the windows of the skip-gram."""
 
 MAX_VOCABULARY = 2_000_000
-"""Distinct words held while captions are counted, about 1 GB; English captions have some 100,000."""
+"""Distinct words in memory while captions are counted, about 1 GB; English captions have some 100,000."""
 
 _JSON_CHUNK = 1 << 16
 
@@ -43,7 +43,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """How gensim trains: skip-gram with negative samples; `keep` words of the captions beside the class tokens."""
+    """Settings of gensim's skip-gram with negative samples; `keep` words of the captions stay beside the class tokens."""
 
     dim: int = 64
     window: int = 10
@@ -121,9 +121,9 @@ def tokenise(caption: str, table: Mapping[str, str] | None = None) -> list[str]:
         for length in (3, 2, 1):
             phrase = words[i : i + length]
             last = phrase[-1]
-            found = table.get(" ".join(phrase)) or table.get(" ".join([*phrase[:-1], singular(last)]))
-            if found and len(phrase) == length:
-                result.append(found)
+            token = table.get(" ".join(phrase)) or table.get(" ".join([*phrase[:-1], singular(last)]))
+            if token and len(phrase) == length:
+                result.append(token)
                 i += length
                 break
         else:
@@ -147,17 +147,16 @@ def train_vectors(
     extra: Mapping[str, str] | None = None,
     progress: Progress = print,
 ) -> ClassVectors:
-    """Skip-gram vectors from captions and, where given, from lists of the class tokens seen together in an image.
+    """Skip-gram vectors from captions and, optionally, from lists of the class tokens of an image.
 
-    The class tokens come first, then the most frequent other words. A class token that is seen nowhere has a zero
-    vector, or is left out with `classes_only` (the paper's reduction of captions to class tokens). `extra` are aliases
-    beside those of the package. Memory is bounded: captions are streamed, and the vocabulary is pruned of its rarest
-    words beyond MAX_VOCABULARY.
+    The class tokens come first, then the most frequent other words. A class token without an example has a zero vector, or
+    is left out with `classes_only` (the paper's reduction of captions to class tokens). `extra` are aliases beside those
+    of the package. Memory is bounded: captions are streamed, and beyond MAX_VOCABULARY the rarest words go.
     """
     from gensim.models import Word2Vec  # here, because importing gensim takes seconds
     from gensim.models.word2vec import LineSentence
 
-    known = frozenset(class_tokens())
+    classes = frozenset(class_tokens())
     table = {**aliases(), **(extra or {})}
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "sentences.txt"
@@ -166,14 +165,14 @@ def train_vectors(
             for number, caption in enumerate(captions):
                 words = tokenise(caption, table)
                 if classes_only:
-                    words = [w for w in words if w in known]
+                    words = [w for w in words if w in classes]
                 if len(words) > 1:
                     out.write(" ".join(words) + "\n")
                 if (number + 1) % 100_000 == 0:
                     progress(f"tokenised {number + 1} captions")
-            for listed in label_sentences:
-                if len(listed) > 1:
-                    out.write(" ".join(listed) + "\n")
+            for tokens in label_sentences:
+                if len(tokens) > 1:
+                    out.write(" ".join(tokens) + "\n")
         progress(f"tokenised {number + 1} captions; training {config.dim} dimensions, {config.epochs} epochs")
         model = Word2Vec(
             LineSentence(str(corpus)),
@@ -188,14 +187,16 @@ def train_vectors(
             shrink_windows=False,
             seed=config.seed,
             workers=1,  # more than one makes the result depend on timing
-            trim_rule=lambda word, _count, _min: 2 if word in known else 0,  # gensim: 2 keeps, 0 asks min_count
+            trim_rule=lambda word, _count, _min: 2 if word in classes else 0,  # gensim: 2 keeps, 0 asks min_count
         )
-    seen = model.wv
-    words = [w for w in seen.index_to_key if w not in known][: config.keep]
-    tokens = [t for t in class_tokens() if t in seen or not classes_only] + words
+    trained = model.wv
+    words = [w for w in trained.index_to_key if w not in classes][: config.keep]
+    tokens = [t for t in class_tokens() if t in trained or not classes_only] + words
     matrix = np.zeros((len(tokens), config.dim), np.float32)
     for row, word in enumerate(tokens):
-        if word in seen:
-            matrix[row] = seen[word]
-    progress(f"{len(tokens)} vectors, {sum(t in seen for t in class_tokens())} of {len(known)} class tokens seen")
+        if word in trained:
+            matrix[row] = trained[word]
+    progress(
+        f"{len(tokens)} vectors, {sum(t in trained for t in class_tokens())} of {len(classes)} class tokens trained"
+    )
     return ClassVectors(tokens, matrix, extra)

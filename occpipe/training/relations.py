@@ -1,4 +1,4 @@
-"""From captions and label lists to a relation file: vectors, head, calibration, cuts, export; and its unseen classes."""
+"""Training of a relation file from captions and label lists, and its evaluation on unseen classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from occpipe.training.relation_head import HeadConfig, train_head
 
 Progress = Callable[[str], None]
 
-MOST_LISTS = 200_000
+MAX_LISTS = 200_000
 """Captions that stand for label lists: the head takes 1.3 kB for each."""
 
 NEUTRAL: Mapping[str, Any] = {
@@ -38,7 +38,7 @@ NEUTRAL: Mapping[str, Any] = {
     "default_cut": 0.1,
     "cuts": {},
 }
-"""The calibration of a file whose label lists are too few for one: a cut from a handful of images would be chance."""
+"""The calibration where there are too few label lists for one: a cut from a few images would be chance."""
 
 
 def train(
@@ -57,11 +57,10 @@ def train(
 ) -> EmbeddingScorer:
     """Train on the training part of the label lists, calibrate on the calibration part, write `out`.
 
-    Without label lists the classes named in one caption are taken as the list of an image. The vectors come from the
-    captions, and with `lists_in_vectors` from the lists as well, which changes nothing for listed classes and costs
-    those that no list names 0.02 AUC. No image of the test part is trained on with its
-    labels. The same inputs and seed give the same bytes on the same machine and library versions. Raises ValueError for
-    unreadable or empty inputs and where only one kind of list is given.
+    Without label lists the classes of one caption stand for the list of an image. The vectors come from the captions, and
+    with `lists_in_vectors` from the lists as well. That changes nothing for listed classes and costs unlisted ones 0.02
+    AUC. Labels of the test part are never used. The same inputs and seed give the same bytes on the same machine and
+    library versions. Raises ValueError for unreadable or empty inputs, and for only one kind of list.
     """
     if (things is None) != (stuff is None):
         raise ValueError("label lists of things and of stuff go together: give both, or neither")
@@ -105,9 +104,9 @@ def train(
         },
     }
     scorer = EmbeddingScorer.from_arrays(arrays, description)
-    observed = observe_lists([i for i in images if i.part == "calibration"], scorer)
-    if sum(o.belongs is True for o in observed) * FALSE_REMOVAL >= 1:
-        description = calibrate(scorer, observed).apply(description)
+    observations = observe_lists([i for i in images if i.part == "calibration"], scorer)
+    if sum(o.belongs is True for o in observations) * FALSE_REMOVAL >= 1:
+        description = calibrate(scorer, observations).apply(description)
     progress(f"calibration {description['calibration']}, cuts {description['cuts']}")
     write_asset(arrays, description, out)
     return EmbeddingScorer.from_arrays(arrays, description)
@@ -122,17 +121,17 @@ def label_sentences(images: Sequence[LabelledImage], seed: int) -> Iterator[list
         yield tokens
 
 
-def caption_lists(captions: Iterable[str], extra: Mapping[str, str], most: int = MOST_LISTS) -> list[LabelledImage]:
-    """The class tokens of each caption as the label list of an image; a caption of fewer than two gives none.
+def caption_lists(captions: Iterable[str], extra: Mapping[str, str], count: int = MAX_LISTS) -> list[LabelledImage]:
+    """The class tokens of each caption as the label list of an image; a caption with fewer than two gives none.
 
-    At most `most`, drawn evenly.
+    Of more than `count` lists, a random sample of that size.
     """
     rng = random.Random(0)
     lists: list[LabelledImage] = []
     for number, one in enumerate(_caption_lists(captions, extra)):
-        if number < most:
+        if number < count:
             lists.append(one)
-        elif (place := rng.randrange(number + 1)) < most:
+        elif (place := rng.randrange(number + 1)) < count:
             lists[place] = one
     return lists
 
@@ -140,9 +139,9 @@ def caption_lists(captions: Iterable[str], extra: Mapping[str, str], most: int =
 def _caption_lists(captions: Iterable[str], extra: Mapping[str, str]) -> Iterator[LabelledImage]:
     table = {**aliases(), **extra}
     things = {c.token for c in coco_stuff() if c.is_thing}
-    known = frozenset(class_tokens())
+    classes = frozenset(class_tokens())
     for number, caption in enumerate(captions):
-        tokens = sorted(known.intersection(tokenise(caption, table)))
+        tokens = sorted(classes.intersection(tokenise(caption, table)))
         if len(tokens) > 1:
             yield LabelledImage(
                 f"caption {number}",
@@ -152,12 +151,12 @@ def _caption_lists(captions: Iterable[str], extra: Mapping[str, str]) -> Iterato
 
 
 def choose_unseen(images: Sequence[LabelledImage], count: int, seed: int = 0) -> tuple[str, ...]:
-    """`count` thing classes that at least 40 images show, drawn."""
-    shown: dict[str, int] = {}
+    """A random sample of `count` thing classes, of those in at least 40 images."""
+    counts: dict[str, int] = {}
     for image in images:
         for thing in image.things:
-            shown[thing] = shown.get(thing, 0) + 1
-    often = sorted(t for t, number in shown.items() if number >= 40)
+            counts[thing] = counts.get(thing, 0) + 1
+    often = sorted(t for t, number in counts.items() if number >= 40)
     return tuple(sorted(random.Random(seed).sample(often, min(count, len(often)))))
 
 
@@ -172,10 +171,10 @@ def evaluate_unseen(
     head: HeadConfig | None = None,
     progress: Progress = print,
 ) -> tuple[tuple[str, ...], Figures, Figures]:
-    """How well classes are scored that no label list names: `count` thing classes, left out of a head trained anew.
+    """Evaluate classes that are in no label list: a new head is trained without `count` thing classes.
 
-    Their vectors are those of the relation file, learned from captions. Returns the classes, the figures of own
-    things among them against intruders among them, and against intruders of any class, on the test part.
+    Their vectors are those of the relation file, learned from captions. Returns the classes, the figures of own things
+    among them against intruders among them, and against intruders of any class, on the test part.
     """
     images = read_labels(things, stuff)
     unseen = choose_unseen(images, count, seed)
@@ -183,7 +182,7 @@ def evaluate_unseen(
         raise ValueError("fewer than two thing classes are in 40 images or more: none can be left out")
     arrays, description = read_asset(relations)
     listed = description["listed"]
-    known = [
+    training = [
         replace(
             i, things=tuple(t for t in i.things if t not in unseen), stuff=tuple(s for s in i.stuff if s not in unseen)
         )
@@ -191,7 +190,7 @@ def evaluate_unseen(
         if i.part == "train"
     ]
     x = arrays["vectors"][: len(listed)].astype(np.float32)
-    fitted = train_head(x, listed, known, head or HeadConfig(**description["recipe"]["head"]), progress)
+    fitted = train_head(x, listed, training, head or HeadConfig(**description["recipe"]["head"]), progress)
     scorer = EmbeddingScorer.from_arrays(arrays | fitted, {**description, **NEUTRAL})
     test = [i for i in images if i.part == "test"]
     among, against_all = (

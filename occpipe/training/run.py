@@ -1,4 +1,4 @@
-"""A training run: schedule, moving average, checkpoints; what is learned from which samples is up to its subclasses."""
+"""A training run: schedule, moving average, checkpoints. Subclasses define the samples and the losses."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 Net = TypeVar("Net", bound=nn.Module)
 Sample = TypeVar("Sample")
 
-_REPORT_EVERY = 50
+_REPORT_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What all runs have in common; a run ends after `steps`, or after `minutes` where steps is None.
+    """Settings of all runs; a run ends after `steps`, or after `minutes` where steps is None.
 
-    A run is decided by (data, config, seed) alone when it is bounded by steps; bounded by minutes, its schedule follows
-    the clock. `ema` is the share that the moving average of the weights keeps in a step.
+    A run over a number of steps depends on (data, config, seed) alone; in a run over minutes, the schedule follows the
+    clock. `ema` is the share that the moving average of the weights keeps in a step.
     """
 
     steps: int | None = None
@@ -58,7 +58,7 @@ class TrainingRun(ABC, Generic[Net, Sample]):
 
     @abstractmethod
     def sample(self, step: int, index: int) -> Sample:
-        """The sample of that index in a step, always the same; it is called from a thread of its own."""
+        """The sample of that index in a step, always the same; a thread of its own calls it."""
 
     @abstractmethod
     def losses(self, samples: list[Sample]) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class TrainingRun(ABC, Generic[Net, Sample]):
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def _batches(self) -> Iterator[list[Sample]]:
-        """The batches from the present step on; the next one is made while the net works on this one."""
+        """The batches from the present step on; a thread prepares the next one while the net works on this one."""
 
         def make(step: int) -> list[Sample]:
             return [self.sample(step, i) for i in range(self._config.batch)]
@@ -111,7 +111,7 @@ class TrainingRun(ABC, Generic[Net, Sample]):
             self.step += 1
             now = time.monotonic()
             self.elapsed, last = self.elapsed + now - last, now
-            if self.step % _REPORT_EVERY == 0:
+            if self.step % _REPORT_STEPS == 0:
                 means = " ".join(f"{name} {np.mean([r[name] for r in recent]):.3f}" for name in recent[0])
                 print(f"step {self.step} {self.elapsed:.0f}s {means}", flush=True)
                 recent = []

@@ -114,7 +114,7 @@ def test_verdicts_of_another_output_do_not_count(tmp_path: Path) -> None:
 def test_a_bootstrap_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [[float(n % 5 + 1)] for n in range(60)]
     whole = mean_of(groups)
-    monkeypatch.setattr("occpipe.analysis.agreement._COUNTS", 60 * 7)
+    monkeypatch.setattr("occpipe.analysis.agreement._MAX_COUNTS", 60 * 7)
     assert mean_of(groups) == whole
 
 

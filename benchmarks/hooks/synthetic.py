@@ -1,4 +1,4 @@
-"""A corpus that is made up as it is listed: `made://FOLDERS/NAMES/MORE`, for benchmarks over millions of images.
+"""A corpus that exists only in its listing: `synthetic://FOLDERS/NAMES/MORE`, for benchmarks over millions of images.
 
 It has so many folders with so many names each, and a last folder of `MORE` images. Every image is the same small JPEG.
 """
@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 
-class MadeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
+class SyntheticFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
     """Folders `d00000`, `d00001`, ...; `e` holds what was added later."""
 
-    protocol = "made"
+    protocol = "synthetic"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -26,7 +26,7 @@ class MadeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec
 
     @classmethod
     def _strip_protocol(cls, path: str) -> Any:
-        return str(path).removeprefix("made://").strip("/")
+        return str(path).removeprefix("synthetic://").strip("/")
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ARG002 - always in detail
         """The folders of the root, or the images of a folder."""
@@ -60,4 +60,4 @@ class MadeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec
         return self._data[start:end]
 
 
-fsspec.register_implementation("made", MadeFileSystem, clobber=True)
+fsspec.register_implementation("synthetic", SyntheticFileSystem, clobber=True)
