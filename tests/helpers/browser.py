@@ -30,30 +30,30 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, file: Path, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> Iterator[Page]:
-    """A page of this machine in a window of its own; at its end nothing may have failed in it, or been asked for."""
+    """A page of this machine in a window of its own. At the end it must have no failure, and no request of another file."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
     )
     page = context.new_page()
     page.set_default_timeout(10_000)
     complaints: list[str] = []
-    asked: list[str] = []
+    requests: list[str] = []
     page.on("console", lambda line: complaints.append(line.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(file.as_uri())
     yield page
     assert complaints == []
-    asked = [url for url in asked if not url.startswith(("data:", "blob:"))]
-    assert {url.partition("#")[0] for url in asked} == {file.as_uri()}, "nothing is loaded but the page"
+    requests = [url for url in requests if not url.startswith(("data:", "blob:"))]
+    assert {url.partition("#")[0] for url in requests} == {file.as_uri()}, "nothing is loaded but the page"
     context.close()
 
 
 def violations(page: Page) -> list[tuple[str, list[str]]]:
     """What axe finds: rules that are broken, with the elements."""
-    found = Axe().run(page).response["violations"]
-    return [(rule["id"], [str(node["target"]) for node in rule["nodes"]]) for rule in found]
+    broken = Axe().run(page).response["violations"]
+    return [(rule["id"], [str(node["target"]) for node in rule["nodes"]]) for rule in broken]
 
 
 def too_wide(page: Page) -> int:

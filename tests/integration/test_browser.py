@@ -51,8 +51,8 @@ def output(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
         Pil.fromarray(known[scene]).save(folder / "in" / name, quality=92)
     (folder / "in" / "broken.jpg").write_bytes(b"no picture")
     (folder / "in" / "new\nline.jpg").write_bytes(b"a name that no store takes")
-    made = clean_corpus(load_config("local", ["policy.cut=0.24"]), str(folder / "in"), str(folder / "out"))
-    assert made.statuses == {"cleaned": 2, "unchanged": 1, "error": 2}
+    result = clean_corpus(load_config("local", ["policy.cut=0.24"]), str(folder / "in"), str(folder / "out"))
+    assert result.statuses == {"cleaned": 2, "unchanged": 1, "error": 2}
     return folder / "out"
 
 
@@ -180,9 +180,9 @@ def test_a_review_is_rated_and_its_verdicts_are_read(browser: Browser, output: P
     judged, missed = observe_verdicts(published.rows(), published.config.policy, scorer, verdicts)
     assert missed == []
     assert (False, "cat") in {(item.belongs, item.thing) for item in judged}
-    said = {line.what: line.figure for line in rating_statistics(published, [tmp_path / "verdicts.csv"])}
-    assert said["of what was removed, people remove"].value == 1  # type: ignore[union-attr]  # it is there
-    assert said["mean grade, 1 to 5"].value == 4.5  # type: ignore[union-attr]  # 4 and 5; nothing changed in the garage
+    statistics = {line.what: line.figure for line in rating_statistics(published, [tmp_path / "verdicts.csv"])}
+    assert statistics["of what was removed, people remove"].value == 1  # type: ignore[union-attr]  # it is there
+    assert statistics["mean grade, 1 to 5"].value == 4.5  # type: ignore[union-attr]  # 4 and 5; nothing changed in the garage
 
 
 def test_a_run_is_looked_at_judged_and_done_again(browser: Browser, ray_cluster: None, tmp_path: Path) -> None:
@@ -210,29 +210,29 @@ def test_a_run_is_looked_at_judged_and_done_again(browser: Browser, ray_cluster:
         page.keyboard.press("End")
         assert slider.input_value() == "100"
 
-    wanted: dict[tuple[str, int], str] = {}
+    verdicts: dict[tuple[str, int], str] = {}
     shown = write_review(str(output), None, tmp_path / "review.html", 80, blind=False)
     with opened(browser, tmp_path / "review.html") as page:
         page.get_by_label("Your name").fill("Ann")
         for number in range(shown):
             page.locator(".thumb").nth(number).click()
             for card_ in page.locator(".viewer .why").all():
-                verdict = ("keep", "remove")[len(wanted) % 2]
+                verdict = ("keep", "remove")[len(verdicts) % 2]
                 uri = page.locator(".viewer h2").get_attribute("title")
-                wanted[str(uri), int(str(card_.get_attribute("data-index")))] = verdict
+                verdicts[str(uri), int(str(card_.get_attribute("data-index")))] = verdict
                 page.keyboard.press(verdict[0])
             page.keyboard.press("Escape")
         with page.expect_download() as saved:
             page.locator(".save").click()
         saved.value.save_as(tmp_path / "verdicts.csv")
-    assert len(wanted) > 1
+    assert len(verdicts) > 1
     command = ["apply", str(output), str(corrected), "--verdicts", str(tmp_path / "verdicts.csv")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     rows = {item["uri"]: item["objects"] or [] for item in Published(str(corrected)).rows()}
-    decided = {(uri, index): rows[uri][index]["reason"] for uri, index in wanted}
+    decided = {(uri, index): rows[uri][index]["reason"] for uri, index in verdicts}
     reasons = {"keep": "kept_by_review", "remove": "removed_by_review"}
-    assert decided == {key: reasons[verdict] for key, verdict in wanted.items()}
+    assert decided == {key: reasons[verdict] for key, verdict in verdicts.items()}
 
 
 def test_a_blind_review_shows_no_verdict_before_the_photo_is_judged(

@@ -29,22 +29,8 @@ REMOVED, PLANNED, NEAR, LARGE, MANY, FAILED, SKIPPED, KEPT = (
     *("removed", "would be removed", "near the cut", "large area", "many things"),
     *("error", "skipped", "unchanged"),
 )
-_REMOVALS = (REMOVED, PLANNED)
-_TURNS = (
-    *_REMOVALS,
-    NEAR,
-    *_REMOVALS,
-    LARGE,
-    *_REMOVALS,
-    KEPT,
-    *_REMOVALS,
-    FAILED,
-    *_REMOVALS,
-    NEAR,
-    KEPT,
-    MANY,
-    SKIPPED,
-)
+_GONE = (REMOVED, PLANNED)
+_TURNS = (*_GONE, NEAR, *_GONE, LARGE, *_GONE, KEPT, *_GONE, FAILED, *_GONE, NEAR, KEPT, MANY, SKIPPED)
 MAX_NAMES = 300
 """Classes and reasons of which places are kept; a file from strangers may name any number."""
 MANY_THINGS = 8

@@ -40,12 +40,12 @@ def test_alpha_of_those_who_agree_and_of_those_who_say_one_thing_only() -> None:
 def test_a_mean_has_an_interval_where_there_are_images_enough() -> None:
     assert mean_of([]) is None
     assert mean_of([[4.0], [], [5.0, 3.0]]) == Interval(4.0)
-    found = mean_of([[float(n % 5 + 1)] for n in range(200)])
-    assert found is not None
-    assert found.value == 3
+    result = mean_of([[float(n % 5 + 1)] for n in range(200)])
+    assert result is not None
+    assert result.value == 3
     # 1.96 * sqrt(2 / 200), the interval of a normal mean
-    assert found.low == pytest.approx(2.804, abs=0.03)
-    assert found.high == pytest.approx(3.196, abs=0.03)
+    assert result.low == pytest.approx(2.804, abs=0.03)
+    assert result.high == pytest.approx(3.196, abs=0.03)
 
 
 def test_what_people_say_of_an_output(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_verdicts_of_another_output_do_not_count(tmp_path: Path) -> None:
     output = publish_rows(tmp_path / "out", [scene_row(1, {"cat": 0.9, "car": 0.8}, {})])
     lines = ["1.jpg,cat,keep,,ann", "1,0,keep,,ann", "1.jpg,7,keep,,ann", "2.jpg,0,remove,,bob", "2.jpg,,,1,bob"]
     (tmp_path / "v.csv").write_text(HEAD + "\n".join(lines) + "\n")
-    found = {line.what: line.figure for line in rating_statistics(Published(str(output)), [tmp_path / "v.csv"])}
-    assert found["matched nothing"] == Interval(3)
-    assert (found["raters"], found["things judged"]) == (Interval(1), Interval(1)), (
+    result = {line.what: line.figure for line in rating_statistics(Published(str(output)), [tmp_path / "v.csv"])}
+    assert result["matched nothing"] == Interval(3)
+    assert (result["raters"], result["things judged"]) == (Interval(1), Interval(1)), (
         "by its class and by id: one cat, once"
     )
-    assert found["of what stayed, people keep"] == Interval(1.0)
-    assert found["results graded"] == Interval(0)
-    assert found["mean grade, 1 to 5"] is None
+    assert result["of what stayed, people keep"] == Interval(1.0)
+    assert result["results graded"] == Interval(0)
+    assert result["mean grade, 1 to 5"] is None
 
 
 def test_a_bootstrap_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,35 +45,35 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(output: Path) -> Audit:
+def report(output: Path) -> Audit:
     return audit(str(output))
 
 
-def test_images_by_status(made: Audit) -> None:
-    assert [(row.status, row.images) for row in made.status] == [
+def test_images_by_status(report: Audit) -> None:
+    assert [(row.status, row.images) for row in report.status] == [
         ("cleaned", 2),
         ("unchanged", 2),
         ("scanned", 0),
         ("skipped", 1),
         ("error", 2),
     ]
-    assert made.images == 7
-    assert made.status[0].removed == pytest.approx(0.175)
-    assert made.status[0].pixels == 9000 * 0.35
-    totals = json.loads(json.dumps(made.as_dict()))["totals"]
+    assert report.images == 7
+    assert report.status[0].removed == pytest.approx(0.175)
+    assert report.status[0].pixels == 9000 * 0.35
+    totals = json.loads(json.dumps(report.as_dict()))["totals"]
     assert totals == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 2}
 
 
-def test_failures_by_type(made: Audit) -> None:
-    assert made.failures == [
+def test_failures_by_type(report: Audit) -> None:
+    assert report.failures == [
         ("error", "truncated", "segment", "ImageError", 2),
         ("skipped", "multiple_frames", "segment", "ImageError", 1),
     ]
 
 
-def test_things_by_class_verdict_and_reason(made: Audit) -> None:
-    assert made.things == 5
-    cats, *others = made.classes
+def test_things_by_class_verdict_and_reason(report: Audit) -> None:
+    assert report.things == 5
+    cats, *others = report.classes
     assert cats[:4] == ("cat", "remove", "unrelated", 2)
     assert cats.share == pytest.approx((12 * 21 + 12 * 22) / 2 / 9000)
     assert cats.relation == pytest.approx(0.08)
@@ -85,43 +85,43 @@ def test_things_by_class_verdict_and_reason(made: Audit) -> None:
     assert others[0].relation is None, "that row has no score"
 
 
-def test_scores_and_areas_in_steps(made: Audit) -> None:
-    assert [(row.low, row.verdict, row.things) for row in made.relations] == [
+def test_scores_and_areas_in_steps(report: Audit) -> None:
+    assert [(row.low, row.verdict, row.things) for row in report.relations] == [
         (0.04, "remove", 1),
         (0.1, "remove", 1),
         (0.4, "keep", 1),
         (0.8, "keep", 1),
     ]
-    assert [(row.low, row.images) for row in made.removed] == [(0.1, 1), (0.25, 1)]
+    assert [(row.low, row.images) for row in report.removed] == [(0.1, 1), (0.25, 1)]
 
 
-def test_where_a_class_was_removed(made: Audit) -> None:
-    assert made.scenes == [("cat", "grass", 2, 1.0), ("cat", "tree", 1, 0.5)], "a room in which a cat stays is none"
+def test_where_a_class_was_removed(report: Audit) -> None:
+    assert report.scenes == [("cat", "grass", 2, 1.0), ("cat", "tree", 1, 0.5)], "a room in which a cat stays is none"
 
 
-def test_outliers(made: Audit) -> None:
-    assert made.cut is not None
-    large, near, many = ([row for row in made.outliers if row.kind == kind] for kind in ("large", "near", "many"))
+def test_outliers(report: Audit) -> None:
+    assert report.cut is not None
+    large, near, many = ([row for row in report.outliers if row.kind == kind] for kind in ("large", "near", "many"))
     assert [(row.uri, round(row.value, 6)) for row in large] == [("2.jpg", 0.25), ("1.jpg", 0.1)]
     (nearest,) = near
-    assert nearest.value == pytest.approx(0.11 - made.cut)
+    assert nearest.value == pytest.approx(0.11 - report.cut)
     assert nearest[2:] == ("2.jpg", 2, 0, "cat", "remove")
     assert [(row.uri, row.value) for row in many] == [("1.jpg", 2), ("2.jpg", 2), ("3.jpg", 1)]
-    assert len(audit(made.output, top=1).outliers) == 3
+    assert len(audit(report.output, top=1).outliers) == 3
 
 
-def test_the_answers_are_those_of_plain_sql(made: Audit, output: Path) -> None:
+def test_the_answers_are_those_of_plain_sql(report: Audit, output: Path) -> None:
     """The views over the Parquet, as docs/sql.md has them, and the tables of the command give the same."""
     views = (ROOT / "occpipe" / "analysis" / "views.sql").read_text().replace("cleaned/", f"{output}/")
     with duckdb.connect() as database:
         database.execute(views)
-        database.execute(f"SET VARIABLE cut = {made.cut}; SET VARIABLE top = 10")
+        database.execute(f"SET VARIABLE cut = {report.cut}; SET VARIABLE top = 10")
         over_parquet = {name: database.execute(query).fetchall() for name, query in queries().items()}
     (flat,) = flat_tables(Published(str(output)), [file.name for file in Published(str(output)).files])
     with duckdb.connect() as database:
         for name, table in flat._asdict().items():
             database.register(name, table)
-        database.execute(f"SET VARIABLE cut = {made.cut}; SET VARIABLE top = 10")
+        database.execute(f"SET VARIABLE cut = {report.cut}; SET VARIABLE top = 10")
         for name, query in queries().items():
             assert sorted(map(str, database.execute(query).fetchall())) == sorted(map(str, over_parquet[name])), name
 
@@ -143,12 +143,12 @@ def test_a_relation_out_of_bounds_is_counted_at_the_edge(tmp_path: Path) -> None
 def test_the_cut_of_the_policy_needs_no_relation_file(output: Path, tmp_path: Path) -> None:
     elsewhere = shutil.copytree(output, tmp_path / "elsewhere")
     manifest = elsewhere / "metadata" / "_manifest.json"
-    found = json.loads(manifest.read_text())
-    found["config"]["relations"]["vectors"] = "/elsewhere/mine.safetensors"
-    manifest.write_text(json.dumps(found))
+    values = json.loads(manifest.read_text())
+    values["config"]["relations"]["vectors"] = "/elsewhere/mine.safetensors"
+    manifest.write_text(json.dumps(values))
     assert audit(str(elsewhere)).cut is None
-    found["config"]["policy"]["cut"] = 0.3
-    manifest.write_text(json.dumps(found))
+    values["config"]["policy"]["cut"] = 0.3
+    manifest.write_text(json.dumps(values))
     assert audit(str(elsewhere)).cut == 0.3
 
 

@@ -9,7 +9,7 @@ from occpipe.analysis.drift import compare
 from tests.helpers.published import publish_rows, removed_row, scene_row
 
 
-def made(cleaned: int, cats: int, *, cut: float | None = None, low: float = 0.5) -> Audit:
+def audit_of(cleaned: int, cats: int, *, cut: float | None = None, low: float = 0.5) -> Audit:
     """1,000 images with 500 cats, some of which went."""
     return Audit(
         output="x",
@@ -34,7 +34,7 @@ def made(cleaned: int, cats: int, *, cut: float | None = None, low: float = 0.5)
 
 
 def test_shares_with_what_they_are_worth() -> None:
-    drift = compare(made(100, 50, cut=None), made(150, 75, cut=0.3, low=0.6))
+    drift = compare(audit_of(100, 50, cut=None), audit_of(150, 75, cut=0.3, low=0.6))
     rows = {(row.what, row.name): row for row in drift.rows}
     status = rows["status", "cleaned"]
     assert (status.before, status.after) == (0.1, 0.15)

@@ -53,17 +53,17 @@ def files_below(folder: Path) -> set[str]:
 
 def read_coco(folder: Path) -> COCO:
     """The files of all shards as one: no id may be in two of them."""
-    found: dict[str, Any] = {"images": [], "annotations": []}
+    content: dict[str, Any] = {"images": [], "annotations": []}
     for path in sorted(folder.iterdir()):
         shard = json.loads(path.read_text())
-        assert found.setdefault("categories", shard["categories"]) == shard["categories"]
+        assert content.setdefault("categories", shard["categories"]) == shard["categories"]
         for name in ("images", "annotations"):
-            found[name] += shard[name]
+            content[name] += shard[name]
     for name in ("images", "annotations"):
-        ids = [item["id"] for item in found[name]]
+        ids = [item["id"] for item in content[name]]
         assert len(ids) == len(set(ids))
     merged = COCO()
-    merged.dataset = found
+    merged.dataset = content
     merged.createIndex()
     return merged
 
@@ -78,8 +78,8 @@ def test_pycocotools_reads_the_things_and_their_areas(
     assert [image["file_name"] for image in objects.loadImgs(objects.getImgIds())] == list(NAMES.values())
     classes = {number: category["name"] for number, category in objects.cats.items()}
     assert classes == {1: "person", 17: "cat", FIRST_OWN_ID: "gnome"}, "COCO's ids for COCO's names"
-    said = [(a["image_id"], classes[a["category_id"]], a["verdict"], a["reason"]) for a in objects.anns.values()]
-    assert said == [
+    verdicts = [(a["image_id"], classes[a["category_id"]], a["verdict"], a["reason"]) for a in objects.anns.values()]
+    assert verdicts == [
         (1, "cat", "remove", "unrelated"),
         (1, "person", "keep", "related"),
         (3, "cat", "remove", "unrelated"),
@@ -105,10 +105,10 @@ def test_masks_of_coco_are_scaled_up_to_the_image_and_those_of_a_sidecar_are_not
     output = publish_rows(tmp_path / "cleaned", [row])
     assert export(str(output), str(tmp_path / "coco"), "coco") == 1
     for kind, number in (("objects", 2), ("removals", 1)):
-        found = read_coco(tmp_path / "coco" / kind)
-        assert len(found.anns) == number
-        for annotation in found.anns.values():
-            mask = found.annToMask(annotation)
+        content = read_coco(tmp_path / "coco" / kind)
+        assert len(content.anns) == number
+        for annotation in content.anns.values():
+            mask = content.annToMask(annotation)
             assert mask.shape == (360, 400)
             assert mask.sum() == annotation["area"] == pytest.approx(16 * 12 * 21, rel=0.02)
             left, top, width, height = annotation["bbox"]
@@ -123,13 +123,13 @@ def test_masks_of_coco_are_scaled_up_to_the_image_and_those_of_a_sidecar_are_not
 def test_what_fiftyone_asks_of_coco(output: Path, tmp_path: Path) -> None:
     """FiftyOne's importer reads these keys, and takes run lengths as a dict with `size` and `counts`."""
     export(str(output), str(tmp_path / "coco"), "coco")
-    found = json.loads((tmp_path / "coco" / "objects" / "shard-000000.json").read_text())
-    assert {"info", "licenses", "categories", "images", "annotations"} == found.keys()
-    assert {"id", "file_name", "width", "height"} <= found["images"][0].keys()
-    assert {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"} <= found["annotations"][
+    content = json.loads((tmp_path / "coco" / "objects" / "shard-000000.json").read_text())
+    assert {"info", "licenses", "categories", "images", "annotations"} == content.keys()
+    assert {"id", "file_name", "width", "height"} <= content["images"][0].keys()
+    assert {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"} <= content["annotations"][
         0
     ].keys()
-    assert {"size", "counts"} == found["annotations"][0]["segmentation"].keys()
+    assert {"size", "counts"} == content["annotations"][0]["segmentation"].keys()
 
 
 def test_categories_of_two_spellings_have_ids_of_their_own() -> None:
@@ -184,9 +184,9 @@ def test_the_card_says_how_it_was_made_and_is_no_markup_of_strangers(output: Pat
 
 def test_a_sidecar_for_each_image(output: Path, tmp_path: Path) -> None:
     assert export(str(output), str(tmp_path / "side"), "sidecar") == 2, "a name that leaves the folder has none"
-    found = json.loads((tmp_path / "side" / "train" / "1.jpg.json").read_text())
-    assert [(item["label"], item["verdict"]) for item in found["objects"]] == [("cat", "remove"), ("person", "keep")]
-    assert found["mask"] == {"size": [90, 100], "counts": found["objects"][0]["mask"]["counts"]}
+    content = json.loads((tmp_path / "side" / "train" / "1.jpg.json").read_text())
+    assert [(item["label"], item["verdict"]) for item in content["objects"]] == [("cat", "remove"), ("person", "keep")]
+    assert content["mask"] == {"size": [90, 100], "counts": content["objects"][0]["mask"]["counts"]}
     assert not list(tmp_path.glob("*.json"))
 
 

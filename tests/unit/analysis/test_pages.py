@@ -78,30 +78,30 @@ def figures(folder: Path, *rows: dict[str, Any]) -> types.Figures:
 
 
 def test_figures_are_of_all_rows(tmp_path: Path) -> None:
-    found = figures(tmp_path, *MIXED)
-    assert found["images"] == 6
-    assert found["status"] == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 1}
-    assert found["failures"] == [("bit_depth", 1), ("truncated", 1)]
-    assert (found["things"], found["gone"], found["removed"]) == (4, 2, [("cat", 2)])
-    assert found["reasons"] == [("related", 2), ("removed_by_policy", 1), ("unrelated", 1)]
-    assert found["area"] == pytest.approx(0.2)
-    bars = {kind: [n for n, count in enumerate(counts) if count] for kind, counts in found["histogram"].items()}
+    entry = figures(tmp_path, *MIXED)
+    assert entry["images"] == 6
+    assert entry["status"] == {"cleaned": 2, "unchanged": 2, "scanned": 0, "skipped": 1, "error": 1}
+    assert entry["failures"] == [("bit_depth", 1), ("truncated", 1)]
+    assert (entry["things"], entry["gone"], entry["removed"]) == (4, 2, [("cat", 2)])
+    assert entry["reasons"] == [("related", 2), ("removed_by_policy", 1), ("unrelated", 1)]
+    assert entry["area"] == pytest.approx(0.2)
+    bars = {kind: [n for n, count in enumerate(counts) if count] for kind, counts in entry["histogram"].items()}
     assert bars == {"unrelated": [2], "related": [10, 45], "other": []}
 
 
 def test_of_a_scan_it_is_what_would_be_filled(tmp_path: Path) -> None:
-    found = figures(tmp_path, SCANNED, *MIXED[2:])
-    assert (found["gone"], found["removed"]) == (1, [("cat", 1)])
-    assert found["area"] == pytest.approx(0.6)
+    entry = figures(tmp_path, SCANNED, *MIXED[2:])
+    assert (entry["gone"], entry["removed"]) == (1, [("cat", 1)])
+    assert entry["area"] == pytest.approx(0.6)
 
 
 def test_of_many_classes_the_rare_ones_are_summed_and_long_names_cut_as_in_entries(tmp_path: Path) -> None:
     things = [thing(f"class {n}", 0.05, "unrelated") for n in range(MAX_NAMES + 7)]
     long = thing("x" * 1000, 0.05, "unrelated")
-    found = figures(tmp_path, row(1, "cleaned", *things, long, long, removed=0.1))["removed"]
-    assert len(found) == MAX_NAMES + 1
-    assert found[0] == ("x" * 400, 2)
-    assert found[-1] == (None, 8)
+    entry = figures(tmp_path, row(1, "cleaned", *things, long, long, removed=0.1))["removed"]
+    assert len(entry) == MAX_NAMES + 1
+    assert entry[0] == ("x" * 400, 2)
+    assert entry[-1] == (None, 8)
 
 
 def test_places_keep_the_best_across_tables() -> None:
@@ -156,8 +156,8 @@ def test_what_a_scan_would_remove_is_no_removal_and_has_not_stayed(rated: bool) 
 
 def test_only_the_chosen_rows_are_read(tmp_path: Path) -> None:
     published = Published(str(publish_rows(tmp_path / "out", MIXED)))
-    found = read_rows(published, [4, 0])
-    assert {place: found[place]["image_id"] for place in found} == {0: 1, 4: 5}
+    entry = read_rows(published, [4, 0])
+    assert {place: entry[place]["image_id"] for place in entry} == {0: 1, 4: 5}
     read = list(published.batches(COLUMNS, 4))
     assert [len(batch) for batch in read] == [4, 2]
     assert read[0].column("objects").type.value_type.names == ["label", "relation", "verdict", "reason"]
@@ -216,23 +216,23 @@ def shown(stores: Pictures, text: int = 30_000, picture: int = 30_000, **more: A
 
 
 def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
-    found = shown(stores)
-    assert [decoded(found[side]).size for side in ("before", "after")] == [(96, 64), (96, 64)]
-    cat, dog = found["objects"]
+    entry = shown(stores)
+    assert [decoded(entry[side]).size for side in ("before", "after")] == [(96, 64), (96, 64)]
+    cat, dog = entry["objects"]
     assert (cat["label"], cat["index"], dog["index"]) == ("cat", 1, 0), "removed first, by their place in the row"
     assert cat["why"] == [("grass", 0.6, 0.5), ("sea", 0.1, None)]
     assert cat["outline"].startswith("M")
     assert cat["area"] == pytest.approx(200 / (96 * 64), abs=1e-4)
-    assert found["mask"] == cat["outline"]
+    assert entry["mask"] == cat["outline"]
 
 
 def test_an_outline_of_a_small_mask_is_drawn_on_the_whole_picture(stores: Pictures) -> None:
     mask = np.zeros((32, 48), np.uint8)
     mask[8:24, 12:36] = 1
     counts = Rle.encode(mask).counts.decode()
-    found = shown(stores, mask=counts, mask_width=48, mask_height=32, objects=[])
-    points = np.array([[int(v) for v in point.split()] for point in found["mask"][1:-1].split("L")])
-    assert found["view"] == (640, 427)
+    entry = shown(stores, mask=counts, mask_width=48, mask_height=32, objects=[])
+    points = np.array([[int(v) for v in point.split()] for point in entry["mask"][1:-1].split("L")])
+    assert entry["view"] == (640, 427)
     assert points.min(0) == pytest.approx((160, 107), abs=4)
     assert points.max(0) == pytest.approx((480, 320), abs=4)
     assert shown(stores, mask=counts, mask_width=None)["mask"] == "", "of what size, nobody knows"
@@ -248,8 +248,8 @@ def test_an_entry_says_why_it_has_no_picture(stores: Pictures, tmp_path: Path) -
     (tmp_path / "in" / "text.jpg").write_bytes(b"no picture")
     assert str(shown(stores, uri="text.jpg")["note"]).startswith("no picture: not one of JPEG")
     failed = row(4, "error", objects=None, reason="truncated", error={"stage": "s", "type": "t", "message": "x" * 9999})
-    found = page_entry(failed, [], {}, stores.before_and_after, ByteLimits(9000, 9000))
-    assert (found["view"], found["note"], found["error"]) == (None, None, "x" * 400)
+    entry = page_entry(failed, [], {}, stores.before_and_after, ByteLimits(9000, 9000))
+    assert (entry["view"], entry["note"], entry["error"]) == (None, None, "x" * 400)
 
 
 @pytest.mark.parametrize(
@@ -277,18 +277,18 @@ def test_an_entry_of_long_texts_keeps_within_its_bytes_as_they_are_written(store
     for uri in long:
         error = {"stage": "s", "type": "t", "message": uri}
         failed = row(4, "error", objects=None, reason=uri, uri=uri, error=error)
-        found = page_entry(failed, [uri] * 9, {}, stores.before_and_after, ByteLimits(2_000, 5_000))
-        assert len(escaped(found)) <= 2_000
-        assert (uri.startswith(found["uri"]), found["cut"]) == (True, True)
+        entry = page_entry(failed, [uri] * 9, {}, stores.before_and_after, ByteLimits(2_000, 5_000))
+        assert len(escaped(entry)) <= 2_000
+        assert (uri.startswith(entry["uri"]), entry["cut"]) == (True, True)
     assert not shown(stores)["cut"]
 
 
 def test_an_entry_keeps_within_its_bytes(stores: Pictures) -> None:
     many = [thing("x" * 5000, 0.5, "related", evidence=[{"context": "y" * 900, "relation": 0.1}] * 40)] * 300
-    found = shown(stores, 20_000, 5_000, objects=many, stuff=[{"label": "z" * 900, "confidence": 1.0}] * 99)
-    pictures = len(found["before"] or "") + len(found["after"] or "")
-    assert len(escaped(found)) - pictures <= 20_000
-    assert len(found["objects"]) + found["more"] == 300
+    entry = shown(stores, 20_000, 5_000, objects=many, stuff=[{"label": "z" * 900, "confidence": 1.0}] * 99)
+    pictures = len(entry["before"] or "") + len(entry["after"] or "")
+    assert len(escaped(entry)) - pictures <= 20_000
+    assert len(entry["objects"]) + entry["more"] == 300
 
 
 def test_shares_are_those_of_the_scorer_that_decided() -> None:

@@ -24,8 +24,8 @@ HEAD = "image,object,verdict,grade,rater\n"
 
 def data_of(page: Path) -> dict[str, Any]:
     (text,) = re.findall(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
-    found: dict[str, Any] = json.loads(text)
-    return found
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def output(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for number in range(1, 7):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(encoded(gradient()))
-    made = publish_rows(tmp_path / "out", MIXED)
-    (made / "images").mkdir()
-    return made
+    output = publish_rows(tmp_path / "out", MIXED)
+    (output / "images").mkdir()
+    return output
 
 
 def test_a_report_counts_all_rows_and_shows_some(output: Path, tmp_path: Path) -> None:

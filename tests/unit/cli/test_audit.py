@@ -64,10 +64,10 @@ def test_a_terminal_without_blocks_gets_hashes(output: Path) -> None:
 
 def test_json_has_totals_and_drift(output: Path, tmp_path: Path) -> None:
     earlier = publish_rows(tmp_path / "earlier", [scene_row(4, {"car": 0.9}, {})])
-    found = json.loads(run("audit", output, "--json", "--compare", earlier, "--top", "1"))
-    assert found["totals"] == {"cleaned": 2, "unchanged": 1, "scanned": 0, "skipped": 0, "error": 1}
-    assert [row["kind"] for row in found["outliers"]] == ["large", "many"]
-    assert found["outliers"][0] | {"value": 0.2} == {
+    report = json.loads(run("audit", output, "--json", "--compare", earlier, "--top", "1"))
+    assert report["totals"] == {"cleaned": 2, "unchanged": 1, "scanned": 0, "skipped": 0, "error": 1}
+    assert [row["kind"] for row in report["outliers"]] == ["large", "many"]
+    assert report["outliers"][0] | {"value": 0.2} == {
         "kind": "large",
         "value": 0.2,
         "uri": f"{FORMULA}.jpg",
@@ -76,8 +76,8 @@ def test_json_has_totals_and_drift(output: Path, tmp_path: Path) -> None:
         "label": None,
         "verdict": None,
     }
-    assert {row["what"] for row in found["drift"]["rows"]} == {"status", "failure", "reason", "class"}
-    assert found["drift"]["relations"] is None
+    assert {row["what"] for row in report["drift"]["rows"]} == {"status", "failure", "reason", "class"}
+    assert report["drift"]["relations"] is None
     assert "Drift; no relation scores to compare" in run("audit", output, "--compare", earlier)
     assert "Drift; relation scores moved by 0.0%" in run("audit", output, "--compare", output)
 

@@ -28,19 +28,19 @@ def run(*arguments: object) -> str:
 
 
 def test_the_command_prints_a_table_and_sentences(file: Path) -> None:
-    said = run("--rates", file, "--images", 640, "--cpus", 4, "--price", 3.6)
+    printed = run("--rates", file, "--images", 640, "--cpus", 4, "--price", 3.6)
     parts = ("640 images on 1 node of 4 cores and no GPU", "raise placement.segment.max_size to 2", "Cost: 0.08")
-    assert all(part in said for part in parts)
-    assert said.count("Note") == 1, "of the threads"
+    assert all(part in printed for part in parts)
+    assert printed.count("Note") == 1, "of the threads"
 
 
 def test_the_command_prints_json(file: Path) -> None:
     settings = ("-s", "placement.segment.max_size=2", "-s", "ray.block_mb=16", "-s", "shard.images=100")
-    made = json.loads(run("--rates", file, "--images", 640, "--cpus", 4, "--json", *settings))
-    assert (made["bound"], made["workers"]["segment"]) == ("cores", 2)
-    assert (made["block_rows"], made["shards"]) == (7, 7)
-    assert made["images_per_s"] == pytest.approx(20)
-    assert "Infinity" not in json.dumps(made)
+    planned = json.loads(run("--rates", file, "--images", 640, "--cpus", 4, "--json", *settings))
+    assert (planned["bound"], planned["workers"]["segment"]) == ("cores", 2)
+    assert (planned["block_rows"], planned["shards"]) == (7, 7)
+    assert planned["images_per_s"] == pytest.approx(20)
+    assert "Infinity" not in json.dumps(planned)
 
 
 def test_a_node_by_its_card_and_the_cores_that_feed_it(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_simulation_says_that_it_is_one_and_shows_the_bound_move(file: Path) -
     command = ("--rates", file, "--cpus", 16, "--writes", 1000, "--simulate")
     assert "Nothing was run." in run(*command)
     runs = json.loads(run(*command, "--json"))["simulation"]
-    assert [made["nodes"] for made in runs] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert [one["nodes"] for one in runs] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     assert (runs[0]["bound"], runs[-1]["bound"]) == ("cores", "store")
     assert runs[-1]["images_per_s"] == pytest.approx(1000 / (1 + 1 / 64)), "a part for each block of 64"
 
@@ -70,15 +70,15 @@ def test_a_simulation_says_that_it_is_one_and_shows_the_bound_move(file: Path) -
 def test_the_command_says_where_the_rates_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
     path.write_text(rates(config="0123", machine=MACHINE | {"free": 0.6}).model_dump_json())
-    said = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 1, "--config", "gpu")
-    assert all(part in said for part in ("another config (0123)", "measured without a GPU", "left 60% of the cores"))
+    printed = run("--rates", path, "--images", 100, "--cpus", 16, "--gpus", 1, "--config", "gpu")
+    assert all(part in printed for part in ("another config (0123)", "measured without a GPU", "left 60% of the cores"))
     path.write_text(rates(machine=MACHINE | {"gpu": "a GPU"}).model_dump_json())
     plan = ("--rates", path, "--images", 100, "--cpus")
-    said = run(*plan, 16, "--gpus", 0, "--set", "placement.segment.threads=3")
-    assert all(part in said for part in ("these nodes have none", "with 2 threads in a segmenter; here it has 3"))
-    said = run(*plan, 16, "--set", "placement.write.labels={disk: fast}")
-    assert "with 2 threads in a segmenter; here it has 16" in said, "all cores, by default"
-    assert "labels and resources of write are not counted" in said
+    printed = run(*plan, 16, "--gpus", 0, "--set", "placement.segment.threads=3")
+    assert all(part in printed for part in ("these nodes have none", "with 2 threads in a segmenter; here it has 3"))
+    printed = run(*plan, 16, "--set", "placement.write.labels={disk: fast}")
+    assert "with 2 threads in a segmenter; here it has 16" in printed, "all cores, by default"
+    assert "labels and resources of write are not counted" in printed
     assert "threads in a segmenter" not in run(*plan, 2)
 
 

@@ -31,12 +31,12 @@ def recalibrated(result: Calibration) -> EmbeddingScorer:
 def observations(belong: int, strange: int) -> list[Observation]:
     """Things at home and elsewhere; every tenth of either kind is the other way round."""
     rng = np.random.default_rng(0)
-    things, found = list(HOME), []
+    things, observations = list(HOME), []
     for number in range(belong + strange):
         own, other = (things[i] for i in rng.choice(len(things), 2, replace=False))
         usual = (number < belong) == (number % 10 != 0)
-        found.append(Observation(own, HOME[own if usual else other], number < belong))
-    return found
+        observations.append(Observation(own, HOME[own if usual else other], number < belong))
+    return observations
 
 
 def odds_of(scorer: EmbeddingScorer, seen: list[Observation]) -> Floats64:
