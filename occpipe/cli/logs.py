@@ -10,6 +10,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -55,35 +56,12 @@ class _StandardError(logging.Handler):
     """Records for people. Events are left out: the progress display shows the same."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not hasattr(record, "event"):
-            messages().print(self.format(record), highlight=False, markup=False, soft_wrap=True)
-
-
-class _JsonLines(logging.StreamHandler[TextIO]):
-    """Lines of JSON. A log that can no longer be written (a full disk) is given up with one message."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            super().__init__(sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8"))
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from None
-        self._path = path
-        self.setFormatter(JsonFormatter())
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            super().handleError(record)
+        if hasattr(record, "event"):
             return
-        logging.getLogger(PACKAGE).removeHandler(self)
-        if self.stream is sys.stdout:
-            let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
-        messages().print(f"{self._path}: {error}; no more of this log", highlight=False, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        super().close()
-        if self.stream is not sys.stdout:
-            self.stream.close()
+        try:
+            messages().print(self.format(record), highlight=False, markup=False, soft_wrap=True)
+        except Exception:  # noqa: BLE001 - such as a message whose arguments do not fit: logging prints it
+            self.handleError(record)
 
 
 def set_up(level: Level, json_file: str | None = None) -> None:
@@ -102,10 +80,29 @@ def set_up(level: Level, json_file: str | None = None) -> None:
 def add_log_file(path: str | None) -> None:
     """Write records from `info` on as lines of JSON to a file, or print them where it is `-`; None adds nothing.
 
-    Raises:
-        StorageError: The file cannot be opened.
+    A log that can no longer be written (a full disk) is given up with one message. Raises StorageError where the file
+    cannot be opened.
     """
-    if path is not None:
-        logger = logging.getLogger(PACKAGE)
-        logger.addHandler(_JsonLines(path))
-        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+    if path is None:
+        return
+    try:
+        file = Path(path).expanduser()
+        handler = logging.StreamHandler(sys.stdout) if path == "-" else logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from None
+    logger = logging.getLogger(PACKAGE)
+    handler.setFormatter(JsonFormatter())
+    handler.handleError = partial(_give_up, handler, path)  # type: ignore[method-assign]  # one method of two classes
+    logger.addHandler(handler)
+    logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+
+
+def _give_up(handler: logging.StreamHandler[TextIO], path: str, record: logging.LogRecord) -> None:
+    error = sys.exception()
+    if not isinstance(error, OSError):
+        logging.Handler.handleError(handler, record)
+        return
+    logging.getLogger(PACKAGE).removeHandler(handler)
+    if handler.stream is sys.stdout:
+        let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
+    messages().print(f"{path}: {error}; no more of this log", highlight=False, markup=False, soft_wrap=True)
