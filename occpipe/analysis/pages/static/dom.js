@@ -6,23 +6,6 @@ export const SCANNED = "scanned";
 export const REMOVE = "remove";
 
 /**
- * The reasons of the Parquet in words.
- * @type {Record<string, string>}
- */
-export const REASONS = {
-  unrelated: "does not belong here",
-  related: "belongs here",
-  too_small: "too small to be removed",
-  too_large: "too large to be removed",
-  kept_by_policy: "kept by policy",
-  removed_by_policy: "removed by policy",
-  kept_by_review: "kept by a person's verdict",
-  removed_by_review: "removed by a person's verdict",
-  low_confidence: "seen too unsurely",
-  no_context: "too little around it to tell",
-};
-
-/**
  * The element of the page with this id.
  * @param {string} id
  */
@@ -110,7 +93,7 @@ export function announce(text) {
 }
 
 /** What the browser keeps for this page: nothing in a private window. */
-export const KEPT = {
+export const STORAGE = {
   /** @param {string} key */
   read(key) {
     try {
@@ -142,9 +125,9 @@ function themeSwitch() {
   );
   const show = (/** @type {string} */ name) => {
     document.documentElement.style.colorScheme = name === "auto" ? "light dark" : name;
-    KEPT.write(key, name);
+    STORAGE.write(key, name);
   };
-  select.value = ["light", "dark"].includes(KEPT.read(key)) ? KEPT.read(key) : "auto";
+  select.value = ["light", "dark"].includes(STORAGE.read(key)) ? STORAGE.read(key) : "auto";
   show(select.value);
   return select;
 }

@@ -44,12 +44,12 @@ export class Filters {
 
   /** @param {(string | null)[]} values */
   choice(values) {
-    const known = [...new Set(values.filter((value) => value != null))].sort();
+    const options = [...new Set(values.filter((value) => value != null))].sort();
     return el(
       "select",
       {},
       el("option", { value: "" }, "all"),
-      known.map((v) => el("option", { value: v }, v)),
+      options.map((v) => el("option", { value: v }, v)),
     );
   }
 

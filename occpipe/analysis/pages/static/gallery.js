@@ -11,7 +11,7 @@ export class Gallery {
   /** @param {Parts} parts */
   constructor(parts) {
     /** @type {Required<Parts>} */
-    this.parts = { badge: () => null, isDone: () => false, shown: (entry) => entry, key: () => false, ...parts };
+    this.parts = { badge: () => null, isDone: () => false, visible: (entry) => entry, key: () => false, ...parts };
     /** @type {Overlays} */
     this.overlays = { filled: true, outlines: true, names: true };
     this.filters = new Filters(parts.filters, () => this.draw());
@@ -48,19 +48,19 @@ export class Gallery {
 
   /** @param {Entry} entry */
   thumb(entry) {
-    const seen = this.parts.shown(entry);
-    const gone = seen.objects.filter((item) => item.verdict === REMOVE);
+    const visible = this.parts.visible(entry);
+    const gone = visible.objects.filter((item) => item.verdict === REMOVE);
     return el(
       "button",
-      { type: "button", class: `thumb ${seen.status ?? ""}`, "data-id": entry.id, click: () => this.open(entry) },
-      el("span", { class: "frame" }, thumbPicture(seen)),
+      { type: "button", class: `thumb ${visible.status ?? ""}`, "data-id": entry.id, click: () => this.open(entry) },
+      el("span", { class: "frame" }, thumbPicture(visible)),
       el("span", { class: "file" }, nameOf(entry.uri).file || entry.uri),
       el(
         "span",
         { class: "chips" },
-        seen.status && el("span", { class: `status ${seen.status}` }, seen.status),
+        visible.status && el("span", { class: `status ${visible.status}` }, visible.status),
         [...new Set(gone.map((item) => item.label))].slice(0, 3).map((label) => el("span", { class: "chip" }, label)),
-        seen.reason && el("span", { class: "chip" }, seen.reason),
+        visible.reason && el("span", { class: "chip" }, visible.reason),
         this.parts.badge(entry),
       ),
     );
@@ -79,7 +79,7 @@ export class Gallery {
   /** Draw the open entry anew; the focus stays on what has the same id. */
   fill() {
     const focused = document.activeElement?.id;
-    const entry = this.parts.shown(this.at);
+    const entry = this.parts.visible(this.at);
     this.frame = picture(entry, this.overlays);
     const { folder, file } = nameOf(entry.uri);
     const place = this.list.indexOf(this.at);

@@ -79,7 +79,7 @@ function nameTag(item, [x, y]) {
  */
 export function spread(names) {
   /** @type {{ left: number, top: number, right: number, bottom: number }[]} */
-  const placed = [];
+  const boxes = [];
   for (const name of names) {
     const frame = /** @type {HTMLElement} */ (name.parentElement).getBoundingClientRect();
     const box = name.getBoundingClientRect();
@@ -87,9 +87,9 @@ export function spread(names) {
     left = Math.max(2, Math.min(left, frame.width - box.width - 2));
     top = Math.max(2, Math.min(top, frame.height - box.height - 2));
     const hit = () =>
-      placed.find((p) => left < p.right && left + box.width > p.left && top < p.bottom && top + box.height > p.top);
+      boxes.find((p) => left < p.right && left + box.width > p.left && top < p.bottom && top + box.height > p.top);
     for (let other = hit(); other && top + box.height < frame.height; other = hit()) top = other.bottom + 1;
-    placed.push({ left, top, right: left + box.width, bottom: top + box.height });
+    boxes.push({ left, top, right: left + box.width, bottom: top + box.height });
     name.style.left = `${left}px`;
     name.style.top = `${top}px`;
   }

@@ -142,10 +142,10 @@ function legend(items) {
  * @param {number} total
  */
 export function parts(items, total) {
-  const shown = items.filter(([, count]) => count);
+  const segments = items.filter(([, count]) => count);
   let x = 0;
   const drawing = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (const [kind, count] of shown) {
+  for (const [kind, count] of segments) {
     const width = (100 * count) / total;
     drawing.append(svg("rect", { class: kind, x, width, height: 10 }));
     x += width;

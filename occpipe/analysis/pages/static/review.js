@@ -91,10 +91,10 @@ function thingCard(entry, item, pick, judge, locked) {
  * @param {string} legendText
  * @param {string} name
  * @param {Record<string, string>} values - Value to text.
- * @param {string | number | null} chosen
+ * @param {string | number | null} choice
  * @param {(value: string) => void} choose
  */
-function choices(legendText, name, values, chosen, choose, locked = false) {
+function choices(legendText, name, values, choice, choose, locked = false) {
   return el(
     "fieldset",
     { class: "choices", disabled: locked },
@@ -102,7 +102,7 @@ function choices(legendText, name, values, chosen, choose, locked = false) {
     Object.entries(values).map(([value, text]) => {
       const id = `${name}-${value}`;
       const radio = el("input", { type: "radio", name, id, value, change: () => choose(value) });
-      radio.checked = String(chosen) === value;
+      radio.checked = String(choice) === value;
       return el("label", { for: id }, radio, name === "grade" ? `${value} ${text}` : text);
     }),
   );
@@ -181,7 +181,7 @@ function main() {
   const gallery = new Gallery({
     filters: DATA.blind ? ["text", "label", "todo"] : ["text", "label", "reason", "least", "most", "todo"],
     aside: reviewAside,
-    shown: visible,
+    visible,
     isDone: (entry) => VERDICTS.done(entry),
     badge: (entry) => VERDICTS.done(entry) && el("span", { class: "chip" }, "✓ done"),
     key: reviewKey,

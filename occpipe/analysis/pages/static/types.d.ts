@@ -101,7 +101,7 @@ export interface Parts {
   badge?(entry: Entry): Child;
   isDone?(entry: Entry): boolean;
   /** The entry as it may be seen now. */
-  shown?(entry: Entry): Entry;
+  visible?(entry: Entry): Entry;
   /** Keys of the page; true where one was used. */
   key?(event: KeyboardEvent, entry: Entry): boolean;
 }

@@ -1,17 +1,17 @@
 /** @import { Entry, Rating } from "./types" */
 
-import { DATA, KEPT } from "./dom.js";
+import { DATA, STORAGE } from "./dom.js";
 
 /** The verdicts and grades of a rater: the browser keeps each at once, and they are written as CSV. */
 export class Verdicts {
   constructor() {
     // separate, because a rater who has seen the verdicts is no longer blind
     this.key = `occpipe-review-${DATA.id}-${DATA.blind ? "blind" : "open"}`;
-    const kept = KEPT.read(this.key);
+    const stored = STORAGE.read(this.key);
     /** @type {string} */
-    this.rater = typeof kept?.rater === "string" ? kept.rater : "";
+    this.rater = typeof stored?.rater === "string" ? stored.rater : "";
     /** @type {Map<string, Rating>} */
-    this.ratings = new Map(Object.entries(kept?.ratings ?? {}));
+    this.ratings = new Map(Object.entries(stored?.ratings ?? {}));
   }
 
   /**
@@ -33,7 +33,7 @@ export class Verdicts {
   }
 
   keep() {
-    KEPT.write(this.key, { rater: this.rater, ratings: Object.fromEntries(this.ratings) });
+    STORAGE.write(this.key, { rater: this.rater, ratings: Object.fromEntries(this.ratings) });
   }
 
   forget() {

@@ -1,6 +1,6 @@
 /** @import { Context, Entry, Pick, Policy, Thing } from "./types" */
 
-import { DATA, el, percent, plural, REASONS, REMOVE, SCANNED, score, signed, svg } from "./dom.js";
+import { DATA, el, percent, REMOVE, SCANNED, score, signed, svg } from "./dom.js";
 
 /**
  * Whether another thing of the same class stands before this one: both have the same context.
@@ -73,15 +73,15 @@ function sentence(item, policy) {
     case "related":
       return `It belongs here: its relation of ${score(item.relation)} is not below ${cut}.`;
     case "too_small":
-      return `It is too small: ${area}, the least is ${percent(policy.min_area)}.`;
+      return `It is too small: ${area}, the limit is ${percent(policy.min_area)}.`;
     case "too_large":
-      return `It is too large: ${area}, the most is ${percent(policy.max_area)}.`;
+      return `It is too large: ${area}, the limit is ${percent(policy.max_area)}.`;
     case "low_confidence":
-      return `It was seen too unsurely: a confidence of ${score(item.score)}, the least is ${score(policy.min_score)}.`;
+      return `Its confidence is too low: ${score(item.score)}, the limit is ${score(policy.min_score)}.`;
     case "no_context":
-      return `Too little is known of what is around it: ${plural(item.why.length, "class").replace("classs", "classes")}.`;
+      return `It has too little context: ${item.why.length} ${item.why.length === 1 ? "class" : "classes"}.`;
     default:
-      return `It is ${REASONS[item.reason ?? ""] ?? item.reason}.`;
+      return `It is ${(item.reason ?? "").replaceAll("_", " ")}.`;
   }
 }
 
