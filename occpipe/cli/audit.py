@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -44,7 +44,7 @@ def audit(
     from occpipe.cli.audit_tables import drift_tables, stage_table, tables, write_csv
 
     with one_line():
-        stages = _last_event(log).get("stages", {}) if log else {}
+        stages = _last_stages(log) if log else {}
     current = audit_of(output_uri, top=top)
     drift = drift_between(audit_of(compare, top=top), current) if compare else None
     if csv is not None:
@@ -82,8 +82,8 @@ def export(
     typer.echo(f"{dest_uri}: {images:,} images")
 
 
-def _last_event(path: Path) -> dict[str, Any]:
-    """The last event of a run in a log of JSON lines, as a rule its end. Raises ConfigError, ValueError."""
+def _last_stages(path: Path) -> dict[str, dict[str, float | None]]:
+    """The stages in the last event of a run in its JSON log. Raises ConfigError, ValueError."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
@@ -92,8 +92,8 @@ def _last_event(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error.strerror}") from None
     for line in reversed(lines):
         event = json.loads(line)
-        if not isinstance(event, dict) or not isinstance(event.get("stages", {}), dict):
+        if not isinstance(event, dict) or not isinstance(stages := event.get("stages", {}), dict):
             break
         if event.get("event") != "log":
-            return event
+            return stages
     raise ConfigError(f"{path}: no event of a run at its end")

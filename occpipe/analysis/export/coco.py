@@ -1,9 +1,9 @@
-"""COCO's JSON, two files a shard: `objects/`, all things with their verdicts, and `removals/`, what was filled.
+"""COCO's JSON, two files a shard: `objects/`, all things with their verdicts, and `removals/`, the filled areas.
 
 The format: https://cocodataset.org/#format-data. Masks are compressed run lengths, as pycocotools reads them, scaled up to
 the size of the image; areas and boxes are those of the scaled masks. A category has its COCO id where its name is COCO's.
-`file_name` is relative to the input: things that went are seen in its photos only. Ids of images count from 1 over all
-shards, for readers that hold numbers as doubles; the `image_id` of the rows comes along as text.
+`file_name` is relative to the input: only its photos show removed things. Ids of images count from 1 over all
+shards, for readers that hold numbers as doubles; the `image_id` of a row is text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -61,8 +61,8 @@ def category_ids(names: Iterable[str]) -> dict[str, int]:
     ids: dict[str, int] = {}
     own = itertools.count(FIRST_OWN_ID)
     for name in sorted(set(names)):
-        known = coco_stuff_class(name)
-        ids[name] = next(own) if known is None or known.id in ids.values() else known.id
+        coco = coco_stuff_class(name)
+        ids[name] = next(own) if coco is None or coco.id in ids.values() else coco.id
     return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
@@ -76,7 +76,7 @@ def _labels(published: Published, file: PublishedFile) -> Counter[str]:
 def _write_shard(
     published: Published,
     store: Store,
-    info: dict[str, Any],
+    info: Mapping[str, str],
     categories: Mapping[str, int],
     file: PublishedFile,
     rows_before: int,
@@ -100,22 +100,22 @@ def _write_shard(
             cleaned.append(images[-1])
             removal = {"id": number, "image_id": number, "category_id": 1}
             removals.append(json.dumps(removal | _region(row["mask"], row)))
-    known = [{"id": number, "name": name, "supercategory": "thing"} for name, number in categories.items()]
+    kinds = [{"id": number, "name": name, "supercategory": "thing"} for name, number in categories.items()]
     name = f"{shard_name(file.shard)}.json"
-    with_retries(partial(store.write, f"objects/{name}", _coco_file(info, images, things, known)))
+    with_retries(partial(store.write, f"objects/{name}", _coco_file(info, images, things, kinds)))
     with_retries(partial(store.write, f"removals/{name}", _coco_file(info, cleaned, removals, _REMOVED)))
     return len(images)
 
 
 def _coco_file(
-    info: dict[str, Any], images: list[str], annotations: list[str], categories: list[dict[str, Any]]
+    info: Mapping[str, str], images: list[str], annotations: list[str], categories: Sequence[Mapping[str, object]]
 ) -> bytes:
     """A file of COCO's JSON, an image or annotation a line."""
     head = f'{{"info": {json.dumps(info)},\n"licenses": [],\n"categories": {json.dumps(categories)},\n"images": [\n'
     return "".join([head, ",\n".join(images), '],\n"annotations": [\n', ",\n".join(annotations), "]}\n"]).encode()
 
 
-def _image(number: int, row: dict[str, Any]) -> dict[str, Any]:
+def _image(number: int, row: dict[str, Any]) -> dict[str, object]:
     return {
         "id": number,
         "file_name": row["uri"],
@@ -128,14 +128,14 @@ def _image(number: int, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thing(item: dict[str, Any], place: int, row: dict[str, Any]) -> dict[str, Any]:
+def _thing(item: dict[str, Any], place: int, row: dict[str, Any]) -> dict[str, object]:
     """A thing; its `segmentation` and box are those of its mask, `object` is its place in the row."""
-    decided = {name: item[name] for name in ("score", "relation", "verdict", "reason")}
-    return _region(item["mask"], row) | decided | {"object": place}
+    decision = {name: item[name] for name in ("score", "relation", "verdict", "reason")}
+    return _region(item["mask"], row) | decision | {"object": place}
 
 
-def _region(counts: str, row: dict[str, Any]) -> dict[str, Any]:
-    seen = Rle(row["mask_height"], row["mask_width"], counts.encode("ascii"))
-    rle = rescale_rle(seen, row["height"], row["width"])
+def _region(counts: str, row: dict[str, Any]) -> dict[str, object]:
+    mask = Rle(row["mask_height"], row["mask_width"], counts.encode("ascii"))
+    rle = rescale_rle(mask, row["height"], row["width"])
     segmentation = {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}
     return {"segmentation": segmentation, "area": rle.area, "bbox": list(rle.bbox), "iscrowd": 0}

@@ -2,13 +2,13 @@
 
 The format: https://huggingface.co/docs/datasets/image_dataset#imagefolder. Images are copied as they are. Their names are
 numbers: `datasets` would take folders called train, val and test for its splits, and pass over names that begin with a dot.
-A row of `metadata.parquet` is the published row but for what only a run needs.
+A row of `metadata.parquet` is the published row without the columns that only a run needs.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePosixPath
@@ -55,7 +55,7 @@ def write_huggingface(published: Published, store: Store) -> int:
 
 
 def card(manifest: Mapping[str, Any], images: int) -> Iterator[str]:
-    """The data card: what is in it, how it was made, with which weights under which licences."""
+    """The data card: counts, weights with their licences, versions and the config."""
     size = next((name for most, name in _SIZES if images < most), "n>1M")
     head = {
         "pretty_name": "Photos cleaned by occpipe",
@@ -71,12 +71,12 @@ def card(manifest: Mapping[str, Any], images: int) -> Iterator[str]:
     yield from _table(("removed", "things"), sorted(manifest["removed"].items(), key=lambda item: -item[1]))
     weights = ([model.get(key) for key in ("name", "licence", "sha256")] for model in manifest["models"])
     yield from _table(("weights", "licence", "sha256"), weights)
-    yield from _table(("made with", "version"), manifest["versions"].items())
+    yield from _table(("package", "version"), manifest["versions"].items())
     config = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=False)
     yield "Config:\n\n" + "".join(f"    {line}\n" for line in config.splitlines())
 
 
-def _table(head: tuple[str, ...], rows: Any) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> Iterator[str]:
     lines = [[_cell(value) for value in row] for row in rows]
     for line in [head, ["---"] * len(head), *lines] if lines else ():
         yield f"| {' | '.join(line)} |\n"
@@ -84,7 +84,7 @@ def _table(head: tuple[str, ...], rows: Any) -> Iterator[str]:
 
 
 def _cell(value: object) -> str:
-    """Text in a table of Markdown; class names may come from a stranger's model."""
+    """Text in a table of Markdown; class names may come from the models of strangers."""
     text = "" if value is None else html.escape(" ".join(str(value).split()))
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 

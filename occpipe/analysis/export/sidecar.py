@@ -1,5 +1,4 @@
-"""A JSON for each image, `<uri>.json`: the published row with masks as COCO's run lengths, at the size
-at which they were seen.
+"""A JSON for each image, `<uri>.json`: the published row with masks as COCO's run lengths, at the model's size.
 
 A folder of a uri whose name ends in `.json` gets a `_` more, or `a.json/b.jpg` would be in the way of the file of `a`.
 """
@@ -36,11 +35,11 @@ def name_of(uri: str) -> str:
     return re.sub(r"(\.json_*)/", r"\1_/", uri) + ".json"
 
 
-def sidecar(row: dict[str, Any]) -> dict[str, Any]:
+def sidecar(row: dict[str, Any]) -> dict[str, object]:
     """A row as plain values, its masks as pycocotools reads them."""
     size = [row["mask_height"], row["mask_width"]]
 
-    def coco(counts: str | None) -> dict[str, Any] | None:
+    def coco(counts: str | None) -> dict[str, object] | None:
         return {"size": size, "counts": counts} if counts else None
 
     objects = [item | {"mask": coco(item["mask"])} for item in row["objects"] or ()]
