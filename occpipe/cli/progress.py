@@ -1,4 +1,4 @@
-"""Progress for people: a live bar and the stages on a terminal, a plain line now and then elsewhere; the closing tables."""
+"""Progress for people: a live bar and the stages on a terminal, plain lines elsewhere; the closing tables."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def describe_stages(utilization: Mapping[str, Utilization]) -> str:
 
 
 def stages_table(utilization: Mapping[str, Utilization], *, title: str | None = None) -> Table:
-    """A row for each stage; a column of shares is there where it is known for any, rows that wait where any does."""
+    """A row for each stage. A column without a value in any row is left out."""
     shares = {"at work": "busy", "cores": "cpu", "GPU": "gpu"}
-    known = {
+    columns = {
         head: name for head, name in shares.items() if any(getattr(p, name) is not None for p in utilization.values())
     }
     table = Table(title=title, title_justify="left")
     table.add_column("stage")
     waiting = ["rows waiting"] if any(use.queue for use in utilization.values()) else []
-    for head in ("images/s", "workers at work", *known, *waiting):
+    for head in ("images/s", "workers at work", *columns, *waiting):
         table.add_column(head, justify="right")
     for stage, use in utilization.items():
-        values = [getattr(use, name) for name in known.values()]
+        values = [getattr(use, name) for name in columns.values()]
         shown = ["" if value is None else f"{value:.0%}" for value in values]
         shown += [str(use.queue)] * len(waiting)
         table.add_row(stage, f"{use.images_per_s:.1f}", f"{use.at_work:.1f}", *shown)
@@ -101,9 +101,9 @@ class LiveProgress:
             self._print(f"{done}/{snapshot.total} {text}{reasons}{self._left(snapshot, done)}")
             if done < snapshot.total and snapshot.stages:
                 self._print(f"  {describe_stages(snapshot.utilization)}")
-            said = snapshot.limit and _FIGURE.sub("", snapshot.limit)
-            if snapshot.limit and said != self._limit:  # once, not with every new figure
-                self._limit = said
+            limit = snapshot.limit and _FIGURE.sub("", snapshot.limit)
+            if snapshot.limit and limit != self._limit:  # once, not with every new percentage
+                self._limit = limit
                 self._print(f"  {snapshot.limit}")
 
     def _print(self, line: str) -> None:
@@ -118,20 +118,20 @@ class LiveProgress:
 
 
 class StopRequest:
-    """What Ctrl-C and SIGTERM do: the first asks the run to finish what it has begun, the next one ends it at once.
+    """The effect of Ctrl-C and SIGTERM: the first one stops the run after its begun blocks, the next one at once.
 
-    Before `begin` there is nothing yet that would be worth the wait, and the first one ends it.
+    Before `begin` no block is in work, and the first one ends the run.
     """
 
     def __init__(self, console: Console) -> None:
         self.event, self._console, self._begun = Event(), console, False
 
     def begin(self) -> None:
-        """The images are in work. Called once Ray runs, for Ray takes SIGTERM for itself when it starts."""
+        """Images are in work. Call it once Ray runs, because Ray takes SIGTERM for itself at its start."""
         if not self._begun:
             self._begun = True
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and shells in the background say to go on
+                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and shells in the background ignore it
                     signal.signal(number, self._ask)
 
     def _ask(self, *_: object) -> None:
@@ -141,16 +141,16 @@ class StopRequest:
         self._console.print("finishing what has begun; once more to stop at once", highlight=False)
 
 
-def summary_table(summary: RunResult, output: str) -> Table:
-    """The closing table: this run beside all that is published."""
+def result_table(result: RunResult, output: str) -> Table:
+    """The closing table: this run beside all published rows."""
     table = Table(title=f"occpipe: {output}", title_justify="left")
     for name, justify in (("status", "left"), ("this run", "right"), ("published", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants its literal type
-    published = summary.manifest["status"]
+    published = result.manifest["status"]
     for status in Status:
-        made, there = summary.statuses[status], published.get(status, 0)
-        if made or there or status is not Status.SCANNED:  # which only a scan has
-            table.add_row(status, str(made), str(there))
+        rows, total = result.statuses[status], published.get(status, 0)
+        if rows or total or status is not Status.SCANNED:  # which only a scan has
+            table.add_row(status, str(rows), str(total))
     table.add_section()
-    table.add_row("images", str(summary.statuses.total()), str(summary.manifest["images"]))
+    table.add_row("images", str(result.statuses.total()), str(result.manifest["images"]))
     return table

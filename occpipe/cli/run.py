@@ -1,4 +1,4 @@
-"""The commands that make an output, `clean`, `scan` and `apply`: what they share, and the last two."""
+"""The commands `scan` and `apply`, and what they share with `clean`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from occpipe.cli.common import ConfigOption, LimitOption, SetOption, one_line
+from occpipe.cli.common import ConfigOption, LimitOption, SetOption, one_line, print_note
 from occpipe.cli.logs import LogFileOption, add_log_file
 from occpipe.core.config_file import load_config
 from occpipe.core.errors import INTERRUPTED_EXIT_CODE, ConfigError
@@ -33,9 +33,9 @@ InputArgument = Annotated[
     str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
 ]
 NewVersionOption = Annotated[
-    bool, typer.Option("--new-version", help="Where OUTPUT was made with other settings or weights, make it anew.")
+    bool, typer.Option("--new-version", help="If settings or weights of OUTPUT were others, write a new version.")
 ]
-StrictOption = Annotated[bool, typer.Option(help="Exit with 7 where any image ended as an error row.")]
+StrictOption = Annotated[bool, typer.Option(help="Exit with 7 if any image ended as an error row.")]
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -44,16 +44,16 @@ ShareOption = Annotated[
 ]
 ListOption = Annotated[
     bool,
-    typer.Option("--list/--no-list", help="List the corpus for new and changed images, or go on with those known."),
+    typer.Option("--list/--no-list", help="List the corpus for new and changed images, or go on with the listed ones."),
 ]
 
 
 def options_of(limit: int | None, share: str | None, *, new_version: bool, listing: bool) -> RunOptions:
-    """What a run is told, from the options of a command; raises ConfigError for a wrong share."""
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", share or "0/1")
-    if not found or int(found[1]) >= int(found[2]):
+    """The options of a run, from those of a command. Raises ConfigError for a wrong share."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", share or "0/1")
+    if not match or int(match[1]) >= int(match[2]):
         raise ConfigError(f"--shard takes I/N with I below N, such as 0/4, not {share!r}")
-    shares = int(found[1]), int(found[2])
+    shares = int(match[1]), int(match[2])
     return {"limit": limit, "new_version": new_version, "share": shares, "listing": listing}
 
 
@@ -69,7 +69,7 @@ def scan(
     strict: StrictOption = False,
     log_json: LogFileOption = None,
 ) -> None:
-    """Find what does not belong in each photo and say why in Parquet, as `clean` does, and write no image.
+    """Find what does not belong in each photo and write the reasons to Parquet, but no image.
 
     `occpipe apply` goes on from there. A second call goes on where the first one stopped.
     """
@@ -88,20 +88,20 @@ def apply(
     scanned: Annotated[str, typer.Argument(metavar="SCANNED", help="The output of a `scan`, `clean` or `apply`.")],
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
     cut: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Relation below which a thing goes; as policy.cut.")
+        float | None, typer.Option(min=0, max=1, help="Relation below which a thing is removed; as policy.cut.")
     ] = None,
-    protect: Annotated[list[str] | None, typer.Option(help="A class to protect, too; repeatable.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="A class to keep, too; repeatable.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(help="A class to remove, too; repeatable.")] = None,
+    protect: Annotated[list[str] | None, typer.Option(help="One more class to protect; repeatable.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="One more class to keep; repeatable.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="One more class to remove; repeatable.")] = None,
     verdicts: Annotated[
         Path | None,
-        typer.Option(help="Human verdicts, CSV: image, object, verdict (keep or remove). They beat the policy."),
+        typer.Option(help="Human verdicts, CSV: image, object, verdict (keep or remove). They go before the policy."),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="Settings to decide and fill with; by default SCANNED's.")
+        str | None, typer.Option("--config", "-c", help="The settings; by default those of SCANNED.")
     ] = None,
     overrides: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; nothing is written.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; nothing is written.")] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="With --dry-run: a line of JSON for each image that would change, then totals."),
@@ -113,9 +113,9 @@ def apply(
     strict: StrictOption = False,
     log_json: LogFileOption = None,
 ) -> None:
-    """Decide again on what SCANNED has seen, without segmenting again, and inpaint only what changed.
+    """Decide again on the things of SCANNED, without segmenting again, and inpaint only what changed.
 
-    A second call goes on where the first one stopped. A photo that is not the one that was scanned ends as an error row.
+    A second call goes on where the first one stopped. A photo that has changed since the scan ends as an error row.
     """
     from occpipe.dataset.reader import Published
     from occpipe.dataset.verdicts import Review
@@ -131,7 +131,7 @@ def apply(
     with one_line():
         review = None if verdicts is None else Review.read(verdicts)
     if dry_run:
-        _foresee(published, settings, review, limit, as_json=as_json)
+        _print_forecast(published, settings, review, limit, as_json=as_json)
         return
     from occpipe.pipeline.apply import apply_corpus
 
@@ -141,10 +141,9 @@ def apply(
         return apply_corpus(settings, published, output_uri, review, **(options | hooks))
 
     follow(run, output_uri, strict=strict, verb="applying", log_json=log_json)
-    if review and review.unknown and limit is None:  # of which others were not looked at
+    if review and review.unknown and limit is None:  # with a limit, others were not looked at
         first = printable(min(review.unknown))
-        shown = f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}"
-        messages().print(shown, highlight=False, markup=False, soft_wrap=True)
+        print_note(f"{len(review.unknown)} images of {verdicts} are not in {scanned}, the first: {first}")
 
 
 def follow(
@@ -155,9 +154,8 @@ def follow(
     verb: str = "cleaning",
     log_json: str | None = None,
 ) -> None:
-    """Run with progress, stoppable by Ctrl-C and SIGTERM; say what was done, and exit as that asks for."""
-    from occpipe.cli.progress import LiveProgress, StopRequest, stages_table, summary_table
-    from occpipe.dataset.corpus import describe_passed
+    """Run with progress, stoppable by Ctrl-C and SIGTERM; print the result, and exit with its code."""
+    from occpipe.cli.progress import LiveProgress, StopRequest
     from occpipe.pipeline.monitoring.run_log import RunLog
 
     add_log_file(log_json)
@@ -171,58 +169,64 @@ def follow(
                 log(snapshot)
                 progress(snapshot)
 
-            summary = run({"on_progress": on_progress, "stop": stop.event})
-            log.end(summary)
+            result = run({"on_progress": on_progress, "stop": stop.event})
+            log.end(result)
     except KeyboardInterrupt:
-        console.print(STOPPED, highlight=False)
+        print_note(STOPPED)
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
-    console.print(summary_table(summary, output_uri))
-    if summary.final:
-        console.print(stages_table(summary.final.utilization, title="stages"))
-    if summary.done_before:
-        console.print(f"{summary.done_before} images were done before this run.", highlight=False)
-    for reason, count in summary.manifest["reasons"].items():
-        example = f", such as {summary.examples[reason]}" if reason in summary.examples else ""
-        console.print(f"  {count} x {reason}{example}", highlight=False, markup=False, soft_wrap=True)
-    if passed := describe_passed(summary.manifest.get("passed_over", {})):
-        console.print(f"passed over: {passed}", highlight=False, markup=False, soft_wrap=True)
-    made, cleaned, copied = summary.statuses.total(), summary.statuses["cleaned"], summary.counts.copied
-    if made and not cleaned and not summary.statuses["scanned"]:
-        console.print("Nothing was found to remove; `occpipe preview IMAGE` shows why.", highlight=False)
-    if summary.manifest.get("command") == "apply":
-        console.print(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.", highlight=False)
-    if summary.final and summary.final.limit:
-        console.print(summary.final.limit, highlight=False, markup=False, soft_wrap=True)
-    rate = f"{made / summary.seconds:.1f} images/s" if made else "nothing new to do"
-    closing = f"{summary.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/"
-    console.print(closing, highlight=False, soft_wrap=True)
-    if summary.stopped:
-        console.print(STOPPED, highlight=False)
+    _print_result(result, output_uri, console)
+    if result.stopped:
+        print_note(STOPPED)
         raise typer.Exit(INTERRUPTED_EXIT_CODE)
-    if strict and summary.manifest["status"]["error"]:
+    if strict and result.manifest["status"]["error"]:
         raise typer.Exit(STRICT_EXIT_CODE)
 
 
-def _foresee(
+def _print_result(result: RunResult, output_uri: str, console: Console) -> None:
+    from occpipe.cli.progress import result_table, stages_table
+    from occpipe.dataset.corpus import describe_passed
+
+    console.print(result_table(result, output_uri))
+    if result.final:
+        console.print(stages_table(result.final.utilization, title="stages"))
+    if result.done_before:
+        print_note(f"{result.done_before} images were done before this run.")
+    for reason, count in result.manifest["reasons"].items():
+        example = f", such as {result.examples[reason]}" if reason in result.examples else ""
+        print_note(f"  {count} x {reason}{example}")
+    if passed := describe_passed(result.manifest.get("passed_over", {})):
+        print_note(f"passed over: {passed}")
+    rows, cleaned, copied = result.statuses.total(), result.statuses["cleaned"], result.counts.copied
+    if rows and not cleaned and not result.statuses["scanned"]:
+        print_note("Nothing was removed; `occpipe preview IMAGE` shows why.")
+    if result.manifest.get("command") == "apply":
+        print_note(f"{cleaned - copied} inpainted, {copied} copied from an earlier run.")
+    if result.final and result.final.limit:
+        print_note(result.final.limit)
+    rate = f"{rows / result.seconds:.1f} images/s" if rows else "nothing new to do"
+    print_note(f"{result.seconds:.0f} s, {rate}; rows: {output_uri}/metadata/")
+
+
+def _print_forecast(
     published: Published, settings: Config, review: Review | None, limit: int | None, *, as_json: bool
 ) -> None:
     from occpipe.pipeline.dry_run import Forecast, forecast
     from occpipe.pipeline.monitoring.run_result import printable
 
-    found = Forecast()
-    for image in forecast(published, settings, review, found, limit):
+    totals = Forecast()
+    for image in forecast(published, settings, review, totals, limit):
         if as_json:
             typer.echo(json.dumps(image))
     if as_json:
-        typer.echo(json.dumps({"totals": found.as_json()}))
+        typer.echo(json.dumps({"totals": totals.as_json()}))
         return
     table = Table("class", "was", "becomes", "things")
-    for (label, was, verdict, reason), things in found.things.most_common():
+    for (label, was, verdict, reason), things in totals.things.most_common():
         table.add_row(*(escape(printable(name)) for name in (label, was)), f"{verdict}: {reason}", str(things))
-    if found.things:
+    if totals.things:
         Console().print(table)
-    counts = ", ".join(f"{count} {status}" for status, count in found.statuses.items())
-    typer.echo(f"{found.changed} images would change; then {counts}")
-    if found.missed:
-        first = printable(found.missed[0])
-        typer.echo(f"{len(found.missed)} verdicts match nothing, the first: {first}", err=True)
+    counts = ", ".join(f"{count} {status}" for status, count in totals.statuses.items())
+    typer.echo(f"{totals.changed} images would change; then {counts}")
+    if totals.missed:
+        first = printable(totals.missed[0])
+        typer.echo(f"{len(totals.missed)} verdicts match nothing, the first: {first}", err=True)

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import pyarrow.compute as pc
 
 from occpipe import __version__
 from occpipe.core.classes import coco_stuff_class
 from occpipe.core.masks import Rle, rescale_rle
+from occpipe.core.rows import ObjectRow, Row
 from occpipe.dataset.layout import shard_name
 from occpipe.dataset.reader import MANY_ROWS, Published, PublishedFile
 from occpipe.io.storage import Store, with_retries
@@ -115,7 +115,7 @@ def _coco_file(
     return "".join([head, ",\n".join(images), '],\n"annotations": [\n', ",\n".join(annotations), "]}\n"]).encode()
 
 
-def _image(number: int, row: dict[str, Any]) -> dict[str, object]:
+def _image(number: int, row: Row) -> dict[str, object]:
     return {
         "id": number,
         "file_name": row["uri"],
@@ -128,13 +128,13 @@ def _image(number: int, row: dict[str, Any]) -> dict[str, object]:
     }
 
 
-def _thing(item: dict[str, Any], place: int, row: dict[str, Any]) -> dict[str, object]:
+def _thing(item: ObjectRow, place: int, row: Row) -> dict[str, object]:
     """A thing; its `segmentation` and box are those of its mask, `object` is its place in the row."""
     decision = {name: item[name] for name in ("score", "relation", "verdict", "reason")}
     return _region(item["mask"], row) | decision | {"object": place}
 
 
-def _region(counts: str, row: dict[str, Any]) -> dict[str, object]:
+def _region(counts: str, row: Row) -> dict[str, object]:
     mask = Rle(row["mask_height"], row["mask_width"], counts.encode("ascii"))
     rle = rescale_rle(mask, row["height"], row["width"])
     segmentation = {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")}

@@ -8,11 +8,10 @@ A row of `metadata.parquet` is the published row without the columns that only a
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from occpipe.core.errors import StorageError
 from occpipe.dataset.layout import shard_name
 from occpipe.dataset.parquet import ROW_GROUP, to_parquet
 from occpipe.dataset.reader import Published
+from occpipe.dataset.sums import OutputSums
 from occpipe.io.storage import Store, is_safe_key, with_retries
 
 COLUMNS = [
@@ -54,7 +54,7 @@ def write_huggingface(published: Published, store: Store) -> int:
     return images
 
 
-def card(manifest: Mapping[str, Any], images: int) -> Iterator[str]:
+def card(manifest: OutputSums, images: int) -> Iterator[str]:
     """The data card: counts, weights with their licences, versions and the config."""
     size = next((name for most, name in _SIZES if images < most), "n>1M")
     head = {

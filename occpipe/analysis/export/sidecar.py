@@ -9,8 +9,8 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
+from occpipe.core.rows import Row
 from occpipe.dataset.reader import Published
 from occpipe.io.storage import Store, is_safe_key, with_retries
 
@@ -23,7 +23,7 @@ def write_sidecars(published: Published, store: Store) -> int:
         return sum(sum(pool.map(partial(_write, store), rows.to_pylist())) for rows in published.batches())
 
 
-def _write(store: Store, row: dict[str, Any]) -> bool:
+def _write(store: Store, row: Row) -> bool:
     key = name_of(row["uri"])
     if is_safe_key(key):
         with_retries(partial(store.write, key, (json.dumps(sidecar(row), indent=1) + "\n").encode()))
@@ -35,7 +35,7 @@ def name_of(uri: str) -> str:
     return re.sub(r"(\.json_*)/", r"\1_/", uri) + ".json"
 
 
-def sidecar(row: dict[str, Any]) -> dict[str, object]:
+def sidecar(row: Row) -> dict[str, object]:
     """A row as plain values, its masks as pycocotools reads them."""
     size = [row["mask_height"], row["mask_width"]]
 

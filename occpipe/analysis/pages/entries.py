@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from occpipe.analysis.pages.page import escaped
 from occpipe.analysis.pages.pictures import outline, thumbnails, view_of
 from occpipe.analysis.pages.types import PageEntry, PageThing
 from occpipe.core.masks import Rle, rle_decode
+from occpipe.core.rows import ObjectRow, Row
 from occpipe.core.types import Image, Status, Verdict
 from occpipe.io.images import ImageError, Limits, decode
 from occpipe.io.storage import Store, TooLargeError, is_safe_key
@@ -56,13 +57,13 @@ class Pictures:
     limits: Limits
     max_bytes: int
 
-    def before_and_after(self, row: Mapping[str, Any]) -> Iterator[Image]:
+    def before_and_after(self, row: Row) -> Iterator[Image]:
         """The photo, and the result of a cleaned one, RGB H x W x 3; NoPictureError where one cannot be read."""
         yield self._decode(self.corpus, row["uri"], row)
         if row["status"] == Status.CLEANED:
             yield self._decode(self.output, row["output"], row)
 
-    def _decode(self, store: Store, key: str, row: Mapping[str, Any]) -> Image:
+    def _decode(self, store: Store, key: str, row: Row) -> Image:
         if not is_safe_key(key or ""):
             raise NoPictureError("its name leads out of the folder")
         try:
@@ -78,10 +79,10 @@ class Pictures:
 
 
 def page_entry(
-    row: Mapping[str, Any],
+    row: Row,
     shows: list[str],
     shares: Mapping[str, Mapping[str, float]],
-    draw: Callable[[Mapping[str, Any]], Iterable[Image]],
+    draw: Callable[[Row], Iterable[Image]],
     limits: ByteLimits,
 ) -> PageEntry:
     """The entry of a row.
@@ -131,7 +132,7 @@ def page_entry(
     return entry
 
 
-def _thing(number: int, item: Mapping[str, Any], row: Mapping[str, Any], shares: Mapping[str, float]) -> PageThing:
+def _thing(number: int, item: ObjectRow, row: Row, shares: Mapping[str, float]) -> PageThing:
     """A thing, the `number`-th of its row; `shares` as by `Why.shares`."""
     evidence = list(item["evidence"] or ())
     ranked = [(e["context"], e["relation"], shares.get(e["context"])) for e in evidence]
@@ -185,7 +186,7 @@ def _cut(text: Text, max_bytes: int) -> Text:
     return text
 
 
-def _outline(counts: str | None, row: Mapping[str, Any]) -> str:
+def _outline(counts: str | None, row: Row) -> str:
     if not counts or not row["mask_width"] or not row["mask_height"]:
         return ""
     mask = rle_decode(Rle(row["mask_height"], row["mask_width"], counts.encode("ascii")))

@@ -17,6 +17,7 @@ from occpipe.analysis.pages.why import Why
 from occpipe.core.config import Config
 from occpipe.core.errors import StorageError
 from occpipe.core.masks import Rle
+from occpipe.core.rows import Row
 from occpipe.core.types import CleanResult, Image, Status
 from occpipe.io.images import ImageError, Limits, decode
 from occpipe.models.relations.decide import cut_of
@@ -89,7 +90,7 @@ def save_gif(rgb: Image, result: CleanResult, target: Path) -> None:
 def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why: Why) -> str:
     """A page of one photo, H x W x 3: a slider between before and after, and why each thing stayed or went."""
     cleaned = bool(result.mask.any())
-    row = {
+    row: Row = {
         "image_id": 0,
         "uri": name,
         "status": Status.CLEANED if cleaned else Status.UNCHANGED,

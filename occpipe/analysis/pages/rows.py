@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from occpipe.core.rows import Row
 from occpipe.dataset.reader import Published
 
 
-def read_rows(published: Published, places: Sequence[int]) -> dict[int, dict[str, Any]]:
+def read_rows(published: Published, places: Sequence[int]) -> dict[int, Row]:
     """The rows at these places, counted over the files in their order.
 
     Only files that hold one of them are read, some hundred rows in memory at a time; StorageError where one cannot be.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Row] = {}
     start, all_places = 0, np.array(sorted(places), np.int64)
     for file in published.files:
         stop = start + file.rows

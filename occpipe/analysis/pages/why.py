@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from occpipe.analysis.pages.types import PagePolicy
 from occpipe.core.config import Config
+from occpipe.core.rows import Row
 from occpipe.dataset.reader import cut_of_run, relations_at_hand
 from occpipe.models.relations import EmbeddingScorer, RelationScorer
 from occpipe.models.relations.decide import context_of
@@ -35,7 +33,7 @@ class Why:
             "min_score": policy.min_score,
         }
 
-    def shares(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def shares(self, row: Row) -> dict[str, dict[str, float]]:
         """Per thing class, how much each context class adds to the log-odds that it belongs; see `EmbeddingScorer.shares`.
 
         A class is left out where its relation in the row differs from the relation by this scorer.

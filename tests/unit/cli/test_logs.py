@@ -14,7 +14,7 @@ import pytest
 from occpipe.cli.logs import Level, add_log_file, set_up
 from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
-from occpipe.pipeline.monitoring.run_result import Made, Summary, Tick
+from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts, RunResult
 
 logger = logging.getLogger("occpipe.test")
 
@@ -42,7 +42,7 @@ def test_the_level_decides_what_standard_error_shows(capsys: pytest.CaptureFixtu
 
 def test_an_event_of_a_run_is_not_shown_to_people(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(Level.INFO)
-    RunLog()(Tick(Counter(), 1, 0.0))
+    RunLog()(ProgressSnapshot(Counter(), 1, 0.0))
     assert capsys.readouterr().err == ""
 
 
@@ -65,8 +65,8 @@ def test_a_record_is_a_line_of_json_with_its_fields_and_traceback(tmp_path: Path
 def test_a_log_on_a_full_disk_says_so_once_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(Level.WARNING, "/dev/full")
     with RunLog() as log:
-        log(Tick(Counter(), 1, 0.0))
-        log.end(Summary(Made(), 0, 1.0, {"images": 0}))
+        log(ProgressSnapshot(Counter(), 1, 0.0))
+        log.end(RunResult(RunCounts(), 0, 1.0, {"images": 0, "status": {}, "reasons": {}, "removed": {}}))
     assert capsys.readouterr().err == "/dev/full: [Errno 28] No space left on device; no more of this log\n"
 
 
@@ -80,8 +80,8 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 
     def fail() -> None:
         with RunLog() as log:
-            log(Tick(Counter(unchanged=3), 9, 2.0))
-            log(Tick(Counter(unchanged=4), 9, 2.1))
+            log(ProgressSnapshot(Counter(unchanged=3), 9, 2.0))
+            log(ProgressSnapshot(Counter(unchanged=4), 9, 2.1))
             raise ValueError("broken\nto pieces")
 
     with pytest.raises(ValueError, match="broken"):
