@@ -1,8 +1,8 @@
-"""How long `occpipe audit` takes over a large output, and in how much memory: the whole command, measured from outside.
+"""Time and memory of `occpipe audit` over a large output: the whole command, measured from outside.
 
-Bound by decoding the columns that it reads and by grouping, on all cores. The rows are made up: 3 things an image
-with masks of some 220 characters and 6 lines of evidence each, 5 stuff classes; from one image in 12 something goes. Shards
-of 8,192 rows are made, and stand for more by hard links: the disk holds 0.5 GB, and the page cache what is read of it.
+Bound by decoding the columns that it reads and by grouping, on all cores. The rows are synthetic: 3 things an image with
+masks of some 220 characters and 6 lines of evidence each, 5 stuff classes. One image in 12 loses a thing. Shards of 8,192
+rows are repeated by hard links, so that the disk holds 0.5 GB.
 Run: python benchmarks/audit.py [--rows 10000000] [--distinct 64] [--folder DIR]
 """
 

@@ -1,4 +1,4 @@
-"""What a commit costs, by made-up rows of 12 MP photos: seconds and memory a shard, and whether both stay as they are.
+"""Time and memory of the commit of a shard, with synthetic rows of 12 MP photos, and whether both stay constant.
 
 A commit is bound by decoding and encoding the rows of one shard, 8,192 rows of some kB. So its time must not depend on
 how many shards there are. Each row has 8 things with masks at 1,024 x 768, drawn from outlines of real length. All commits

@@ -1,6 +1,6 @@
-"""What one photo costs the CPU in the segment actor and in `load`, by size of the source; the model costs nothing.
+"""CPU time of a photo in the segment actor and in `load`, by size of the source; the model takes no time.
 
-The GPU waits for what is serial in its actor: padding, the columns of Arrow, Python. Run lengths are found by threads
+The GPU waits for what is serial in its actor: padding, the columns of Arrow, Python. Threads compute run lengths
 beside the next forward pass, so they count in the whole only. What runs on the device, forward pass and merging, is left
 out of both, and printed by itself: on a CPU it is the merging. The model is an EoMT with 133 classes and 200 queries in
 the shape of its input, and its answer is always the same: 8 things and 6 regions of stuff.

@@ -1,4 +1,4 @@
-"""How busy a GPU is kept: the share of the middle of a run in which it works, for a GPU that sleeps in place of computing.
+"""Utilization of a GPU in the middle of a run, for a GPU that sleeps in place of computing.
 
 It sleeps `--work` seconds for each photo that it segments, and `--fill` seconds for each that it inpaints, a fifth of them.
 All else runs on this machine's cores: reading, decoding and scaling photos of 3 MP, Arrow and Python in the actors, the

@@ -1,4 +1,4 @@
-"""What one photo of 12 MP with a hole costs the CPU in the inpaint actor, for a model that costs nothing.
+"""CPU time of a 12 MP photo with a hole in the inpaint actor; the model takes no time.
 
 The GPU waits for what goes on around its model: reading and decoding the photo in full, cutting crops, giving the fill the
 photo's detail where the model took less than its size, the seam, composing, encoding. libjpeg's part, decoding and

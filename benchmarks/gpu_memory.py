@@ -1,4 +1,4 @@
-"""Memory of a batch in the segment actor: the peak of the process above the loaded model, for a batch of photos at 640 px.
+"""Peak memory of a batch of photos at 640 px in the segment actor, above that of the loaded model.
 
 Two nets: a tiny one, whose peak is what occpipe adds by merging, and one of EoMT-L's width with six of its 24 layers, since
 activations are those of one layer at a time. What is measured is a CPU in single precision. A GPU takes half of that for

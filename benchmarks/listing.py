@@ -1,4 +1,4 @@
-"""How much faster a corpus is listed side by side than by one thread, with the manifest that is made of it.
+"""Listing of a corpus by prefixes in parallel against one thread, with the manifest that comes of it.
 
 Bound by the store's 50 ms a page of 1,000 keys: 64 prefixes of 16 pages take one thread 51 s and its CPU. The store is a
 stand-in for S3 on loopback, in a process of its own, so its CPU counts here as well.
@@ -40,7 +40,7 @@ _TAIL = (
 
 
 class Keys(Sequence[str]):
-    """The keys of a bucket in order, made when they are asked for."""
+    """The keys of a bucket in order, generated page by page."""
 
     def __init__(self, prefixes: int, pages: int, *, flat: bool) -> None:
         self._each, self._count, self._flat = pages * PAGE, prefixes * pages * PAGE, flat

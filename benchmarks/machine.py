@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine that it ran on: its processor, its GPU, and how much of its cores others left."""
+"""The machine of a benchmark: its processor, its GPU, and the share of its cores that other work leaves."""
 
 from __future__ import annotations
 

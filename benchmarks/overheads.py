@@ -1,4 +1,4 @@
-"""What a run adds to its stages, watched from outside; for `benchmarks/stages.py`, which says how."""
+"""The overhead of a run beside its stages, measured from outside; a part of `benchmarks/stages.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The processes of a run, seen from outside by psutil: CPU seconds by kind, peaks of memory and of Ray's object store.
+"""The processes of a run, by psutil: CPU seconds by kind, peaks of memory and of Ray's object store.
 
-A process counts for what it last was: Ray starts a worker without a name, gives it to a pool or to tasks, and shows that in
-its title. CPU seconds are read at each look, so that what a process burns after the last look before its end is missing.
+A process counts by its last kind: Ray starts a worker without a name, gives it to a pool or to tasks, and shows that in its
+title. CPU seconds are sampled, so that those between the last sample and the end of a process are missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the relation predictor costs: load time, and many pairs at once against one by one, in one run.
+"""Load time of the relation predictor, and its rate for many pairs at once and one by one.
 
 What bounds it: the head's two products, 3 nets x 2 x 48 x 192 multiply-adds a pair, about 55,000, or 2 to 5 us a pair on
 one core; looking a pair's names up costs as much again in Python.

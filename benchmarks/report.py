@@ -1,7 +1,8 @@
-"""How long a report takes over a large output, in how much memory, and how large it gets.
+"""Time and memory of a report over a large output, and its size.
 
-Bound by the audit and by decoding eight narrow columns of each row once more, then by the thumbnails. The rows are made up:
-two things in each, one image in fifty cleaned, one in a hundred failed, masks of 300 bytes; all photos are one photo.
+Bound by the audit and by decoding eight narrow columns of each row once more, then by the thumbnails. The rows are
+synthetic: two things in each, one image in fifty cleaned, one in a hundred failed, masks of 300 bytes; all photos
+are one photo.
 Run: python benchmarks/report.py [--rows 1000000] [--most 80]
 """
 

@@ -1,10 +1,10 @@
-"""How long a run over millions of done images takes until it has work in hand, and in how much memory.
+"""Time and memory until a run over millions of done images begins with the first new one.
 
-What is done are the shards that have a file, so a resume is bound by the listing, by a comparison of what was listed with
-the manifest, and by the start of Ray. Nothing is read of the rows that are done. The output is made up: shards of the
-manifest and published files with the least that a row has. So is the corpus, a file system that makes its names as they
-are listed. Then a few images are added and `occpipe clean` runs over them; afterwards they are undone, and it runs again
-with `--no-list`.
+A shard with a file is done. So a resume is bound by the listing, by the comparison of the listing with the manifest, and
+by the start of Ray. No row of a done image is read. The output is synthetic: shards of the manifest, and published files
+with few columns. So is the corpus, a file system that generates its names in the listing.
+Then a few images are added and `occpipe clean` runs over them. Afterwards that is undone, and it runs again with
+`--no-list`.
 Run: python benchmarks/resume.py [--rows 10000000] [--folder DIR]
 """
 

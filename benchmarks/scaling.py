@@ -1,4 +1,4 @@
-"""How a run scales with nodes whose GPU work takes a fixed time: 1, 2 and 3 nodes on this machine, with a GPU each in name.
+"""The rate of 1, 2 and 3 simulated nodes on this machine, with a GPU each in name.
 
 What bounds it: the segmenter sleeps `--work` seconds an image in place of computing, so n nodes can do n / work images/s.
 All else (decoding, the decision, the writing, Ray's hops) shares this machine's cores and must hide behind that. Each node

@@ -1,4 +1,4 @@
-"""What the check for a second picture costs on a file of about 3 MB: `python benchmarks/second_picture.py`."""
+"""CPU time of the check for a second picture on a file of about 3 MB: `python benchmarks/second_picture.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the starter segmenter costs over its backbone, on the same photos in one run.
+"""Time of the starter segmenter against its backbone alone, on the same photos in one run.
 
 What bounds it: on a CPU the convolutions of EfficientNet-Lite0, 0.8 G multiply-adds at 512 px. On top come the decoder, the
 tagger, and the way from logits to segments. The segmenter gets photos as the pipeline gives them: eight rows at a time, of

@@ -1,4 +1,4 @@
-"""What each stage costs alone, and what the pipeline adds to it: the file of rates that `occpipe plan` reads.
+"""The cost of each stage alone, and the overhead of the pipeline: the file of rates that `occpipe plan` reads.
 
 Each stage runs here as in the pipeline (its class, blocks, threads and niceness) but outside Ray, over a sample of photos;
 one `occpipe clean` over the same photos, in `--blocks` blocks, is watched from outside. What the whole process tree burns

@@ -1,4 +1,4 @@
-"""What the seconds of a start are: a run of `occpipe clean` over the demo's photos, from the command to its end.
+"""The parts of the start of `occpipe clean`, and of its end, over the demo's photos.
 
 Bound by imports: torch and Ray are thousands of modules, and each pool loads torch in a process of its own. The moments are
 those of the processes themselves, written down by `hooks/stamps.py`, of the run's own JSON log, and of the first file with

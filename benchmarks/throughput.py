@@ -1,4 +1,4 @@
-"""How near occpipe comes to what bounds it, and how it compares with doing without it; ratios of one run.
+"""Throughput of occpipe against its bound and against two simpler programs; ratios of one run.
 
 On the same photos, weights and config: (a) the sequential way of the paper's program, (b) a good single-process loop, (c)
 each stage alone in its best way, (d) `occpipe clean`. A rate counts from the start of a process to its end, models and Ray

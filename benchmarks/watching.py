@@ -1,4 +1,4 @@
-"""What watching a run costs: CPU time of a worker for telling the journal of a batch, and of the driver for a look at it.
+"""CPU time of the monitoring: of a worker for each batch, and of the driver for each snapshot.
 
 CPU seconds of the process that tells or looks, so that what else runs on the machine counts for little.
 Run: python benchmarks/watching.py [--batches 2000]

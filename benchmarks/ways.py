@@ -1,4 +1,4 @@
-"""Ways to clean a folder of photos that `throughput.py` holds occpipe against, each in a process of its own.
+"""The programs that `throughput.py` compares occpipe with, each in a process of its own.
 
 `sequential` is the program of the paper: one photo after the other, one model after the other. It inpaints the whole
 picture, also where nothing is to be removed (its mask is then empty), and encodes and writes each anew. `loop` is what

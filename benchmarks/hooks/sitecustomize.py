@@ -1,6 +1,6 @@
-"""Loaded by every Python process of a benchmark with random weights, or of one that asks for time stamps.
+"""Loaded by every Python process of a benchmark with random weights or with time stamps.
 
-Random weights match no publisher's checksum, and see nothing: so a cat of 4% of the photo is put into every eighth, to be
+Random weights match no publisher's checksum, and detect nothing. So every eighth photo gets a cat of 4% of its area, to be
 removed.
 """
 

@@ -1,4 +1,4 @@
-"""Loaded by every Python process of `benchmarks/startup.py`: writes down when it began, imported, loaded and saw work.
+"""Loaded by every Python process of `benchmarks/startup.py`: it logs the moments of start, imports, loads and first work.
 
 A line of JSON for each moment, in a file for each process below the folder OCCPIPE_STAMPS. The product knows nothing of it:
 heavy modules are watched by an import hook, and what is called in them is replaced when they are there.
