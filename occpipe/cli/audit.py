@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from occpipe.cli.common import PAGE_IMAGES, MovedInput, one_line, print_note
 from occpipe.core.errors import ConfigError
-
-_TAIL_BYTES = 1 << 20
-
-
-class Format(StrEnum):
-    """The formats of `occpipe export`."""
-
-    COCO = "coco"
-    HF = "hf"
-    SIDECAR = "sidecar"
 
 
 def audit(
@@ -72,7 +61,8 @@ def export(
     output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output of a `clean`: a folder or URI.")],
     dest_uri: Annotated[str, typer.Argument(metavar="DEST", help="A new or empty folder, or a URI (s3://...).")],
     kind: Annotated[
-        Format, typer.Option("--format", "-f", help="COCO JSON; a folder for Hugging Face datasets; a JSON an image.")
+        Literal["coco", "hf", "sidecar"],
+        typer.Option("--format", "-f", help="COCO JSON; a folder for Hugging Face datasets; a JSON an image."),
     ],
 ) -> None:
     """Write the published rows for other tools. Only `hf` copies images; `coco` and `sidecar` name them."""
@@ -85,9 +75,7 @@ def export(
 def _last_stages(path: Path) -> dict[str, dict[str, float | None]]:
     """The stages in the last event of a run in its JSON log. Raises ConfigError, ValueError."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     for line in reversed(lines):

@@ -68,7 +68,7 @@ def calibrate(
     ] = 0.02,
     per_class: Annotated[bool, typer.Option(help="Hold that share within each class, not over all of them.")] = False,
 ) -> None:
-    """Turn scores into the probability that a thing belongs, and pick the cut for a wanted share of false removals.
+    """Turn scores into the probability that a thing belongs, and choose the cut for a share of false removals.
 
     From label lists (--things, --stuff), from an earlier run alone (its things are taken to belong, and the share is
     held within each class), or from an earlier run with human verdicts. Use the file with --set relations.vectors=FILE.

@@ -9,10 +9,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
 
@@ -24,15 +23,7 @@ PACKAGE = "occpipe"
 _STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
-class Level(StrEnum):
-    """The levels of `--log-level`."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
+Level = Literal["debug", "info", "warning", "error"]
 LogLevelOption = Annotated[Level, typer.Option("--log-level", help="The least level of a record on standard error.")]
 LogFileOption = Annotated[
     str | None,

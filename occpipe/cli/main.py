@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -21,23 +20,13 @@ from occpipe import __version__
 from occpipe.cli import audit as cli_audit
 from occpipe.cli import learning as cli_learning
 from occpipe.cli import look as cli_look
-from occpipe.cli.common import ConfigOption, LimitOption, SetOption
+from occpipe.cli.common import ConfigOption, SetOption
 from occpipe.cli.doctor import doctor
 from occpipe.cli.evaluate import evaluate_app
 from occpipe.cli.jobs import jobs_app, submit
-from occpipe.cli.logs import Level, LogFileOption, LogLevelOption, set_up
+from occpipe.cli.logs import LogFileOption, LogLevelOption, set_up
 from occpipe.cli.plan import plan
-from occpipe.cli.run import (
-    InputArgument,
-    ListOption,
-    NewVersionOption,
-    ShareOption,
-    StrictOption,
-    apply,
-    follow,
-    options_of,
-    scan,
-)
+from occpipe.cli.run import apply, clean, scan
 from occpipe.core.config_file import config_names, config_text, load_config
 from occpipe.core.errors import OccpipeError, StorageError
 from occpipe.core.streams import messages, open_standard_streams
@@ -45,8 +34,6 @@ from occpipe.core.streams import messages, open_standard_streams
 if TYPE_CHECKING:
     from occpipe.core.config import Config
     from occpipe.models.weights import Weight
-    from occpipe.pipeline.job import RunOptions
-    from occpipe.pipeline.monitoring.run_result import RunResult
 
 logger = logging.getLogger(__name__)
 
@@ -64,44 +51,9 @@ _NamesArgument = Annotated[
 ]
 
 
-@app.command()
-def clean(
-    input_uri: InputArgument,
-    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
-    config: ConfigOption = "local",
-    overrides: SetOption = None,
-    limit: LimitOption = None,
-    new_version: NewVersionOption = False,
-    share: ShareOption = None,
-    listing: ListOption = True,
-    strict: StrictOption = False,
-    log_json: LogFileOption = None,
-) -> None:
-    """Clean a corpus: find what does not belong in each photo, remove it, and write the reasons to Parquet.
-
-    A second call goes on where the first one stopped.
-    """
-    settings = load_config(config, overrides or ())
-    from occpipe.pipeline.run import clean_corpus
-
-    options = options_of(limit, share, new_version=new_version, listing=listing)
-
-    def run(hooks: RunOptions) -> RunResult:
-        return clean_corpus(settings, input_uri, output_uri, **(options | hooks))
-
-    follow(run, output_uri, strict=strict, log_json=log_json)
-
-
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    scan,
-    apply,
-    cli_look.preview,
-    cli_look.report,
-    cli_look.review,
-    cli_audit.audit,
-    cli_audit.export,
-)
-for _command in _COMMANDS:  # after `clean`, as the help lists them
+app.command("clean")(clean)
+app.command("scan")(scan)
+for _command in (apply, cli_look.preview, cli_look.report, cli_look.review, cli_audit.audit, cli_audit.export):
     app.command()(_command)
 
 
@@ -168,7 +120,7 @@ app.add_typer(jobs_app, name="jobs")
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    log_level: LogLevelOption = Level.WARNING,
+    log_level: LogLevelOption = "warning",
     log_json: LogFileOption = None,
 ) -> None:
     if version:

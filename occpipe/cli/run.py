@@ -1,4 +1,4 @@
-"""The commands `scan` and `apply`, and what they share with `clean`."""
+"""The commands that make an output: `clean`, `scan` and `apply`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -57,31 +57,52 @@ def options_of(limit: int | None, share: str | None, *, new_version: bool, listi
     return {"limit": limit, "new_version": new_version, "share": shares, "listing": listing}
 
 
-def scan(
-    input_uri: InputArgument,
-    output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for metadata/.")],
-    config: ConfigOption = "local",
-    overrides: SetOption = None,
-    limit: LimitOption = None,
-    new_version: NewVersionOption = False,
-    share: ShareOption = None,
-    listing: ListOption = True,
-    strict: StrictOption = False,
-    log_json: LogFileOption = None,
-) -> None:
+def corpus_command(name: Literal["clean_corpus", "scan_corpus"], verb: str, help_text: str) -> Callable[..., None]:
+    """The command `clean` or `scan`, which differ in the function of `pipeline.run` only."""
+
+    def command(
+        input_uri: InputArgument,
+        output_uri: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder or URI for images/ and metadata/.")],
+        config: ConfigOption = "local",
+        overrides: SetOption = None,
+        limit: LimitOption = None,
+        new_version: NewVersionOption = False,
+        share: ShareOption = None,
+        listing: ListOption = True,
+        strict: StrictOption = False,
+        log_json: LogFileOption = None,
+    ) -> None:
+        settings = load_config(config, overrides or ())
+        import occpipe.pipeline.run as pipeline
+
+        function = pipeline.clean_corpus if name == "clean_corpus" else pipeline.scan_corpus
+        options = options_of(limit, share, new_version=new_version, listing=listing)
+
+        def run(hooks: RunOptions) -> RunResult:
+            return function(settings, input_uri, output_uri, **(options | hooks))
+
+        follow(run, output_uri, strict=strict, verb=verb, log_json=log_json)
+
+    command.__doc__ = help_text
+    return command
+
+
+clean = corpus_command(
+    "clean_corpus",
+    "cleaning",
+    """Clean a corpus: find what does not belong in each photo, remove it, and write the reasons to Parquet.
+
+    A second call goes on where the first one stopped.
+    """,
+)
+scan = corpus_command(
+    "scan_corpus",
+    "scanning",
     """Find what does not belong in each photo and write the reasons to Parquet, but no image.
 
     `occpipe apply` goes on from there. A second call goes on where the first one stopped.
-    """
-    settings = load_config(config, overrides or ())
-    from occpipe.pipeline.run import scan_corpus
-
-    options = options_of(limit, share, new_version=new_version, listing=listing)
-
-    def run(hooks: RunOptions) -> RunResult:
-        return scan_corpus(settings, input_uri, output_uri, **(options | hooks))
-
-    follow(run, output_uri, strict=strict, verb="scanning", log_json=log_json)
+    """,
+)
 
 
 def apply(

@@ -16,7 +16,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from occpipe.cli.logs import Level, set_up
+from occpipe.cli.logs import set_up
 from occpipe.cli.progress import PLAIN_INTERVAL_S, LiveProgress, describe_reasons, describe_stages, stages_table
 from occpipe.core.config_file import load_config
 from occpipe.core.config_placement import Placement
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Watched:
     make_corpus(folder / "in", COUNT)
     (folder / "in" / BROKEN).write_bytes(b"no image")
     snapshots: list[ProgressSnapshot] = []
-    set_up(Level.WARNING, str(folder / "log.jsonl"))
+    set_up("warning", str(folder / "log.jsonl"))
     with RunLog() as log:
 
         def on_progress(snapshot: ProgressSnapshot) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from occpipe.cli.logs import Level, add_log_file, set_up
+from occpipe.cli.logs import add_log_file, set_up
 from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts, RunResult
@@ -22,7 +22,7 @@ logger = logging.getLogger("occpipe.test")
 @pytest.fixture(autouse=True)
 def _no_handlers_afterwards() -> Iterator[None]:
     yield
-    set_up(Level.WARNING)
+    set_up("warning")
     package = logging.getLogger("occpipe")
     package.removeHandler(*package.handlers)
 
@@ -32,22 +32,22 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_level_decides_what_standard_error_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up(Level.WARNING)
+    set_up("warning")
     logger.info("fine")
     logger.warning("odd: %s", "[red]")
-    set_up(Level.DEBUG)
+    set_up("debug")
     logger.debug("small")
     assert capsys.readouterr().err == "WARNING occpipe.test: odd: [red]\nDEBUG occpipe.test: small\n"
 
 
 def test_an_event_of_a_run_is_not_shown_to_people(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up(Level.INFO)
+    set_up("info")
     RunLog()(ProgressSnapshot(Counter(), 1, 0.0))
     assert capsys.readouterr().err == ""
 
 
 def test_a_record_is_a_line_of_json_with_its_fields_and_traceback(tmp_path: Path) -> None:
-    set_up(Level.ERROR, str(tmp_path / "log.jsonl"))
+    set_up("error", str(tmp_path / "log.jsonl"))
     logger.debug("left out")
     try:
         raise ValueError("a\nb")
@@ -63,7 +63,7 @@ def test_a_record_is_a_line_of_json_with_its_fields_and_traceback(tmp_path: Path
 
 
 def test_a_log_on_a_full_disk_says_so_once_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up(Level.WARNING, "/dev/full")
+    set_up("warning", "/dev/full")
     with RunLog() as log:
         log(ProgressSnapshot(Counter(), 1, 0.0))
         log.end(RunResult(RunCounts(), 0, 1.0, {"images": 0, "status": {}, "reasons": {}, "removed": {}}))
@@ -76,7 +76,7 @@ def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
-    set_up(Level.WARNING, str(tmp_path / "log.jsonl"))
+    set_up("warning", str(tmp_path / "log.jsonl"))
 
     def fail() -> None:
         with RunLog() as log:
@@ -95,7 +95,7 @@ def test_a_run_that_fails_has_a_last_line(tmp_path: Path) -> None:
 
 def test_tests_and_programs_may_set_logging_up_again(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        set_up(Level.WARNING, str(tmp_path / name))
+        set_up("warning", str(tmp_path / name))
         logger.info(name)
     assert [lines_of(tmp_path / name)[0]["message"] for name in ("first", "second")] == ["first", "second"]
     assert len(lines_of(tmp_path / "first")) == 1
