@@ -77,13 +77,12 @@ def add_log_file(path: str | None) -> None:
     if path is None:
         return
     try:
-        file = Path(path).expanduser()
-        handler = logging.StreamHandler(sys.stdout) if path == "-" else logging.FileHandler(file, encoding="utf-8")
+        stream = sys.stdout if path == "-" else Path(path).expanduser().open("a", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from None
-    logger = logging.getLogger(PACKAGE)
+    logger, handler = logging.getLogger(PACKAGE), logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    handler.handleError = partial(_give_up, handler, path)  # type: ignore[method-assign]  # one method of two classes
+    handler.handleError = partial(_give_up, handler, path)  # type: ignore[method-assign]  # in place of a class
     logger.addHandler(handler)
     logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
 

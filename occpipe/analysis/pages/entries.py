@@ -61,10 +61,10 @@ class Pictures:
         """The photo, and the result of a cleaned one, RGB H x W x 3; NoPictureError where one cannot be read."""
         yield self._decode(self.corpus, row["uri"], row)
         if row["status"] == Status.CLEANED:
-            yield self._decode(self.output, row["output"], row)
+            yield self._decode(self.output, row["output"] or "", row)
 
     def _decode(self, store: Store, key: str, row: Row) -> Image:
-        if not is_safe_key(key or ""):
+        if not is_safe_key(key):
             raise NoPictureError("its name leads out of the folder")
         try:
             rgb = decode(store.read(key, self.max_bytes), self.limits, max_side=_DECODED)

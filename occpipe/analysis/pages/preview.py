@@ -105,8 +105,6 @@ def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why
         "objects": [object_row(item, *rgb.shape[:2]) for item in result.objects],
         "stuff": [{"label": label, "confidence": confidence} for label, confidence in result.stuff.items()],
     }
-    for item in row["objects"]:
-        item["bbox"] = dict(item["bbox"])
     entry = page_entry(row, [], why.shares(row), lambda _: (rgb, result.image)[: 1 + cleaned], _LIMITS)
     about = [f"{config.segmenter.model} segmenter", f"{config.inpainter.model} inpainter"]
     data = PageData(id="", title=name, about=about, blind=False, policy=why.limits, entries=[entry])

@@ -45,7 +45,7 @@ def thing(label: str, relation: float | None, reason: str, **more: Any) -> dict[
     return base | {"verdict": verdict, "reason": reason} | more
 
 
-def row(number: int, status: str = "unchanged", *objects: dict[str, Any], **more: Any) -> dict[str, Any]:
+def row(number: int, status: str = "unchanged", *objects: dict[str, Any], **more: Any) -> Any:
     base: dict[str, Any] = dict.fromkeys(PUBLISHED.names)
     size = {} if status in ("error", "skipped") else {"width": 96, "height": 64, "mask_width": 96, "mask_height": 64}
     known = {"image_id": number, "uri": f"{number}.jpg", "status": status, "config": "c", "objects": list(objects)}
@@ -217,7 +217,7 @@ def shown(stores: Pictures, text: int = 30_000, picture: int = 30_000, **more: A
 
 def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
     entry = shown(stores)
-    assert [decoded(entry[side]).size for side in ("before", "after")] == [(96, 64), (96, 64)]
+    assert [decoded(str(uri)).size for uri in (entry["before"], entry["after"])] == [(96, 64), (96, 64)]
     cat, dog = entry["objects"]
     assert (cat["label"], cat["index"], dog["index"]) == ("cat", 1, 0), "removed first, by their place in the row"
     assert cat["why"] == [("grass", 0.6, 0.5), ("sea", 0.1, None)]
