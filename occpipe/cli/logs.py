@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TextIO
 import typer
 
 from occpipe.core.errors import StorageError
-from occpipe.core.streams import let_go, messages
+from occpipe.core.streams import discard, messages
 
 VERSION = 1
 PACKAGE = "occpipe"
@@ -94,5 +94,5 @@ def _give_up(handler: logging.StreamHandler[TextIO], path: str, record: logging.
         return
     logging.getLogger(PACKAGE).removeHandler(handler)
     if handler.stream is sys.stdout:
-        let_go(sys.stdout)  # else the interpreter fails at its end on what is still held
+        discard(sys.stdout)  # else the interpreter fails at its end on what is still held
     messages().print(f"{path}: {error}; no more of this log", highlight=False, markup=False, soft_wrap=True)

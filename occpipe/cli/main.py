@@ -33,7 +33,7 @@ from occpipe.core.streams import messages, open_standard_streams
 
 if TYPE_CHECKING:
     from occpipe.core.config import Config
-    from occpipe.models.weights import Weight
+    from occpipe.models.weights import ModelEntry
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _root(
     set_up(log_level, log_json)
 
 
-def _weights(names: list[str] | None, settings: Config) -> list[Weight]:
+def _weights(names: list[str] | None, settings: Config) -> list[ModelEntry]:
     from occpipe.models import loading as models
 
     return models.named(names) if names else models.needed(settings)
