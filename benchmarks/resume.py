@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -49,12 +50,12 @@ def make_output(store: Store, rows: int, size: int) -> None:
         columns = [pa.array(uris), pa.array([size] * count), pa.array(["a"] * count)]
         images = pa.table(columns, schema=MANIFEST)
         write_shard(store, shard, images)
-        columns = {"status": ["unchanged"] * count, "config": ["0" * 16] * count, "image_id": ids}
-        columns |= {name: images.column(name) for name in MANIFEST.names}
+        values: dict[str, Any] = {"status": ["unchanged"] * count, "config": ["0" * 16] * count, "image_id": ids}
+        values |= {name: images.column(name) for name in MANIFEST.names}
         arrays = [
             pa.chunked_array([pa.array(value, field.type)]) if isinstance(value, list) else value
             for field in PUBLISHED
-            for value in [columns.get(field.name, pa.chunked_array([pa.nulls(count, field.type)]))]
+            for value in [values.get(field.name, pa.chunked_array([pa.nulls(count, field.type)]))]
         ]
         write_part(store, FIRST, 1, shard, 0, pa.table(arrays, schema=PUBLISHED))
         commit_shard(store, FIRST, shard)

@@ -113,6 +113,9 @@ class OutlierRow(NamedTuple):
     verdict: str | None
 
 
+TableRow = StatusRow | FailureRow | ClassRow | RelationRow | RemovedRow | SceneRow | OutlierRow
+
+
 @dataclass(frozen=True, slots=True)
 class Audit:
     """The statistics of a published output. `cut` is None where the scorer of the run is not on this machine."""
@@ -131,7 +134,7 @@ class Audit:
     outliers: list[OutlierRow]
 
     @property
-    def tables(self) -> dict[str, list[NamedTuple]]:
+    def tables(self) -> dict[str, list[TableRow]]:
         """The tables by name; the rows of each are in order."""
         return {field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), list)}
 

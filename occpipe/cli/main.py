@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -50,6 +51,7 @@ _NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="By default, those that the config needs.")
 ]
 
+_command: Callable[..., None]
 
 app.command("clean")(clean)
 app.command("scan")(scan)

@@ -68,7 +68,8 @@ def card(manifest: OutputSums, images: int) -> Iterator[str]:
     yield "mask_height x mask_width pixels.\n\n"
     yield "The licence of the photos is not known to occpipe: state it here before you publish them.\n\n"
     yield from _table(("status", "images"), manifest["status"].items())
-    yield from _table(("removed", "things"), sorted(manifest["removed"].items(), key=lambda item: -item[1]))
+    removed = sorted(manifest["removed"].items(), key=lambda item: -item[1])
+    yield from _table(("removed", "things"), removed)
     weights = ([model.get(key) for key in ("name", "licence", "sha256")] for model in manifest["models"])
     yield from _table(("weights", "licence", "sha256"), weights)
     yield from _table(("package", "version"), manifest["versions"].items())

@@ -96,7 +96,7 @@ def page_entry(
         "cut": False,
         "status": _short(row["status"]),
         "reason": _short(row["reason"]),
-        "error": _short((row["error"] or {}).get("message")),
+        "error": _short(row["error"]["message"] if row["error"] else None),
         "shows": [shortened(what) for what in shows],
         "size": (row["width"], row["height"]),
         "view": None,
