@@ -97,6 +97,10 @@ def test_the_log_says_what_its_page_says(run: Watched) -> None:
     page = (ROOT / "docs" / "watching.md").read_text().partition("## As JSON lines")[2].partition("\n## ")[0]
     table = re.findall(r"^\| (`.*?) \| (.*) \|$", page, re.M)
     fields = {name: says for names, says in table for name in re.findall(r"`(\w+)`", names)}
+    records = [line for line in lines if line["event"] == "log"]
+    assert "occpipe.pipeline.run" in {line["logger"] for line in records}
+    assert all(line.keys() == {"version", "event", "time", "level", "logger", "message"} for line in records)
+    lines = [line for line in lines if line["event"] != "log"]
     *during, end = lines
     assert {line["event"] for line in during} == {"tick"}
     assert end["event"] == "end"
