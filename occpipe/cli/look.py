@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -21,7 +22,10 @@ _VerdictsOption = Annotated[
 
 
 def preview(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Local image files, or folders of them.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Local images, folders of them, or tars or Parquet files with images."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the previews.")] = Path("previews"),
     form: Annotated[
         Literal["png", "gif", "html"],
@@ -33,14 +37,16 @@ def preview(
     """Show for each image what would be removed and why: things with scores, mask, result. It needs no Ray."""
     settings = load_config(config, overrides or ())
     paths = [_local(text) for text in images]
-    from occpipe.analysis.pages.preview import preview_files
+    from occpipe.analysis.pages.preview import preview_files, unpacked
     from occpipe.api import Cleaner
     from occpipe.core.resources import cores
 
     failed = 0
-    for path, note in preview_files(Cleaner(settings, workers=cores()), paths, out, form):
-        failed += note is not None
-        print_note(f"{path}: {note}" if note else str(path))
+    with TemporaryDirectory() as folder:
+        paths = [unpacked(path, settings.corpus, Path(folder)) for path in paths]
+        for path, note in preview_files(Cleaner(settings, workers=cores()), paths, out, form):
+            failed += note is not None
+            print_note(f"{path}: {note}" if note else str(path))
     if failed:
         raise typer.Exit(1)
 

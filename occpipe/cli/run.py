@@ -30,7 +30,7 @@ STRICT_EXIT_CODE = 7
 STOPPED = "occpipe: stopped; the same command goes on from here"
 
 InputArgument = Annotated[
-    str, typer.Argument(metavar="INPUT", help="A folder, glob, image, s3:// or other URI, or list.")
+    str, typer.Argument(metavar="INPUT", help="A folder, glob, image, tar, Parquet file, URI, or list.")
 ]
 NewVersionOption = Annotated[
     bool, typer.Option("--new-version", help="If settings or weights of OUTPUT were others, write a new version.")
@@ -45,6 +45,13 @@ ShareOption = Annotated[
 ListOption = Annotated[
     bool,
     typer.Option("--list/--no-list", help="List the corpus for new and changed images, or go on with the listed ones."),
+]
+
+ImageColumnOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column with images of Parquet files; as corpus.image_column.")
+]
+PackOption = Annotated[
+    str | None, typer.Option(metavar="tar:N|parquet", help="Write loose images into containers; as output.pack.")
 ]
 
 
@@ -71,8 +78,12 @@ def corpus_command(name: Literal["clean_corpus", "scan_corpus"], verb: str, help
         listing: ListOption = True,
         strict: StrictOption = False,
         log_json: LogFileOption = None,
+        image_column: ImageColumnOption = None,
+        pack: PackOption = None,
     ) -> None:
-        settings = load_config(config, overrides or ())
+        more = {"corpus.image_column": image_column, "output.pack": pack}
+        named = [f"{key}={value}" for key, value in more.items() if value is not None]
+        settings = load_config(config, [*(overrides or ()), *named])
         import occpipe.pipeline.run as pipeline
 
         function = pipeline.clean_corpus if name == "clean_corpus" else pipeline.scan_corpus

@@ -34,6 +34,9 @@ class Corpus(Section):
         description="endings of the names of images; HEIF and AVIF become rows with the reason unsupported",
     )
     hidden: bool = Field(default=False, description="also read ._x.jpg, .Trashes/, @eaDir/ and the like")
+    image_column: str | None = Field(
+        default=None, description="the column of Parquet files with images; null: the likeliest"
+    )
     max_bytes: int = Field(default=64_000_000, gt=0, description="a larger file becomes an error row")
     max_pixels: int = Field(
         default=100_000_000, gt=0, description="width x height in the header, checked before decoding"
@@ -131,6 +134,15 @@ class Output(Section):
     unchanged: Literal["copy", "skip"] = Field(
         default="copy", description="copy | skip: what is done with images without a removal"
     )
+    pack: str | None = Field(
+        default=None,
+        pattern=r"^(tar:[1-9]\d{0,5}|parquet)$",
+        description="tar:1000 | parquet: containers for loose images; null: files",
+    )
+    broken: Literal["keep", "skip"] = Field(
+        default="keep", description="keep | skip: what is done with a broken container"
+    )
+    sidecars: bool = Field(default=False, description="add the row of each image to its tar, as KEY.occpipe.json")
     retry: Literal["none", "errors", "all"] = Field(
         default="none", description="none | errors | all: which rows of an earlier run are done again"
     )
@@ -142,6 +154,11 @@ class Output(Section):
         default=SourceType.AUTO,
         description="IPTC digital source type in the XMP of an edited file; auto: by the inpainter; none: no mark",
     )
+
+    @property
+    def tar_images(self) -> int | None:
+        """Images of a tar, where `pack` is one."""
+        return int(self.pack.removeprefix("tar:")) if self.pack and self.pack.startswith("tar:") else None
 
 
 class Weights(Section):

@@ -87,6 +87,7 @@ class Row(TypedDict, total=False):
     data: bytes | None
     lost: list[str] | None
     output: str | None
+    output_offset: int | None
     output_size: int | None
     output_sha256: str | None
     config: str

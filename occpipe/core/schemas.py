@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = "3"
+VERSION = "4"
 
 ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])
 BOX = pa.struct([("x", pa.int32()), ("y", pa.int32()), ("width", pa.int32()), ("height", pa.int32())])
@@ -69,6 +69,7 @@ PIPELINE: dict[str, pa.DataType] = {
     "data": pa.large_binary(),  # the encoded result; null if the input is the result
     "lost": pa.list_(pa.string()),  # metadata of the source that a cleaned picture does not keep; null: no picture
     "output": pa.string(),  # key of the written image below OUTPUT
+    "output_offset": pa.int64(),  # where it begins in a container, a byte of a tar or a row; null: it is a file
     "output_size": pa.int64(),
     "output_sha256": pa.string(),
     "config": pa.string(),  # digest of the config
@@ -99,6 +100,7 @@ PUBLISHED = pa.schema(
             "removed",
             "lost",
             "output",
+            "output_offset",
             "output_size",
             "output_sha256",
             "config",

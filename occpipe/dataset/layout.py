@@ -10,6 +10,7 @@
     state/versions/0001.json                    settings, weights and input of a version
     state/verdicts/...                          human verdicts, for the workers of `apply`
     state/v1/parts/shard-000042/000003-00512.parquet   rows that run 3 wrote, from row 512 of the shard on
+    state/v1/parts/shard-000042/2c26b46b....bin        cleaned images on their way into a container, named by their sha256
     state/v1/open/shard-000042                  the shard is published, and not all of it is done
 
 A second version is written to `images.v2/`, `metadata.v2/` and `state/v2/`. Once it is whole, its rows move to `metadata/`.
@@ -29,6 +30,7 @@ PASSED_OVER = f"{STATE}/passed_over.json"
 LOCKS = f"{STATE}/locks"
 VERSIONS = f"{STATE}/versions"
 VERDICTS = f"{STATE}/verdicts"
+BLOB = ".bin"
 _SHARD = re.compile(r"shard-(\d{6,})(?:\.parquet)?$")
 
 

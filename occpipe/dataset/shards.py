@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from occpipe.core.schemas import PUBLISHED
 from occpipe.core.types import Status, Verdict
-from occpipe.dataset.layout import Layout, manifest_key, run_of, shard_of
+from occpipe.dataset.containers_commit import LostBytesError, MakeContainers
+from occpipe.dataset.layout import BLOB, Layout, manifest_key, run_of, shard_of
 from occpipe.dataset.parquet import PATIENCE_S, ROW_GROUP, read_footer, read_parquet, to_parquet
 from occpipe.io.images import ImageReason
 from occpipe.io.storage import Store, with_retries
@@ -108,17 +109,28 @@ def pending_rows(store: Store, layout: Layout, shard: int, parts: Sequence[str],
     return pa.table([pa.array(open_rows), pa.array(earlier[open_rows], pa.string())], schema=PENDING)
 
 
-def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
+def commit_shard(store: Store, layout: Layout, shard: int, containers: MakeContainers | None = None) -> Commit:
     """Make one published file of a shard's parts and of its present file, and remove the parts.
+
+    Where images go into `containers`, these are written first, once each image has a row; until then its bytes are kept.
 
     The shard keeps its marker while an image has no row, or a row with a reason that may pass. The marker is written
     before the file, so that the next run examines the shard again.
     """
-    parts = sorted(entry.key for entry in store.walk(layout.parts(shard)) if entry.key.endswith(".parquet"))
+    files = sorted(entry.key for entry in store.walk(layout.parts(shard)))
+    parts = [key for key in files if key.endswith(".parquet")]
     before = store.find(manifest_key(shard))
     images = read_parquet(store, manifest_key(shard), ("uri", "etag"))
     rows, place = _newest(store, layout, shard, parts, images, PUBLISHED.names if parts else _STATE)
     present = _is_present(images, rows, place)
+    blobs: list[str] = []
+    if parts and containers and present.sum() == len(images):
+        try:
+            rows = containers(store, layout.images, shard, rows)
+            blobs = [key for key in files if key.endswith(BLOB)]
+        except LostBytesError as error:  # the image is cleaned again
+            rows, place = _without(rows, error.index), np.delete(place, error.index)
+            present = _is_present(images, rows, place)
     failed = _failed(rows) & present
     commit = Commit(shard, len(images) - int(present.sum()), int(failed.sum()))
     if commit.missing or commit.failed:
@@ -128,6 +140,7 @@ def commit_shard(store: Store, layout: Layout, shard: int) -> Commit:
         with ThreadPoolExecutor(_THREADS) as pool:
             for run in sorted({run_of(part) for part in parts}):  # a crash must not leave parts of older runs alone
                 list(pool.map(lambda part: _with_patience(store.delete, part), [p for p in parts if run_of(p) == run]))
+            list(pool.map(lambda blob: _with_patience(store.delete, blob), blobs))  # after the rows that name them
     if not (commit.missing or commit.failed):
         _with_patience(store.delete, layout.open_marker(shard))
         if store.find(manifest_key(shard)) != before:  # the listing has met changed images meanwhile
@@ -178,7 +191,10 @@ def _newest(
     schema = pa.schema([PUBLISHED.field(name) for name in columns])
 
     def read(source: tuple[int, str]) -> pa.Table:
-        return read_parquet(store, source[1], columns).select(columns).cast(schema)
+        rows = read_parquet(store, source[1], columns)
+        if "output_offset" in columns and "output_offset" not in rows.column_names:  # of version 3 of the schema
+            rows = rows.append_column("output_offset", pa.nulls(len(rows), pa.int64()))
+        return rows.select(columns).cast(schema)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         tables = list(pool.map(read, sources))
@@ -193,6 +209,10 @@ def _newest(
     last[:-1] = place[order][1:] != place[order][:-1]
     chosen = order[last]
     return rows.take(pa.array(known[chosen])).combine_chunks(), place[chosen]
+
+
+def _without(rows: pa.Table, index: int) -> pa.Table:
+    return pa.concat_tables([rows.slice(0, index), rows.slice(index + 1)])
 
 
 def _is_present(images: pa.Table, rows: pa.Table, place: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -33,10 +33,11 @@ from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published
 from occpipe.dataset.verdicts import Review
 from occpipe.dataset.versions import Origin
+from occpipe.io.containers import place_of
 from occpipe.io.storage import Address, Store, locate, open_store, store_of
 from occpipe.models.loading import identities, needed
 from occpipe.models.weights import ModelIdentity
-from occpipe.pipeline.job import Job, RunOptions, Source
+from occpipe.pipeline.job import Job, RunOptions, Source, containers_of
 from occpipe.pipeline.monitoring.run_result import RunResult
 from occpipe.pipeline.run import run
 from occpipe.pipeline.steps import STEPS, parts_of
@@ -118,7 +119,9 @@ def apply_corpus(
     if store.uri == scan.store.uri:
         raise StorageError(f"{output_uri} is the input of this command: choose another output")
     models = [*_seen_by(scan), *identities(config, parts=parts_of(_STEPS))]
-    setup = Setup(config, root, store.uri, FIRST.images, bases=tuple(_bases(config, models, scan, store.uri)))
+    containers = containers_of(config, root, packed=place_of(_first_tag(scan)) is not None)
+    bases = tuple(_bases(config, models, scan, store.uri))
+    setup = Setup(config, root, store.uri, FIRST.images, bases=bases, containers=containers)
     if review is not None:
         for rows in scan.batches(["uri", "image_id"]):
             review.unknown -= {*rows.column("uri").to_pylist(), *map(str, rows.column("image_id").to_pylist())}
@@ -131,8 +134,12 @@ def apply_corpus(
 
 def _is_listed(scan: Published) -> bool:
     """Whether its photos are from an explicit list, which has no tags; then no run lists what is below its root."""
+    return not _first_tag(scan)
+
+
+def _first_tag(scan: Published) -> str | None:
     first = next(scan.rows(["etag"]), None)
-    return first is None or not first["etag"]
+    return None if first is None else first["etag"]
 
 
 def _seen_by(scan: Published) -> list[ModelIdentity]:

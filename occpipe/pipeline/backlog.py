@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 import numpy as np
 import pyarrow as pa
 
+from occpipe.dataset.containers_commit import MakeContainers
 from occpipe.dataset.layout import Layout, run_of
 from occpipe.dataset.lock import Share
 from occpipe.dataset.manifest import ShardInfo
@@ -178,6 +179,6 @@ def _pending(uri: str, layout: Layout, shard: int, parts: list[str], retry: str)
     return pending_rows(open_store(uri), layout, shard, parts, retry)
 
 
-def commit_task(uri: str, layout: Layout, shard: int) -> Commit:
+def commit_task(uri: str, layout: Layout, shard: int, containers: MakeContainers | None) -> Commit:
     """`commit_shard` as a task."""
-    return commit_shard(open_store(uri), layout, shard)
+    return commit_shard(open_store(uri), layout, shard, containers)

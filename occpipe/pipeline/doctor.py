@@ -55,8 +55,9 @@ def examine(config: Config, input_uri: str, output_uri: str) -> Iterator[Check]:
         corpus = open_corpus(input_uri, config.corpus, config.storage.input.access)
         kind = "a glob" if corpus.pattern else "a folder or prefix"
         if corpus.entries is not None:
-            kind = f"a list of {len(corpus.entries):,}" if corpus.is_list else "one image"
-        yield Check("input", f"{kind} below {corpus.root}")
+            kind = f"a list of {len(corpus.entries):,}" if corpus.is_list else "one file"
+        within = f", images within {corpus.extensions[0]}" if corpus.members else ""
+        yield Check("input", f"{kind} below {corpus.root}{within}")
         yield from _credentials("input", open_store(corpus.root))
 
     def find_output() -> Iterator[Check]:

@@ -10,7 +10,11 @@ from threading import Event
 from typing import TypedDict
 
 from occpipe.core.config import Config
+from occpipe.core.errors import ConfigError
 from occpipe.core.schemas import MANIFEST
+from occpipe.dataset.containers import list_containers
+from occpipe.dataset.containers_commit import Containers, MakeContainers
+from occpipe.dataset.containers_pack import Pack
 from occpipe.dataset.corpus import check_apart, open_corpus
 from occpipe.dataset.layout import FIRST, Layout
 from occpipe.dataset.listing import Listed, list_corpus
@@ -94,7 +98,7 @@ class Job:
 
     def setup_for(self, layout: Layout) -> Setup:
         """What the stages are built from, for a version of the output."""
-        return replace(self.setup, images=layout.images)
+        return replace(self.setup, images=layout.images, blobs=layout.all_parts)
 
 
 def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = False) -> Job:
@@ -105,6 +109,27 @@ def corpus_job(config: Config, input_uri: str, output_uri: str, *, scan: bool = 
     corpus = open_corpus(input_uri, config.corpus, config.storage.input.access)
     output = open_store(locate(output_uri, "OUTPUT"), config.storage.output.access)
     check_apart(corpus, output.uri)
-    source = Source(corpus.root, partial(list_corpus, corpus), read_manifest, tuple(MANIFEST.names), MAX_UNIT_ROWS)
-    setup = Setup(config, corpus.root, output.uri, FIRST.images)
+    listing = partial(list_containers if corpus.members else list_corpus, corpus)
+    source = Source(corpus.root, listing, read_manifest, tuple(MANIFEST.names), MAX_UNIT_ROWS)
+    containers = None if scan else containers_of(config, corpus.root, packed=bool(corpus.members))
+    setup = Setup(config, corpus.root, output.uri, FIRST.images, containers=containers)
     return Job(origin, steps, source, models, setup)
+
+
+def containers_of(config: Config, root: str, *, packed: bool) -> MakeContainers | None:
+    """What writes the containers of a job; None: its images are files.
+
+    Args:
+        config: The settings.
+        root: Where the images lie.
+        packed: They lie in containers already.
+
+    Raises:
+        ConfigError: The settings are for loose images.
+    """
+    output = config.output
+    if not packed:
+        return None if output.pack is None else Pack(root, output.tar_images, output.unchanged == "copy")
+    if output.unchanged == "skip" or output.pack is not None:
+        raise ConfigError("output.unchanged=skip and output.pack are for loose images: a container keeps its form")
+    return Containers(root, output.broken == "keep", output.sidecars)

@@ -220,7 +220,8 @@ class _Run:
 
     def _commit(self, shard: int) -> None:
         """Publish a shard."""
-        self.commits.append(self.executor.submit(commit_task, self.store.uri, self.layout, shard))
+        containers = self.job.setup.containers
+        self.commits.append(self.executor.submit(commit_task, self.store.uri, self.layout, shard, containers))
 
     def _finish_commits(self) -> None:
         commits, self.commits = self.commits, []

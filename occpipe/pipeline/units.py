@@ -55,6 +55,8 @@ def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:
     """Rows of a Parquet file by their places, with `shard`, `row` and `earlier`; other row groups stay unread."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
+        if len(unit.rows) and unit.rows.max() >= file.metadata.num_rows:  # a container has fewer images now
+            return file.schema_arrow.empty_table()
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         groups = np.unique(np.searchsorted(starts, unit.rows, side="right") - 1)
@@ -64,7 +66,7 @@ def read_rows(store: Store, key: str, unit: Unit) -> pa.Table:
         return file.read_row_groups(groups.tolist()).take(pa.array(places))
 
     table = with_file(store, key, read)
-    earlier = [None] * len(table) if unit.earlier is None else list(unit.earlier)
+    earlier = [None] * len(table) if unit.earlier is None else list(unit.earlier[: len(table)])
     table = table.replace_schema_metadata(None).append_column("shard", pa.array([unit.shard] * len(table), pa.int32()))
-    table = table.append_column("row", pa.array(unit.rows, pa.int32()))
+    table = table.append_column("row", pa.array(unit.rows[: len(table)], pa.int32()))
     return table.append_column("earlier", pa.array(earlier, pa.string()))

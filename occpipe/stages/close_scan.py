@@ -17,7 +17,7 @@ class CloseScan(Stage):
     """Closes the rows that have a mask as scanned."""
 
     READS = ("status", "reason", "error")
-    WRITES = ("lost", "output", "output_size", "output_sha256", "status", "reason", "error")
+    WRITES = ("lost", "output", "output_offset", "output_size", "output_sha256", "status", "reason", "error")
     DROPS = ("earlier",)
 
     @classmethod

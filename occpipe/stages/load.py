@@ -16,6 +16,7 @@ from typing import Self
 import pyarrow as pa
 
 from occpipe.core.config import Corpus
+from occpipe.io.containers import place_of, read_member, split_uri
 from occpipe.io.images import ImageError, ImageReason, Limits, decode_with_header
 from occpipe.io.storage import Store, TooLargeError, is_safe_key, store_of, with_retries, within
 from occpipe.stages.rows import Rows
@@ -26,18 +27,29 @@ _decoding = BoundedSemaphore(4)
 """Pictures that a process decodes at once: a photo of 25 MP takes 75 MB while it is decoded."""
 
 
-def read_image(store: Store, uri: str, size: int | None, max_bytes: int) -> bytes:
-    """The bytes of one image of a known or unknown size.
+def read_image(
+    store: Store, uri: str, size: int | None, max_bytes: int, etag: str | None = None, *, ahead: bool = False
+) -> bytes:
+    """The bytes of one image of a known or unknown size; `etag` says where it is in a container.
 
-    Raises ImageError for a key that could leave the root or a file over `max_bytes`; FileNotFoundError,
-    PermissionError or OSError as the store does.
+    `ahead`: its neighbours in the container are wanted next. Raises ImageError for a key that could leave the root, a file
+    over `max_bytes` and a fault of a container; FileNotFoundError, PermissionError or OSError as the store does.
     """
-    if not is_safe_key(uri):
+    place = place_of(etag)
+    if not is_safe_key(split_uri(uri)[0] if place else uri):  # what is in a container stays there, whatever its name
         raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
     if size is not None and size > max_bytes:
         raise ImageError(ImageReason.TOO_MANY_BYTES, f"{size} bytes, the limit is {max_bytes}")
     limit_s = store.access.read_timeout_s
-    return with_retries(lambda: within(limit_s, lambda: store.read(uri, max_bytes)))
+
+    def read() -> bytes:
+        return (
+            store.read(uri, max_bytes)
+            if place is None
+            else read_member(store, uri, size, place, max_bytes, ahead=ahead)
+        )
+
+    return with_retries(lambda: within(limit_s, read))
 
 
 def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_BYTES) -> bytes:
@@ -50,7 +62,7 @@ def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_
     if size is None:
         raise ValueError("a row of an image that was seen, without its size in bytes")
     try:
-        data = read_image(store, uri, size, min(size, max_bytes))
+        data = read_image(store, uri, size, min(size, max_bytes), etag)
     except TooLargeError as error:
         raise ImageError(ImageReason.SOURCE_CHANGED, f"it had {size} bytes when it was seen, and has more") from error
     if sha256 is not None:
@@ -58,7 +70,7 @@ def read_same_image(store: Store, rows: Rows, index: int, max_bytes: int = _MAX_
             raise ImageError(ImageReason.SOURCE_CHANGED, "its bytes are not those that were seen")
     elif len(data) != size:
         raise ImageError(ImageReason.SOURCE_CHANGED, f"it had {size} bytes when it was seen, and has {len(data)}")
-    elif etag:
+    elif etag and place_of(etag) is None:
         entry = with_retries(lambda: store.find(uri))  # after reading, so that a change in between is noticed
         if entry is None or entry.etag != etag:
             raise ImageError(ImageReason.SOURCE_CHANGED, f"its tag is {entry and entry.etag}, and was {etag}")
@@ -74,7 +86,7 @@ class Load(Stage):
     side: int
     threads: int
 
-    READS = ("uri", "size")
+    READS = ("uri", "size", "etag")
     WRITES = (
         *("sha256", "size", "format", "width", "height", "pixels", "mask_width", "mask_height"),
         *("status", "reason", "error"),
@@ -94,7 +106,7 @@ class Load(Stage):
         def work(index: int) -> None:
             with rows.attempt(index):
                 row = rows.row(index)
-                data = read_image(store, row["uri"], row["size"], self.corpus.max_bytes)
+                data = read_image(store, row["uri"], row["size"], self.corpus.max_bytes, row["etag"], ahead=True)
                 columns["size"][index], columns["sha256"][index] = len(data), hashlib.sha256(data).hexdigest()
                 with _decoding:
                     header, picture = decode_with_header(data, limits, self.side)

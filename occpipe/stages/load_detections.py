@@ -10,6 +10,7 @@ import pyarrow as pa
 from occpipe.core.masks import Rle
 from occpipe.core.rows import ErrorRow, ObjectRow, Row, SegmentRow
 from occpipe.core.types import Status
+from occpipe.io.containers import place_of, split_uri
 from occpipe.io.images import ImageError, ImageReason
 from occpipe.io.storage import is_safe_key
 from occpipe.stages.rows import Rows
@@ -26,9 +27,12 @@ class LoadDetections(Stage):
 
     max_pixels: int
 
-    READS = ("uri", "size", "width", "height", "mask_width", "mask_height", "objects", "status", "reason", "error")
+    READS = (
+        *("uri", "size", "etag", "width", "height", "mask_width", "mask_height"),
+        *("objects", "status", "reason", "error"),
+    )
     WRITES = ("segments", "status", "reason", "error")
-    DROPS = ("objects", "mask", "removed", "lost", "output", "output_size", "output_sha256", "config")
+    DROPS = ("objects", "mask", "removed", "lost", "output", "output_offset", "output_size", "output_sha256", "config")
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
@@ -40,7 +44,7 @@ class LoadDetections(Stage):
         for index in rows.open():
             with rows.attempt(index):
                 row = published.row(index)
-                if not is_safe_key(row["uri"]):
+                if not is_safe_key(split_uri(row["uri"])[0] if place_of(row["etag"]) else row["uri"]):
                     uri = row["uri"]
                     raise ImageError(ImageReason.UNSAFE_PATH, f"this name could leave the output folder: {uri!r}")
                 if row["objects"] is None:

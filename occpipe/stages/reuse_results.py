@@ -15,9 +15,11 @@ from occpipe import __version__
 from occpipe.core.config import Config, Policy
 from occpipe.core.rows import Row
 from occpipe.core.types import Status
+from occpipe.dataset.containers_commit import read_output
 from occpipe.dataset.layout import METADATA, rows_key
 from occpipe.dataset.parquet import read_parquet
 from occpipe.dataset.reader import Published
+from occpipe.io.images import ImageError
 from occpipe.io.storage import is_safe_key, store_of, with_retries
 from occpipe.models.loading import needed, source_type
 from occpipe.models.relations.decide import is_protected
@@ -27,7 +29,8 @@ from occpipe.stages.stage import Setup, Stage
 
 _SIZES = ("width", "height", "mask_width", "mask_height")
 _PHOTO = ("size", "etag", "sha256")
-_OLD = ("uri", "status", "objects", "mask", "removed", "lost", "output", "output_sha256", *_SIZES, *_PHOTO)
+_OUTPUT = ("output", "output_offset", "output_size", "output_sha256")
+_OLD = ("uri", "status", "objects", "mask", "removed", "lost", *_OUTPUT, *_SIZES, *_PHOTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,8 @@ def _picture(uri: str, row: Row) -> bytes | None:
     if not key or not is_safe_key(key):
         return None
     try:
-        data = with_retries(lambda: store_of(uri).read(key))
-    except OSError:
+        data = with_retries(lambda: read_output(store_of(uri), row))
+    except (OSError, ImageError):
         return None
     return data if hashlib.sha256(data).hexdigest() == row["output_sha256"] else None
 

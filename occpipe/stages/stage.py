@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from occpipe.core.config import Config
 from occpipe.core.schemas import PUBLISHED
+from occpipe.dataset.containers_commit import MakeContainers
 from occpipe.models.relations.observations import Verdicts
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Setup:
         verdicts: Reads the verdicts of people, by image.
         digest: What stands in each row in place of the config's digest, where there are verdicts.
         bases: Outputs whose pictures may be used again.
+        containers: What writes the containers of a shard as it is committed; None: images are files.
+        blobs: The folder in which cleaned images wait for their container.
     """
 
     config: Config
@@ -38,6 +41,8 @@ class Setup:
     verdicts: Callable[[], Verdicts] = dict
     digest: str = ""
     bases: tuple[Base, ...] = ()
+    containers: MakeContainers | None = None
+    blobs: str = ""
 
 
 class Stage(ABC):

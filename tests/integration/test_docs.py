@@ -15,6 +15,7 @@ from PIL import Image
 from jobs.make_demo import scenes
 from occpipe.core.classes import coco_stuff
 from occpipe.models.relations.vectors import read_asset
+from tests.helpers.containers import datasets_table, tar_of, write_parquet
 from tests.helpers.published import publish_rows, removed_row, scene_row
 from tests.helpers.scenes import encoded
 from tests.integration.test_readme import ROOT, bash
@@ -88,7 +89,11 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "verdicts.csv").write_text("image,object,verdict\n" + "\n".join(verdicts) + "\n")
     labelled(tmp_path / "labelled")
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "palace.jpg").write_bytes(encoded(dict(scenes())["cat_at_the_palace"]))
+    palace = encoded(dict(scenes())["cat_at_the_palace"])
+    (tmp_path / "photos" / "palace.jpg").write_bytes(palace)
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "00000.tar").write_bytes(tar_of([("0.jpg", palace), ("0.txt", b"a palace")]))
+    write_parquet(tmp_path / "parquet" / "train-00000.parquet", datasets_table([palace], caption=["a palace"]))
     return tmp_path
 
 

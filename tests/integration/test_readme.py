@@ -14,6 +14,7 @@ from typer.main import get_command
 import occpipe
 from jobs.make_demo import scenes
 from occpipe.cli.main import app
+from tests.helpers.containers import tar_of
 from tests.helpers.scenes import encoded
 from tests.integration.test_pipeline import s3  # noqa: F401 - a fixture
 
@@ -68,9 +69,12 @@ def test_s3_commands(folder: Path, s3: Path) -> None:  # noqa: F811 - the fixtur
     bucket = s3 / "my-bucket"
     bucket.mkdir()
     (folder / "photos").rename(bucket / "photos")
+    (bucket / "tars").mkdir()
+    (bucket / "tars" / "00007.tar").write_bytes(tar_of([("0.jpg", (bucket / "photos" / "palace.jpg").read_bytes())]))
     (script,) = [b for b in blocks("bash") if "s3://" in b and "RAY_DASHBOARD" not in b]
     bash(script, folder)
     assert (bucket / "cleaned" / "images" / "palace.jpg").exists()
+    assert (bucket / "cleaned-tars" / "images" / "00007.tar").exists()
 
 
 def test_the_python_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,16 +18,20 @@ import pyarrow.compute as pc
 import yaml
 
 from occpipe.core.errors import StorageError
+from occpipe.core.rows import Row
+from occpipe.dataset.containers_commit import read_output
 from occpipe.dataset.layout import shard_name
 from occpipe.dataset.parquet import ROW_GROUP, to_parquet
 from occpipe.dataset.reader import Published
 from occpipe.dataset.sums import OutputSums
+from occpipe.io.containers import split_uri
 from occpipe.io.storage import Store, is_safe_key, with_retries
 
 COLUMNS = [
     *("image_id", "uri", "status", "width", "height", "mask_width", "mask_height"),
     *("objects", "stuff", "mask", "removed", "output_sha256"),
 ]
+_OUTPUT = ["output", "output_offset", "output_size", "etag", "format"]
 _THREADS = 16
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -38,15 +42,15 @@ def write_huggingface(published: Published, store: Store) -> int:
     Raises OSError for an image that is no longer there.
     """
     images = 0
-    tables = published.tables(["output", *COLUMNS])
+    tables = published.tables([*COLUMNS, *_OUTPUT])
     with ThreadPoolExecutor(_THREADS) as pool:
         for file, table in zip(published.files, tables, strict=True):
             rows = table.filter(pc.is_valid(table.column("output")))
             if not len(rows):  # `datasets` takes the columns from the first file that it finds
                 continue
-            folder, keys = shard_name(file.shard), rows.column("output").to_pylist()
-            names = [f"{number:06d}{PurePosixPath(key).suffix}" for number, key in enumerate(keys)]
-            for _ in pool.map(partial(_copy, published, store, folder), keys, names):
+            folder, images_of = shard_name(file.shard), rows.select(_OUTPUT).to_pylist()
+            names = [f"{number:06d}{_suffix(row)}" for number, row in enumerate(images_of)]
+            for _ in pool.map(partial(_copy, published, store, folder), images_of, names):
                 images += 1
             rows = rows.select(COLUMNS).add_column(0, "file_name", pa.array(names)).replace_schema_metadata()
             with_retries(partial(store.write, f"{folder}/metadata.parquet", to_parquet(rows, ROW_GROUP)))
@@ -90,7 +94,19 @@ def _cell(value: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 
 
-def _copy(published: Published, store: Store, folder: str, key: str, name: str) -> None:
-    if not is_safe_key(key):
+def _suffix(row: Row) -> str:
+    """The ending of the name of an image; one of a Parquet file has no name, but a format."""
+    key = row["output"] or ""
+    in_parquet = row["output_offset"] is not None and split_uri(key)[0].endswith(".parquet")
+    return f".{(row['format'] or '').lower()}" if in_parquet else PurePosixPath(key).suffix
+
+
+def _copy(published: Published, store: Store, folder: str, row: Row, name: str) -> None:
+    key = row["output"] or ""
+    if not is_safe_key(key if row["output_offset"] is None else split_uri(key)[0]):
         raise StorageError(f"{published.uri}: {key!r} is no name of an image")
-    with_retries(partial(store.copy, published.store, key, f"{folder}/{name}", ""))
+    if row["output_offset"] is None:
+        with_retries(partial(store.copy, published.store, key, f"{folder}/{name}", ""))
+    else:
+        data = with_retries(lambda: read_output(published.store, row))
+        with_retries(partial(store.write, f"{folder}/{name}", data))

@@ -17,6 +17,8 @@ from occpipe.analysis.pages.types import PageEntry, PageThing
 from occpipe.core.masks import Rle, rle_decode
 from occpipe.core.rows import ObjectRow, Row
 from occpipe.core.types import Image, Status, Verdict
+from occpipe.dataset.containers_commit import read_output
+from occpipe.io.containers import place_of, read_member, split_uri
 from occpipe.io.images import ImageError, Limits, decode
 from occpipe.io.storage import Store, TooLargeError, is_safe_key
 
@@ -59,15 +61,22 @@ class Pictures:
 
     def before_and_after(self, row: Row) -> Iterator[Image]:
         """The photo, and the result of a cleaned one, RGB H x W x 3; NoPictureError where one cannot be read."""
-        yield self._decode(self.corpus, row["uri"], row)
-        if row["status"] == Status.CLEANED:
-            yield self._decode(self.output, row["output"] or "", row)
+        uri, place = row["uri"], place_of(row.get("etag"))
 
-    def _decode(self, store: Store, key: str, row: Row) -> Image:
+        def read() -> bytes:
+            if place is None:
+                return self.corpus.read(uri, self.max_bytes)
+            return read_member(self.corpus, uri, row["size"], place, self.max_bytes)
+
+        yield self._decode(split_uri(uri)[0] if place else uri, read, row)
+        if row["status"] == Status.CLEANED:
+            yield self._decode(row["output"] or "", lambda: read_output(self.output, row, self.max_bytes), row)
+
+    def _decode(self, key: str, read: Callable[[], bytes], row: Row) -> Image:
         if not is_safe_key(key):
             raise NoPictureError("its name leads out of the folder")
         try:
-            rgb = decode(store.read(key, self.max_bytes), self.limits, max_side=_DECODED)
+            rgb = decode(read(), self.limits, max_side=_DECODED)
         except OSError as error:
             logger.info("%s: no picture for a page", key, exc_info=error)
             raise NoPictureError(next(text for kind, text in _UNREAD if isinstance(error, kind))) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from PIL import Image as Pil
@@ -14,12 +14,15 @@ from occpipe.analysis.pages.page import assemble
 from occpipe.analysis.pages.preview_sheet import draw_preview, draw_things
 from occpipe.analysis.pages.types import PageData
 from occpipe.analysis.pages.why import Why
-from occpipe.core.config import Config
+from occpipe.core.config import Config, Corpus
 from occpipe.core.errors import StorageError
 from occpipe.core.masks import Rle
 from occpipe.core.rows import Row
 from occpipe.core.types import CleanResult, Image, Status
+from occpipe.dataset.corpus import open_corpus
+from occpipe.io.containers import ENDINGS, index, read_member
 from occpipe.io.images import ImageError, Limits, decode
+from occpipe.io.storage import open_store
 from occpipe.models.relations.decide import cut_of
 from occpipe.stages.cleaner import Cleaner
 from occpipe.stages.relate import object_row
@@ -29,6 +32,8 @@ GIF_SIDE = 640
 """Long side of a GIF in pixels."""
 _HOLD_MS, _STEP_MS, _STEPS = 1400, 60, 6
 _LIMITS = ByteLimits(60_000, 400_000)
+FROM_CONTAINER = 16
+"""Images of a tar or a Parquet file that are drawn, the first ones."""
 AT_ONCE = 8
 """Photos that are segmented together, on a core each where there is no GPU."""
 
@@ -109,6 +114,23 @@ def preview_page(rgb: Image, result: CleanResult, name: str, config: Config, why
     about = [f"{config.segmenter.model} segmenter", f"{config.inpainter.model} inpainter"]
     data = PageData(id="", title=name, about=about, blind=False, policy=why.limits, entries=[entry])
     return assemble("preview", f"{name} · occpipe preview", data)
+
+
+def unpacked(path: Path, settings: Corpus, folder: Path) -> Path:
+    """The first images of a container as files in a new folder within `folder`; any other path stays as it is."""
+    if path.suffix.lower() not in ENDINGS or not path.is_file():
+        return path
+    corpus = open_corpus(str(path), settings)
+    target = folder / f"{len([*folder.iterdir()])}"
+    target.mkdir()
+    store, key = open_store(corpus.root), path.name
+    with store.open(key) as file:
+        members = index(file, key, path.stat().st_size, "", corpus.column, corpus.is_member)
+    for member in [member for member in members if member.place.kind != "fault"][:FROM_CONTAINER]:
+        data = read_member(store, f"{key}#{member.name}", member.size, member.place, settings.max_bytes)
+        name = PurePosixPath(member.name).name if member.place.kind == "tar" else f"{path.stem}-{member.name}.jpg"
+        (target / name).write_bytes(data)
+    return target
 
 
 def _files(paths: Iterable[Path], extensions: tuple[str, ...]) -> Iterator[Path]:

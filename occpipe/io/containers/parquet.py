@@ -89,7 +89,7 @@ def copy_parquet(
     Schema, order, row groups, compression and metadata are those of the source. One row group is in memory at a time.
     """
     changed = sorted(changed)
-    with pq.ParquetWriter(_Sink(sink), file.schema_arrow, **_options(file)) as writer:
+    with pq.ParquetWriter(FileSink(sink), file.schema_arrow, **_options(file)) as writer:
         start = 0
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
@@ -209,15 +209,26 @@ class _Watched:
         """Its owner closes it."""
 
 
-class _Sink:
-    """A writer as the file that Arrow writes."""
+class SinkError(Exception):
+    """An error of what is written, as no error of what is read; `cause` is what the store raised."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class FileSink:
+    """A writer as the file that Arrow writes; SinkError where it fails."""
 
     def __init__(self, sink: Writer) -> None:
         self._sink, self._at, self.closed = sink, 0, False
 
     def write(self, data: bytes) -> int:
         """Take some bytes."""
-        self._sink.write(data)
+        try:
+            self._sink.write(data)
+        except OSError as error:
+            raise SinkError(error) from error
         self._at += len(data)
         return len(data)
 

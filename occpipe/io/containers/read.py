@@ -61,7 +61,7 @@ def read_member(store: Store, uri: str, size: int | None, place: Place, limit: i
         size: Its bytes, where they are known: those of a tar are.
         place: Where it is.
         limit: How many bytes it may have.
-        ahead: Whether its neighbours are wanted next.
+        ahead: Whether its neighbours in a tar are wanted next.
 
     Raises:
         ImageError: It is a fault, or no value.
@@ -77,7 +77,7 @@ def read_member(store: Store, uri: str, size: int | None, place: Place, limit: i
             return _from_chunks(store, key, place.etag, start, start + size)
         data = store.read_range(key, place.etag, start, start + size) if size else b""
     else:
-        value = _value(store, key, place, int(name), ahead=ahead)
+        value = _value(store, key, place, int(name))
         if value is None:
             raise ImageError(ImageReason.EMPTY_FILE, "the row has no image")
         if isinstance(value, str):
@@ -101,7 +101,7 @@ def _from_chunks(store: Store, key: str, etag: str, start: int, stop: int) -> by
     return b"".join(parts)
 
 
-def _value(store: Store, key: str, place: Place, row: int, *, ahead: bool) -> bytes | str | None:
+def _value(store: Store, key: str, place: Place, row: int) -> bytes | str | None:
     """The image of a row; ImageError where its row group cannot be read."""
 
     def opened(read: Callable[[pq.ParquetFile], T], footer: pq.FileMetaData | None = None) -> T:
@@ -115,7 +115,7 @@ def _value(store: Store, key: str, place: Place, row: int, *, ahead: bool) -> by
         footer = _footers.get(known, lambda: opened(lambda file: file.metadata))
         group, first = _group_of(footer, row)
         about = footer.row_group(group)
-        if ahead and about.total_byte_size <= MAX_KEPT_GROUP:
+        if about.total_byte_size <= MAX_KEPT_GROUP:
             every = range(about.num_rows)
             images = _groups.get(
                 (*known, group), lambda: opened(lambda file: dict(values(file, group, place.where, every)), footer)

@@ -20,10 +20,11 @@ from occpipe.io.storage.base import (
     with_retries,
 )
 from occpipe.io.storage.location import locate, scheme_of, split_name
-from occpipe.io.storage.open import open_store, split_pattern, store_of
+from occpipe.io.storage.open import BRACES, open_store, split_pattern, store_of
 from occpipe.io.storage.time_limit import within
 
 __all__ = [
+    "BRACES",
     "Access",
     "Address",
     "ArchivedError",

@@ -174,7 +174,7 @@ class Store(ABC):
         """All objects below a prefix (a folder), in the order of their keys, streamed; none if it does not exist."""
         return walk_span(self, Span(prefix))
 
-    def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
+    def copy(self, source: Store, source_key: str, key: str, etag: str, size: int = 0) -> None:
         """Copy an object of another store to this one, without reading it in this process if the stores can do that.
 
         Args:
@@ -182,14 +182,21 @@ class Store(ABC):
             source_key: Its key in that store.
             key: Its key in this store; an existing object is replaced.
             etag: The tag with which it was listed; "" copies any version.
+            size: Its bytes, if it may be large: it is then never in memory as a whole.
 
         Raises:
             SourceChangedError: It has another tag now.
             OSError: As in `read` and `write`.
         """
-        data = source.read(source_key)
-        source.check_tag(source_key, etag)  # after reading, so that a change in between is detected
-        self.write(key, data)
+        if size <= CHUNK:
+            data = source.read(source_key)
+            source.check_tag(source_key, etag)  # after reading, so that a change in between is detected
+            self.write(key, data)
+            return
+        with source.open(source_key) as file, self.writer(key) as sink:
+            while piece := file.read(CHUNK):
+                sink.write(piece)
+            source.check_tag(source_key, etag)
 
     @abstractmethod
     def check_readable(self) -> None:

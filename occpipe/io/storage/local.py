@@ -58,9 +58,9 @@ class LocalStore(TreeStore):
                 yield file
             _put(temporary, path)
 
-    def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
+    def copy(self, source: Store, source_key: str, key: str, etag: str, size: int = 0) -> None:
         if not isinstance(source, LocalStore):
-            super().copy(source, source_key, key, etag)
+            super().copy(source, source_key, key, etag, size)
             return
         path, origin = self.root / key, source.root / source_key
         with origin.open("rb") as reader, self._temporary(path) as temporary:

@@ -12,7 +12,9 @@ from occpipe.io.storage.local import LocalStore
 from occpipe.io.storage.location import locate, scheme_of
 from occpipe.io.storage.s3 import S3Store
 
-_MAGIC = re.compile(r"[*?\[]")
+BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}/]*,[^{}/]*)\}")
+"""Braces that stand for numbers or names, as in shells; others are characters of a name."""
+_MAGIC = re.compile(rf"[*?\[]|{BRACES.pattern}")
 
 
 def open_store(uri: str, access: Access | None = None) -> Store:
@@ -53,6 +55,8 @@ def split_pattern(uri: str) -> tuple[str, str | None]:
 
     >>> split_pattern("s3://bucket/2019/**/*.jpg")
     ('s3://bucket/2019', '**/*.jpg')
+    >>> split_pattern("s3://bucket/{00000..09999}.tar")
+    ('s3://bucket', '{00000..09999}.tar')
     >>> split_pattern("photos")
     ('photos', None)
     """

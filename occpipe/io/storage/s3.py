@@ -41,6 +41,10 @@ _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_COPY = {"NotImplemented", "501", "MethodNotAllowed", "405", "InvalidRequest", "EntityTooLarge"}
 
 
+MAX_COPY = 5_000_000_000
+"""Bytes of an object that S3 copies by one request."""
+
+
 class S3Store(Store):
     """A prefix in a bucket: `s3://bucket/prefix`. With the root `s3://` keys begin with the bucket."""
 
@@ -147,9 +151,10 @@ class S3Store(Store):
 
         return s3_keys.divide(span, objects[0].key if objects else last, first_after)
 
-    def copy(self, source: Store, source_key: str, key: str, etag: str) -> None:
-        if not (self._shares_credentials(source) and self._copy_object(source, source_key, key, etag)):
-            super().copy(source, source_key, key, etag)
+    def copy(self, source: Store, source_key: str, key: str, etag: str, size: int = 0) -> None:
+        by_server = size <= MAX_COPY and self._shares_credentials(source)
+        if not (by_server and self._copy_object(cast("S3Store", source), source_key, key, etag)):
+            super().copy(source, source_key, key, etag, size)
 
     def _shares_credentials(self, source: Store) -> TypeGuard[S3Store]:
         """Whether the source is on the same server with the same credentials."""

@@ -37,6 +37,8 @@ T = TypeVar("T")
 Work = Callable[[pa.Table], pa.Table]
 logger = logging.getLogger(__name__)
 
+ROW_BITS = 20
+"""Bits of an image's number that are its place in its shard: a container may have more images than `shard.images`."""
 MAX_DEATHS = 3
 """Deaths of its process, the last two of them with it alone, after which an image is not tried again."""
 
@@ -229,9 +231,9 @@ class PoolWorker(Guard):
 
 def key_of(batch: pa.Table, index: int) -> int:
     """A number for an image: its shard and its place there."""
-    return int(batch.column("shard")[index].as_py() << 16 | batch.column("row")[index].as_py())
+    return int(batch.column("shard")[index].as_py() << ROW_BITS | batch.column("row")[index].as_py())
 
 
 def _open_images(batch: pa.Table) -> list[int]:
     shards, rows = batch.column("shard").to_pylist(), batch.column("row").to_pylist()
-    return [shards[index] << 16 | rows[index] for index in Rows(batch, "").open()]
+    return [shards[index] << ROW_BITS | rows[index] for index in Rows(batch, "").open()]

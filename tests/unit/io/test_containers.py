@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from occpipe.io.containers import Member, index, place_of, read_member, split_uri
-from occpipe.io.containers.parquet import copy_parquet, image_column, reading
+from occpipe.io.containers.parquet import SinkError, copy_parquet, image_column, reading
 from occpipe.io.containers.place import Place
 from occpipe.io.containers.tar import Stream, copy_tar
 from occpipe.io.images import ImageError, ImageReason
@@ -289,3 +289,14 @@ def test_a_uri_has_a_container_and_a_name() -> None:
     assert split_uri("b.tar#") == ("b.tar", "")
     assert BROKEN == ImageReason.BROKEN_CONTAINER
     assert SECOND % 512 == 0
+
+
+def test_a_store_that_cannot_be_written_is_no_broken_parquet_file() -> None:
+    class Full:
+        def write(self, data: bytes | memoryview, /) -> int:
+            raise OSError("the disk is full")
+
+    data = parquet_of(pa.table({"image": [JPEG]}))
+    with pytest.raises(SinkError) as caught, reading(io.BytesIO(data)) as file:
+        copy_parquet(file, Full(), "image", lambda _: b"new", [0])
+    assert str(caught.value.cause) == "the disk is full"

@@ -26,7 +26,8 @@ def loaded(folder: Path, files: dict[str, bytes | None], corpus: Corpus | None =
         if data is not None:
             (folder / name).write_bytes(data)
     sizes = [listed.get(Path(name).stem, None if data is None else len(data)) for name, data in files.items()]
-    batch = pa.table({"uri": [*files], "size": pa.array(sizes, PIPELINE["size"]), "row": pa.array(range(len(files)))})
+    columns = {"size": pa.array(sizes, PIPELINE["size"]), "etag": pa.nulls(len(files), pa.string())}
+    batch = pa.table({"uri": [*files], **columns, "row": pa.array(range(len(files)))})
     rows: list[Any] = keep_to_declarations([Load(str(folder), corpus or Corpus(), 64, 4)], batch).to_pylist()
     assert [row["row"] for row in rows] == [*range(len(files))], "in their order"
     return rows

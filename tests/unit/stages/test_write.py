@@ -35,10 +35,12 @@ def row(photos: Path, name: str, status: str | None, **more: Any) -> dict[str, A
     return {"uri": f"{name}.jpg", "status": status, **listed, **more}
 
 
-def written(photos: Path, *rows: dict[str, Any], unchanged: str = "copy", scan: bool = False) -> list[Any]:
-    names = ("uri", "size", "etag", "sha256", "lost", "data", "earlier", "status", "reason", "error")
+def written(
+    photos: Path, *rows: dict[str, Any], unchanged: str = "copy", scan: bool = False, blobs: str | None = None
+) -> list[Any]:
+    names = ("uri", "shard", "size", "etag", "sha256", "lost", "data", "earlier", "status", "reason", "error")
     batch = pa.table({name: pa.array([row.get(name) for row in rows], PIPELINE[name]) for name in names})
-    write = Write(str(photos), str(photos.parent / "out"), "images", unchanged, 2)
+    write = Write(str(photos), str(photos.parent / "out"), "images", unchanged, 2, blobs)
     table = keep_to_declarations([CloseScan() if scan else write], batch)
     assert "earlier" not in table.column_names
     assert scan or "data" not in table.column_names
@@ -148,3 +150,19 @@ def test_an_image_that_cannot_be_written_is_an_error(photos: Path, monkeypatch: 
     monkeypatch.setattr(LocalStore, "write", refuse)
     (made,) = written(photos, row(photos, "a", "cleaned", data=b"filled"))
     assert (made["status"], made["reason"], made["output"]) == ("error", "forbidden", None)
+
+
+def test_what_goes_into_containers_waits_in_one_object_and_nothing_is_deleted(photos: Path) -> None:
+    rows = written(
+        photos,
+        row(photos, "a", "cleaned", shard=3, data=b"filled"),
+        row(photos, "b", "unchanged", shard=3, earlier="images/0.tar#b.jpg"),
+        row(photos, "c", "cleaned", shard=3, data=b"another"),
+        blobs="state/v1/parts",
+    )
+    ((key, data),) = files(photos).items()
+    assert data == b"filledanother"
+    assert key.startswith("state/v1/parts/shard-000003/")
+    where = [(r["output"], r["output_offset"], r["output_size"]) for r in rows]
+    assert where == [(key, 0, 6), (None, None, None), (key, 6, 7)]
+    assert rows[2]["output_sha256"] == hashlib.sha256(b"another").hexdigest()
