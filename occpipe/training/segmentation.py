@@ -24,6 +24,7 @@ from occpipe.models.segmenters.starter_net import StarterNet
 from occpipe.training.run import RunConfig, TrainingRun
 from occpipe.training.segmentation_data import NONE, LabelSpace, Photo, Sample, Sampler
 
+NEW_CLASS = -3.0  # log-odds against "other" with which a class starts that an earlier net does not have
 TAG_WEIGHT = 0.03  # keeps its gradient well below that of the pixels; the tagger is fitted again at the end
 
 
@@ -185,16 +186,25 @@ class Trainer(TrainingRun[StarterNet, Sample]):
 def exported_state(weights: Path, space: LabelSpace, variant: str) -> dict[str, Tensor]:
     """The state of an exported net, to go on from, but for its tagger, which is fitted at the end of each run.
 
-    Raises ValueError where it has other classes or another backbone.
+    Classes that it does not have start as "other", at a small share. Raises ValueError where it has classes that the
+    data have not, or another backbone.
     """
     with safe_open(weights, framework="pt") as opened:
         meta = json.loads((opened.metadata() or {}).get("occpipe", "{}"))
-        if tuple(meta.get("classes", ())) != space.classes or tuple(meta.get("tags", ())) != space.tags:
+        classes = tuple(meta.get("classes", ()))
+        if not {*classes} <= {*space.classes} or tuple(meta.get("tags", ())) != space.tags:
             raise ValueError(f"{weights}: trained for other classes than those of the data")
         if meta.get("variant") != variant:
             raise ValueError(f"{weights}: its backbone is {meta.get('variant')}, not {variant}")
         names = [name for name in opened.keys() if not name.startswith("tagger.")]  # noqa: SIM118  # not a dict
-        return {name: opened.get_tensor(name).float() for name in names}
+        state = {name: opened.get_tensor(name).float() for name in names}
+    row = {name: number for number, name in enumerate((*classes, "other"))}
+    rows = torch.tensor([row.get(name, len(classes)) for name in (*space.classes, "other")])
+    new = torch.tensor([name not in row for name in (*space.classes, "other")])
+    state["decoder.classify.weight"] = state["decoder.classify.weight"][rows]
+    state["decoder.classify.bias"] = state["decoder.classify.bias"][rows] + NEW_CLASS * new
+    state["scene.weight"] = state["scene.weight"][:, rows] * ~new
+    return state
 
 
 def export(net: StarterNet, space: LabelSpace, out: Path, **extra: object) -> None:
