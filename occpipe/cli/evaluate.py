@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from occpipe.cli.common import RelationFile, one_line
+from occpipe.cli.common import ConfigOption, RelationFile, SetOption, one_line
 from occpipe.core.config_file import load_config
 
 evaluate_app = typer.Typer(help="Measure models on labelled data of your own.", no_args_is_help=True)
@@ -137,3 +137,45 @@ def evaluate_inpainter(
         return
     for line in lines(result):
         typer.echo(line)
+
+
+@evaluate_app.command("scenes")
+def evaluate_scenes(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="index.jsonl, label_space.json, images/ and labels/.")],
+    things: Annotated[Path, typer.Option(help="Thing classes per image, TSV(.gz): image, classes.")],
+    stuff: Annotated[Path, typer.Option(help="Stuff classes per image, TSV(.gz): image, classes.")],
+    ordinary: Annotated[Path | None, typer.Option(help="A folder of photos from which nothing should go.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Scenes to compose.")] = 220,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only photos that the starter was not trained on.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    sheet: Annotated[Path | None, typer.Option(help="A contact sheet to write: outlined intruders, what goes.")] = None,
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure the whole way from pixels to what is removed, on scenes with a thing that does not belong.
+
+    Things are cut out of labelled photos and pasted where the label lists say that they do not belong. The format of DIR
+    stands in docs/segmenters.md, what the figures mean in docs/scenes.md. Nothing is filled, so no inpainter is loaded.
+    """
+    from occpipe.training import scene_evaluation
+    from occpipe.training.scenes import compose, digest, read_statistics
+
+    settings = load_config(config, overrides or ())
+    with one_line():
+        scenes = compose(data, read_statistics(things, stuff), count, held_out=held_out or None, seed=seed)
+        photos = scene_evaluation.read_folder(ordinary) if ordinary else ()
+        judge = scene_evaluation.Judge(settings)
+        result = scene_evaluation.evaluate_scenes(judge, scenes, photos, lambda line: typer.echo(line, err=True))
+    result["digest"] = digest(scenes)
+    if sheet is not None:
+        drawn = scenes[: scene_evaluation.MAX_DRAWN]
+        scene_evaluation.sheet((s.image, s.outline, judge(s.image)[1]) for s in drawn).save(sheet)
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+        return
+    for line in scene_evaluation.lines(result):
+        typer.echo(line)
+    typer.echo(f"digest of the scenes {result['digest']}")

@@ -101,8 +101,13 @@ def composed_cases(
     return cases
 
 
-def paste_thing(photo: Image, cutout: Cutout, area: float, rng: np.random.Generator) -> tuple[Image, Mask]:
-    """A thing pasted into the lower part of a photo, with a soft edge of one pixel; the photo and the thing's outline."""
+def paste_thing(
+    photo: Image, cutout: Cutout, area: float, rng: np.random.Generator, *, tone: float = 0.0
+) -> tuple[Image, Mask]:
+    """A thing pasted into the lower part of a photo, with a soft edge of one pixel; the photo and the thing's outline.
+
+    Its mean colour goes the share `tone` of the way to that of the place.
+    """
     height, width = photo.shape[:2]
     h, w = cutout.mask.shape
     scale = (area * height * width / max(1, int(cutout.mask.sum()))) ** 0.5
@@ -115,6 +120,9 @@ def paste_thing(photo: Image, cutout: Cutout, area: float, rng: np.random.Genera
     y, x = rng.integers((height - size[1]) // 2, height - size[1] + 1), rng.integers(width - size[0] + 1)
     box = np.s_[y : y + size[1], x : x + size[0]]
     given = photo.copy()
+    if tone:
+        inside = outline > 0.25
+        thing = np.clip(thing + tone * (photo[box][inside].mean(0) - thing[inside].mean(0)), 0, 255)
     given[box] = np.rint(alpha * thing + (1 - alpha) * given[box]).astype(np.uint8)
     mask: Mask = np.zeros((height, width), np.uint8)
     mask[box] = outline > 0.25
