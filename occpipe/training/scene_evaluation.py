@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image as Pil
 
 from occpipe.core.classes import token
 from occpipe.core.config import Config, Segmenter
-from occpipe.core.types import Image, Mask, SceneObject, Verdict
+from occpipe.core.types import Image, Mask, Reason, SceneObject, Verdict
 from occpipe.io.images import Limits, decode
 from occpipe.models.loading import load_relations, load_segmenter
 from occpipe.models.relations.decide import decide, removal_mask
@@ -28,6 +29,8 @@ from occpipe.training.scenes import Scene
 COVERED = 0.6
 MAX_GROWTH = 2.5
 ON_INTRUDER = 0.3
+DECIDED = (Reason.UNRELATED, Reason.RELATED, Reason.LOW_CONFIDENCE)
+BINS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 STEPS = ("outlined", "named", "judged", "removed")
 SIZES = ((0.0, 0.05), (0.05, 0.08), (0.08, 1.0))
 MAX_DRAWN = 64
@@ -44,6 +47,8 @@ class Outcome:
     area: float
     steps: frozenset[str]
     wrong: tuple[str, ...]
+    belongs: tuple[tuple[float, bool], ...]
+    """For each thing that its relation decided: that relation, and whether it belongs."""
 
 
 class Judge:
@@ -72,7 +77,7 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Image]]:
 def measure(scene: Scene, decided: Decided) -> Outcome:
     """The outcome of a scene."""
     objects, filled = decided
-    steps, wrong = set(), []
+    steps, wrong, belongs = set(), [], []
     for item in objects:
         mask = item.segment.mask
         removed = item.verdict is Verdict.REMOVE
@@ -82,11 +87,14 @@ def measure(scene: Scene, decided: Decided) -> Outcome:
                 steps.add("named")
             if removed:
                 steps.add("judged")
-        if removed and mask[scene.outline > 0].sum() < ON_INTRUDER * mask.sum():
+        on_intruder = float(mask[scene.outline > 0].sum() / mask.sum())
+        if removed and on_intruder < ON_INTRUDER:
             wrong.append(item.label)
+        if item.relation is not None and item.reason in DECIDED:
+            belongs.append((item.relation, on_intruder < ON_INTRUDER))
     if filled is not None and fits(_touching(filled, scene.outline), scene.outline):
         steps.add("removed")
-    return Outcome(scene.label, scene.area, frozenset(steps), tuple(wrong))
+    return Outcome(scene.label, scene.area, frozenset(steps), tuple(wrong), tuple(belongs))
 
 
 def fits(mask: Mask, outline: Mask) -> bool:
@@ -135,11 +143,21 @@ def evaluate_scenes(
         "sizes": {
             f"{low:.0%} to {high:.0%}": _shares([o for o in outcomes if low <= o.area < high]) for low, high in SIZES
         },
+        "reliability": list(_reliability([pair for outcome in outcomes for pair in outcome.belongs])),
         "ordinary": {
             "photos": len(seen),
             "changed": {name: labels for name, labels in seen.items() if labels},
         },
     }
+
+
+def _reliability(pairs: Sequence[tuple[float, bool]]) -> Iterator[dict[str, Any]]:
+    """By range of the relation: things, their mean relation, and the share that belongs."""
+    for low, high in pairwise(BINS):
+        inside = [pair for pair in pairs if low <= pair[0] < high or pair[0] == high == BINS[-1]]
+        if inside:
+            relation, belongs = np.mean(inside, axis=0).tolist()
+            yield {"from": low, "to": high, "things": len(inside), "relation": relation, "belongs": belongs}
 
 
 def _labels(outcomes: Sequence[Outcome]) -> set[str]:
@@ -169,6 +187,10 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         f"precision {'-' if precision is None else f'{precision:.3f}'}, recall {result['recall']:.3f}, "
         f"F1 {result['f1']:.3f}"
     )
+    yield f"{'relation':16} things      mean   belongs"
+    for row in result["reliability"]:
+        where = f"{row['from']:.2f} to {row['to']:.2f}"
+        yield f"{where:16} {row['things']:6} {row['relation']:9.3f} {row['belongs']:9.3f}"
     ordinary = result["ordinary"]
     if ordinary["photos"]:
         changed = ordinary["changed"]
