@@ -21,6 +21,7 @@ from occpipe import __version__
 from occpipe.cli import audit as cli_audit
 from occpipe.cli import learning as cli_learning
 from occpipe.cli import look as cli_look
+from occpipe.cli import study as cli_study
 from occpipe.cli.common import ConfigOption, SetOption
 from occpipe.cli.doctor import doctor
 from occpipe.cli.evaluate import evaluate_app
@@ -55,7 +56,9 @@ _command: Callable[..., None]
 
 app.command("clean")(clean)
 app.command("scan")(scan)
-for _command in (apply, cli_look.preview, cli_look.report, cli_look.review, cli_audit.audit, cli_audit.export):
+for _command in (apply, cli_look.preview, cli_look.report, cli_look.review, cli_study.study):
+    app.command()(_command)
+for _command in (cli_audit.audit, cli_audit.export):
     app.command()(_command)
 
 

@@ -88,6 +88,8 @@ def folder(tmp_path: Path) -> Path:
     verdicts = [f"{n}.jpg,{thing},{v}" for n in range(100) for thing, v in (("0", "keep"), ("cat", "remove"))]
     (tmp_path / "verdicts.csv").write_text("image,object,verdict\n" + "\n".join(verdicts) + "\n")
     labelled(tmp_path / "labelled")
+    answers = [f"palace.jpg,{run},{natural},no,Ada" for run, natural in (("original", "yes"), ("first", "no"))]
+    (tmp_path / "answers.csv").write_text("image,run,natural,missing,rater\n" + "\n".join(answers) + "\n")
     (tmp_path / "photos").mkdir()
     palace = encoded(dict(scenes())["cat_at_the_palace"])
     (tmp_path / "photos" / "palace.jpg").write_bytes(palace)

@@ -17,18 +17,23 @@ import re
 from pathlib import Path
 from string import Template
 
-from occpipe.analysis.pages.types import PageData
+from occpipe.analysis.pages.types import PageData, StudyData
 
 PARTS = Path(__file__).parent / "static"
-_STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css")
+_STYLES = ("page.css", "plots.css", "gallery.css", "picture.css", "cards.css", "viewer.css", "study.css")
 _SCRIPTS = ("dom.js", "plots.js", "picture.js", "why.js", "filters.js", "gallery.js")
-_PAGES = {"report": ("report.js",), "review": ("verdicts.js", "review.js"), "preview": ("preview.js",)}
+_PAGES = {
+    "report": ("report.js",),
+    "review": ("verdicts.js", "review.js"),
+    "preview": ("preview.js",),
+    "study": ("verdicts.js", "study.js"),
+}
 _LINKS = re.compile(r"^import [^;]*;\n|^export (?=const|class|function)", re.MULTILINE)
 """What links modules with each other; within one module there is nothing to link."""
 
 
-def assemble(kind: str, title: str, data: PageData) -> str:
-    """The page of a `kind` (report, review, preview) over `data`, as its script reads it."""
+def assemble(kind: str, title: str, data: PageData | StudyData) -> str:
+    """The page of a `kind` (report, review, preview, study) over `data`, as its script reads it."""
     style = _joined(_STYLES)
     script = _LINKS.sub("", _joined((*_SCRIPTS, *_PAGES[kind])))
     policy = (

@@ -89,3 +89,25 @@ class PageData(TypedDict):
     entries: list[PageEntry]
     figures: NotRequired[Figures]
     people: NotRequired[list[tuple[str, str, str]] | None]
+
+
+class StudyPicture(TypedDict):
+    """A picture of a study: a data URI, and the runs whose result it is."""
+
+    src: str
+    runs: list[str]
+
+
+class StudyEntry(TypedDict):
+    """A photo of a study, its pictures in their random order."""
+
+    image: str
+    pictures: list[StudyPicture]
+
+
+class StudyData(TypedDict):
+    """What the page of a study reads."""
+
+    id: str
+    title: str
+    entries: list[StudyEntry]

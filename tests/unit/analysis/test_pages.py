@@ -323,11 +323,13 @@ def test_the_scripts_have_the_types_of_the_pages_data() -> None:
     interfaces = dict(re.findall(r"^export interface (\w+) \{\n(.*?)^\}", text, re.M | re.S))
     fields = {name: set(re.findall(r"^  (\w+):", body, re.M)) for name, body in interfaces.items()}
     ours = (types.PageThing, types.PageEntry, types.PagePolicy, types.Figures, types.PageData)
-    for theirs, own in zip(("Thing", "Entry", "Policy", "Figures", "PageData"), ours, strict=True):
+    studies = {name: getattr(types, name) for name in ("StudyPicture", "StudyEntry", "StudyData")}
+    theirs_and_ours = zip(("Thing", "Entry", "Policy", "Figures", "PageData"), ours, strict=True)
+    for theirs, own in [*theirs_and_ours, *studies.items()]:
         assert fields[theirs] == own.__annotations__.keys()
 
 
-@pytest.mark.parametrize("kind", ["report", "review", "preview"])
+@pytest.mark.parametrize("kind", ["report", "review", "preview", "study"])
 def test_a_page_is_one_module_of_scripts_with_no_links(kind: str) -> None:
     text = assemble(kind, "x", empty_page())
     script = text[text.index('<script type="module">') :]

@@ -105,3 +105,19 @@ export interface Parts {
   /** Keys of the page; true where one was used. */
   key?(event: KeyboardEvent, entry: Entry): boolean;
 }
+
+export interface StudyPicture {
+  src: string;
+  runs: string[];
+}
+
+export interface StudyEntry {
+  image: string;
+  pictures: StudyPicture[];
+}
+
+export interface StudyData {
+  id: string;
+  title: string;
+  entries: StudyEntry[];
+}

@@ -93,11 +93,11 @@ function imageName(entry) {
  * A name that nothing is matched by: an apostrophe keeps spreadsheets from calculating it.
  * @param {string} text
  */
-function harmless(text) {
+export function harmless(text) {
   return RISKY.test(text) ? `'${text.replace(/[\u0000-\u001f\u007f-\u009f]/gu, " ")}` : text;
 }
 
 /** @param {unknown} value */
-function quoted(value) {
+export function quoted(value) {
   return `"${String(value).replaceAll('"', '""')}"`;
 }

@@ -80,6 +80,8 @@ function sentence(item, policy) {
       return `Its confidence is too low: ${score(item.score)}, the limit is ${score(policy.min_score)}.`;
     case "no_context":
       return `It has too little context: ${item.why.length} ${item.why.length === 1 ? "class" : "classes"}.`;
+    case "given":
+      return "It goes because a given mask shows it.";
     default:
       return `It is ${(item.reason ?? "").replaceAll("_", " ")}.`;
   }
