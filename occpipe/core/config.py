@@ -23,6 +23,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
+_LATER = ("classes", "mask_cut")
+"""Settings of the segmenter that are newer than outputs: their defaults change no digest."""
+
+
 class Corpus(Section):
     """Which files are read, and the limits on what is decoded."""
 
@@ -48,12 +52,37 @@ class Segmenter(Section):
     """The model that segments photos into things and stuff."""
 
     model: str = Field(
-        default="starter", description="starter | maskrcnn-v2 | eomt-l-640 | mask2former-swin-l | hf:<path or id>"
+        default="starter",
+        description="starter | maskrcnn-v2 | eomt-l-640 | mask2former-swin-l | hf:<path or id> | masks:<URI> | coco:<URI>",
     )
     device: Device = Field(default="auto", description="auto | cpu | cuda | cuda:N")
     decode_side: int = Field(
         default=1024, ge=64, description="long side in pixels to which a photo is decoded for the segmenter"
     )
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] = Field(
+        default=(), description="words that a text-prompted model of hf: looks for"
+    )
+    mask_cut: float = Field(
+        default=0.5, gt=0, le=1, description="share of white from which a pixel of a given mask is removed"
+    )
+
+    @property
+    def gives_masks(self) -> bool:
+        """Whether it gives what is removed, so that nothing is decided."""
+        return self.model.startswith("masks:")
+
+    @property
+    def models(self) -> list[str]:
+        """The names of its models: `hf:DETECTOR+MASKS` are two where words are looked for."""
+        if not self.classes:
+            return [self.model]
+        return [f"hf:{name}" for name in self.model.removeprefix("hf:").split("+")]
+
+    @model_validator(mode="after")
+    def _words(self) -> Segmenter:
+        if self.classes and not self.model.startswith("hf:"):
+            raise ValueError(f"classes are for text-prompted models of hf:, and not for {self.model}")
+        return self
 
 
 class Relations(Section):
@@ -220,7 +249,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _classes(self) -> Config:
-        if not self.segmenter.model.startswith("hf:"):  # whose classes are its own; see `models.check_models`
+        if not self.segmenter.model.startswith(
+            ("hf:", "coco:")
+        ):  # whose classes are its own; see `models.check_models`
             self.check_classes()
         return self
 
@@ -241,7 +272,7 @@ class Config(Section):
 
     def deciding(self) -> dict[str, dict[str, object]]:
         """The settings that decide about the output, as JSON values."""
-        return self.model_dump(
+        values: dict[str, dict[str, object]] = self.model_dump(
             mode="json",
             exclude={
                 "placement": True,
@@ -255,3 +286,7 @@ class Config(Section):
                 "inpainter": {"device", "crop_batch"},
             },
         )
+        for name in _LATER:
+            if getattr(self.segmenter, name) == Segmenter.model_fields[name].default:
+                del values["segmenter"][name]
+        return values

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     NO_CONTEXT = "no_context"
     KEPT_BY_REVIEW = "kept_by_review"
     REMOVED_BY_REVIEW = "removed_by_review"
+    GIVEN = "given"  # by a mask of the user's
 
 
 class Box(NamedTuple):

@@ -21,7 +21,9 @@ from occpipe.models.hub import hub_entry, hub_labels, is_hub
 from occpipe.models.inpainters import Inpainter
 from occpipe.models.relations import RelationScorer
 from occpipe.models.segmenters import Segmenter
+from occpipe.models.segmenters.labels import is_labels, labels_entry, labels_sha256
 from occpipe.models.weights import ModelEntry, ModelIdentity
+from occpipe.models.words import check_words
 
 PARTS = ("segmenter", "inpainter", "relations")
 """What a config loads; `scan` loads no inpainter, `apply` no segmenter."""
@@ -53,10 +55,12 @@ def load_segmenter(config: Config, *, workers: int = 1) -> Segmenter:
 
     `workers` is the number of images of a call that are segmented at the same time, if the segmenter can do that.
     """
-    entry = _entry("segmenter", config.segmenter.model)
-    if is_hub(entry.name):
+    entries = _entries(config, ("segmenter",))
+    if is_hub(entries[0].name):
         check_models(config, parts=("segmenter",))
-    segmenter: Segmenter = _load(entry, config, config.segmenter.device, workers)
+    if config.segmenter.classes:
+        return _prompted(config, entries)
+    segmenter: Segmenter = _load(entries[0], config, config.segmenter.device, workers)
     return segmenter
 
 
@@ -89,7 +93,7 @@ def needed(config: Config, *, parts: Sequence[str] = PARTS) -> list[ModelEntry]:
     Raises WeightsError for an unknown name.
     """
     entries = _entries(config, parts)
-    if any("tagger" in entry.takes for entry in entries):
+    if any({"tagger", "make_tagger"} & {*entry.takes} for entry in entries):
         entries.insert(1, weights.registry()[TAGGER])
     return [entry for entry in entries if entry.has_weights and not is_hub(entry.name)]
 
@@ -121,11 +125,15 @@ def check_models(config: Config, *, parts: Sequence[str] = PARTS) -> None:
         weights.check_consent(entry, config.weights)
         if entry.package and find_spec(entry.package) is None:
             raise WeightsError(f"{entry.name} needs {entry.package}: pip install 'occpipe[{entry.extra}]'")
-        if is_hub(entry.name) and (labels := hub_labels(entry.name)):
+        if is_labels(entry.name):
+            labels_sha256(config)
+        if is_hub(entry.name) and (labels := config.segmenter.classes or hub_labels(entry.name)):
             try:
                 config.check_classes(labels)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
+    if "segmenter" in parts and config.segmenter.classes:
+        check_words(config, load_relations(config.relations))
 
 
 def source_type(config: Config) -> SourceType:
@@ -144,10 +152,21 @@ def identities(config: Config, *, parts: Sequence[str] = PARTS) -> list[ModelIde
     check_models(config, parts=parts)
     own = [entry for entry in _entries(config, parts) if is_hub(entry.name)]
     models = [weights.identity(entry, Path(entry.file or entry.hub or "")) for entry in own]
+    if "segmenter" in parts and is_labels(name := config.segmenter.model):
+        models.append({"name": name, "sha256": labels_sha256(config), "licence": None, "source": name})
     models += [weights.identity(entry, weights.locate(entry, config.weights)) for entry in needed(config, parts=parts)]
     if "relations" in parts and config.relations.vectors:
         models.append(_vectors_identity(Path(config.relations.vectors)))
     return models
+
+
+def _prompted(config: Config, entries: Sequence[ModelEntry]) -> Segmenter:
+    from occpipe.models.segmenters.prompted import PromptedSegmenter
+
+    device = pick_device(config.segmenter.device)
+    tagger = _load(weights.registry()[TAGGER], config, device)
+    sources = [str(entry.file or entry.hub) for entry in entries]
+    return PromptedSegmenter(sources, device, classes=config.segmenter.classes, tagger=tagger)
 
 
 def _vectors_identity(path: Path) -> ModelIdentity:
@@ -164,7 +183,8 @@ def _entries(config: Config, parts: Sequence[str]) -> list[ModelEntry]:
     """The entries of the models that these parts name, in the order of PARTS."""
     entries = []
     if "segmenter" in parts:
-        entries.append(_entry("segmenter", config.segmenter.model))
+        names = config.segmenter.models
+        entries += [_entry("segmenter", name) for name in names]
     if "inpainter" in parts:
         entries.append(_entry("inpainter", config.inpainter.model))
     if "relations" in parts and config.relations.vectors is None:
@@ -176,9 +196,11 @@ def _entry(kind: str, name: str) -> ModelEntry:
     """The entry of a model by the name that a config gives it; raises WeightsError with the names of this kind."""
     if kind == "segmenter" and is_hub(name):
         return hub_entry(name)
+    if kind == "segmenter" and is_labels(name):
+        return labels_entry(name)
     entries = {e.name.removesuffix(f"-{kind}"): e for e in weights.registry().values() if e.kind == kind}
     if name not in entries:
-        choices = [*entries, *(["hf:PATH or hf:OWNER/NAME"] if kind == "segmenter" else [])]
+        choices = [*entries, *(["hf:PATH or hf:OWNER/NAME", "masks:URI", "coco:URI"] if kind == "segmenter" else [])]
         raise WeightsError(f"no {kind} {name!r}; known: {', '.join(choices)}")
     return entries[name]
 
@@ -196,6 +218,8 @@ def _load(entry: ModelEntry, config: Config, device: str, workers: int = 1) -> A
         # On a CPU a batch is no faster, and its sums round differently: rows would depend on their neighbours.
         "batch_size": lambda: 1 if device == "cpu" else 8,
         "tagger": lambda: _load(weights.registry()[TAGGER], config, device),
+        "make_tagger": lambda: values["tagger"],
+        "config": lambda: config,
     }
     place: tuple[object, ...] = ()
     if is_hub(entry.name):

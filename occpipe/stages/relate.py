@@ -13,10 +13,10 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from occpipe.core.config import Config
+from occpipe.core.config import Config, Inpainter
 from occpipe.core.masks import Rle
 from occpipe.core.rows import EvidenceRow, ObjectRow, SegmentRow, StuffRow
-from occpipe.core.types import SceneObject, Segment, Segmentation, Status
+from occpipe.core.types import Reason, SceneObject, Segment, Segmentation, Status, Verdict
 from occpipe.models.loading import load_relations
 from occpipe.models.relations.decide import decide, overrule, removal_mask
 from occpipe.models.relations.observations import Verdicts, judgements
@@ -24,6 +24,8 @@ from occpipe.stages.rows import Rows
 from occpipe.stages.segment import segment_row
 from occpipe.stages.stage import Setup, Stage
 
+NO_GROWTH = Inpainter(dilation=0)
+"""For masks that are filled as they are."""
 _scorer = cache(load_relations)
 
 
@@ -49,6 +51,11 @@ def object_row(item: SceneObject, height: int, width: int) -> ObjectRow:
         "reason": item.reason,
         "evidence": evidence,
     }
+
+
+def given(scene: Segmentation) -> tuple[SceneObject, ...]:
+    """The things of a scene that a user's masks show: each is removed."""
+    return tuple(SceneObject(segment, None, Verdict.REMOVE, Reason.GIVEN) for segment in scene.things)
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,13 @@ class Relate(Stage):
             with rows.attempt(index):
                 row = rows.row(index)
                 scene = to_scene(row["mask_height"], row["mask_width"], row["segments"], row["stuff"])
-                things = decide(scene, _scorer(self.config.relations), self.config.policy)
+                is_given = self.config.segmenter.gives_masks
+                things = given(scene) if is_given else decide(scene, _scorer(self.config.relations), self.config.policy)
                 labels = [thing.label for thing in things]
                 things = overrule(things, judgements(row["uri"], row["image_id"], labels, self.verdicts()))
                 objects[index] = [object_row(item, row["height"], row["width"]) for item in things]
-                mask = removal_mask(things, self.config.policy, self.config.inpainter)
+                growth = NO_GROWTH if is_given else self.config.inpainter
+                mask = removal_mask(things, self.config.policy, growth)
                 removed[index] = 0.0
                 if mask is None:
                     rows.finish(index, Status.UNCHANGED)

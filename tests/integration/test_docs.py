@@ -18,6 +18,7 @@ from occpipe.models.relations.vectors import read_asset
 from tests.helpers.containers import datasets_table, tar_of, write_parquet
 from tests.helpers.published import publish_rows, removed_row, scene_row
 from tests.helpers.scenes import encoded
+from tests.helpers.tiny_models import save_tiny_sam3
 from tests.integration.test_readme import ROOT, bash
 
 DOCS = ROOT / "docs"
@@ -65,6 +66,24 @@ def labelled(folder: Path) -> None:
     (folder / "index.jsonl").write_text("\n".join(rows) + "\n")
 
 
+def add_labels(folder: Path) -> None:
+    """A mask, an annotation and a tiny SAM 3 for the photo of the palace: something before it is called a toilet."""
+    mask = np.zeros((427, 640), np.uint8)
+    mask[277:, :150] = 255
+    (folder / "masks").mkdir()
+    Image.fromarray(mask).save(folder / "masks" / "palace.png")
+    classes = [{"id": c.id, "name": c.name} for c in coco_stuff()]
+    boxes = {"toilet": [0, 277, 150, 150]} | {
+        name: [0, 0, 640, 200] for name in ("sky-other", "grass", "building-other")
+    }
+    numbers = {c.name: c.id for c in coco_stuff()}
+    things = [{"image_id": 1, "category_id": numbers[name], "bbox": box} for name, box in boxes.items()]
+    images = [{"id": 1, "file_name": "palace.jpg", "height": 427, "width": 640}]
+    document = {"images": images, "annotations": things, "categories": classes}
+    (folder / "instances.json").write_text(json.dumps(document))
+    save_tiny_sam3(folder / "sam3")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Captions, lists, aliases, a photo, an earlier run and its verdicts, by the names that the pages use."""
@@ -101,6 +120,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("page", "script"), [(p.name, b) for p in sorted(DOCS.glob("*.md")) for b in blocks(p.name)])
 def test_commands_of_the_pages(page: str, script: str, folder: Path) -> None:
+    if page == "labels.md":
+        add_labels(folder)
     printed = bash(script, folder)
     made = re.findall(r"^occpipe (?:clean|scan|apply) \S+ (\S+)(?!.*--dry-run)", script, re.M)
     for output in made:  # which say how it went on standard error

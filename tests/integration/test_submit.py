@@ -197,6 +197,8 @@ def test_a_relative_path_is_refused() -> None:
         ("relations.vectors=mine.safetensors", "relations.vectors 'mine.safetensors'"),
         ("segmenter.model=hf:./models/mine", "segmenter.model 'models/mine'"),
         ("segmenter.model=hf:models", "segmenter.model 'models'"),
+        ("segmenter.model=masks:masks/{stem}.png", "segmenter.model 'masks/{stem}.png'"),
+        ("segmenter.model=coco:labels.json", "segmenter.model 'labels.json'"),
     ],
 )
 def test_a_relative_path_in_the_config_is_refused(setting: str, key: str, tmp_path: Path) -> None:

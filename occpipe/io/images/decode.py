@@ -115,7 +115,7 @@ def _check(image: ImageFile.ImageFile, limits: Limits) -> None:
     deep = ";16" in rawmode and "BGR;16" not in rawmode  # BGR;16 has 16 bits for all three colours together
     if max(bits) > 8 or deep or image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ImageError(ImageReason.BIT_DEPTH, f"more than 8 bits a sample ({image.mode}, {rawmode})")
-    if image.mode not in _EIGHT_BIT_MODES:
+    if image.mode not in _EIGHT_BIT_MODES and not (limits.bilevel and image.mode == "1"):
         raise ImageError(ImageReason.COLOUR_MODEL, f"colour model {image.mode} cannot be restored from RGB")
 
 

@@ -34,6 +34,10 @@ class ImageReason(StrEnum):
     BROKEN_CONTAINER = "broken_container"
     DUPLICATE_NAME = "duplicate_name"
     NO_IMAGES = "no_images"
+    NO_LABEL = "no_label"  # given labels have none for this image
+    LABEL_SIZE = "label_size"
+    LABEL_FULL = "label_full"
+    LABEL_BROKEN = "label_broken"
 
 
 SKIPPED_REASONS = frozenset(
@@ -44,6 +48,7 @@ SKIPPED_REASONS = frozenset(
         ImageReason.COLOUR_MODEL,
         ImageReason.BIT_DEPTH,
         ImageReason.NO_IMAGES,
+        ImageReason.NO_LABEL,
     }
 )
 """Reasons for skipping a valid image on purpose; every other reason is an error."""
@@ -59,10 +64,14 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on what is decoded: pixels in the file (width × height), and the shortest side in pixels."""
+    """Limits on what is decoded: pixels in the file (width × height), and the shortest side in pixels.
+
+    `bilevel` takes pictures of one bit a pixel, which are masks.
+    """
 
     max_pixels: int = 100_000_000
     min_side: int = 32
+    bilevel: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from occpipe.core.config_file import overrides_of
 from occpipe.core.errors import INTERRUPTED_EXIT_CODE, ClusterError, ConfigError, OutputBusyError, first_line
 from occpipe.io.storage import locate
 from occpipe.models.hub import hub_folder
+from occpipe.models.segmenters.labels import is_labels
 from occpipe.pipeline.ray.connection import job_name
 
 STOP_WAIT_S = 900
@@ -85,9 +86,11 @@ def _local_files(config: Config) -> Iterator[tuple[str, str]]:
         yield "weights.dir", config.weights.dir
     if config.relations.vectors:
         yield "relations.vectors", config.relations.vectors
-    model = config.segmenter.model
-    if model.startswith("hf:") and (folder := hub_folder(model)):
-        yield "segmenter.model", str(folder)
+    for model in config.segmenter.models:
+        if is_labels(model):
+            yield "segmenter.model", model.partition(":")[2]
+        elif model.startswith("hf:") and (folder := hub_folder(model)):
+            yield "segmenter.model", str(folder)
 
 
 def _is_relative(uri: str) -> bool:

@@ -41,7 +41,7 @@ def test_every_entry_says_where_from_and_under_what() -> None:
         assert weight.licence
         assert sum(source is not None for source in (weight.shipped, weight.file, weight.hub)) == weight.has_weights
         assert weight.file is None or weight.md5 or weight.sha256_prefix, "a file has a checksum"
-        assert weight.kind in ("segmenter", "relations", "inpainter")
+        assert weight.kind in ("segmenter", "relations", "inpainter", "prompted")
 
 
 def test_shipped_weights_are_small_and_have_a_card() -> None:

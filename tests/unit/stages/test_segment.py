@@ -38,7 +38,8 @@ def batch_of(levels: list[int | None], status: str | None = None) -> pa.Table:
     """Rows of 48 x 40 grey pixels; None is a row of too few bytes."""
     pixels = [b"few" if level is None else bytes([level]) * (40 * 48 * 3) for level in levels]
     columns = {"pixels": pixels, "mask_width": [48] * len(levels), "mask_height": [40] * len(levels)}
-    columns |= {"status": [status] * len(levels)}
+    columns |= {"status": [status] * len(levels), "uri": ["a.jpg"] * len(levels)}
+    columns |= {"width": [48] * len(levels), "height": [40] * len(levels)}
     return pa.table({name: pa.array(values, PIPELINE[name]) for name, values in columns.items()})
 
 
