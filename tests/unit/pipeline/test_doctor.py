@@ -111,4 +111,4 @@ def test_the_command_prints_a_table_and_ends_as_the_run_would(folder: Path) -> N
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in CHECKS)
     done = subprocess.run([*command[:-2], "gone", "out"], capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, "fails" in done.stdout) == (3, True)
+    assert (done.returncode, "failed" in done.stdout) == (3, True)
