@@ -156,10 +156,9 @@ def test_decisions_on_given_labels_are_those_of_decide(tmp_path: Path) -> None:
             if classes[index].is_thing and mask.any():
                 segments.append(Segment.from_mask(classes[index].name, True, 1.0, mask))
                 annotations.append({"image_id": number, "category_id": index, "segmentation": rle_of(mask)})
-        stuff = {classes[index].name: 1.0 for index in entry["image_level_stuff"]}
-        boxes = [
-            {"image_id": number, "category_id": index, "bbox": [0, 0, 1, 1]} for index in entry["image_level_stuff"]
-        ]
+        listed = entry["image_level_stuff"] or ()
+        stuff = {classes[index].name: 1.0 for index in listed}
+        boxes = [{"image_id": number, "category_id": index, "bbox": [0, 0, 1, 1]} for index in listed]
         annotations += boxes
         size = {"height": label.shape[0], "width": label.shape[1]}
         images.append({"id": number, "file_name": f"{entry['name']}.jpg", **size})
