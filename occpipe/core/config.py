@@ -140,7 +140,7 @@ class Inpainter(Section):
     )
     device: Device = Field(default="auto", description="auto | cpu | cuda | cuda:N")
     dilation: Fraction = Field(
-        default=0.02, description="radius by which a mask grows, as a share of sqrt(height x width)"
+        default=0.03, description="radius by which a mask grows, as a share of sqrt(height x width)"
     )
     dilation_pixels: int | None = Field(
         default=None, ge=0, description="a fixed radius instead, in pixels of the photo at the segmenter's size"

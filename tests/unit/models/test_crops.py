@@ -209,7 +209,7 @@ def test_batches_are_bounded_by_pixels() -> None:
     assert [s[0] for s in model.shapes] == [2, 1]
 
 
-@pytest.mark.parametrize(("size", "radius"), [((512, 768), 13), ((3000, 4000), 69), ((10, 10), 1)])
+@pytest.mark.parametrize(("size", "radius"), [((512, 768), 19), ((3000, 4000), 104), ((10, 10), 1)])
 def test_growth_follows_the_image_size(size: tuple[int, int], radius: int) -> None:
     assert MaskGrowth().radius(*size) == radius
     mask = box(*size, size[0] // 2, size[1] // 2, 1, 1)
