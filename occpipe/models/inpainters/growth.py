@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from occpipe.core.masks import distances
 from occpipe.core.types import Mask
 
 
@@ -44,5 +45,5 @@ def grow_mask(mask: Mask, growth: MaskGrowth) -> Mask:
     if growth.square:
         grown[rows, cols] = cv2.dilate(part, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     else:
-        grown[rows, cols] = cv2.distanceTransform(1 - part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
+        grown[rows, cols] = distances(1 - part) <= radius
     return grown

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from occpipe.core.masks import Rle, regions, rescale_rle, resize_mask, rle_decode, scale_down, scale_up, union
+from occpipe.core.masks import (
+    Rle,
+    distances,
+    regions,
+    rescale_rle,
+    resize_mask,
+    rle_decode,
+    scale_down,
+    scale_up,
+    union,
+)
 from occpipe.core.types import Box, Segment, Segmentation
 
 
@@ -133,3 +143,21 @@ def test_area_and_box_of_a_thing_in_an_image_of_another_size() -> None:
     area, box = segment.at(150, 225)
     assert area == pytest.approx(large.area, rel=0.01)
     assert np.abs(np.subtract(box, large.bbox)).max() <= 2
+
+
+def test_distances_are_equal_bits_wherever_the_mask_lies_in_memory() -> None:
+    mask = disc(214, 320, 60)
+    results = set()
+    for offset in range(40):
+        buffer = np.empty(mask.size + 64, np.uint8)
+        placed = buffer[offset % 16 :][: mask.size].reshape(mask.shape)
+        placed[:] = mask
+        results.add(distances(placed).tobytes())
+    assert len(results) == 1
+
+
+def test_distances_go_to_the_nearest_pixel_that_is_0() -> None:
+    mask = np.ones((9, 9), np.uint8)
+    mask[0, 0] = 0
+    y, x = np.mgrid[0:9, 0:9]
+    assert np.array_equal(distances(mask), np.sqrt(y**2 + x**2).astype(np.float32))
