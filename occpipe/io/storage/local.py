@@ -34,9 +34,11 @@ class LocalStore(TreeStore):
         path = self.root / key
         # Without O_NONBLOCK, opening a pipe would block forever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            stat = os.fstat(file.fileno())
+            if not S_ISREG(stat.st_mode):
                 raise FileNotFoundError(f"{path} is not a file, but a pipe, a socket or a device")
-            data = file.read() if limit is None else file.read(limit + 1)
+            # Python allocates all that is asked for, so a large limit must not be.
+            data = file.read() if limit is None else file.read(min(limit, stat.st_size) + 1)
         if limit is not None and len(data) > limit:
             raise TooLargeError(f"more than {limit} bytes")
         return data
