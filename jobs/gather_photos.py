@@ -75,7 +75,7 @@ def main(
             row = json.loads(line)
             if row["set"] not in SETS or is_calibration(row["name"]):
                 continue
-            name = row.get("also", row["name"])
+            name = row.get("also") or row["name"]
             listed = row.get("image_level_stuff") or rows.get(name, (folder, {}))[1].get("image_level_stuff")
             if listed and row.get("coco_split") != "val2017":  # some folders count stuff from 182 on
                 shift = THINGS if max(listed) >= len(names) else 0

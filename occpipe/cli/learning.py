@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ from occpipe.core.config_file import load_config
 from occpipe.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from occpipe.core.config import Config, Policy
+    from occpipe.core.types import ClassShare, Segmentation
     from occpipe.dataset.reader import Published
     from occpipe.models.relations.calibration import Observation
     from occpipe.models.relations.scorer import EmbeddingScorer
@@ -67,12 +70,28 @@ def calibrate(
         float, typer.Option(min=0.001, max=0.5, help="Share of the things that belong that may be removed.")
     ] = 0.02,
     per_class: Annotated[bool, typer.Option(help="Hold that share within each class, not over all of them.")] = False,
+    scenes: Annotated[
+        Path | None, typer.Option(help="Labelled photos to compose scenes of, for the chance that a thing goes by.")
+    ] = None,
+    ordinary: Annotated[
+        Path | None, typer.Option(help="With --scenes: a folder of photos in which all belongs.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=20, help="With --scenes: scenes to compose.")] = 400,
+    config: ConfigOption = "local",
+    overrides: SetOption = None,
 ) -> None:
     """Turn scores into the probability that a thing belongs, and choose the cut for a share of false removals.
 
     From label lists (--things, --stuff), from an earlier run alone (its things are taken to belong, and the share is
-    held within each class), or from an earlier run with human verdicts. Use the file with --set relations.vectors=FILE.
+    held within each class), or from an earlier run with human verdicts. With --scenes and --ordinary (and the lists) the
+    chance that a thing does not belong is fitted instead, on what the config's segmenter sees; photos must not have trained
+    it. Use the file with --set relations.vectors=FILE.
     """
+    if scenes is not None:
+        settings = load_config(config, overrides or ())
+        with one_line():
+            _calibrate_on_scenes(settings, scenes, ordinary, things, stuff, relations, count, out)
+        return
     from occpipe.dataset.reader import Published
     from occpipe.models.relations.calibration import calibrate as fit
     from occpipe.models.relations.scorer import EmbeddingScorer
@@ -98,8 +117,41 @@ def calibrate(
     typer.echo(f"wrote {out}")
 
 
+def _calibrate_on_scenes(
+    settings: Config,
+    scenes: Path,
+    ordinary: Path | None,
+    things: Path | None,
+    stuff: Path | None,
+    relations: Path | None,
+    count: int,
+    out: Path,
+) -> None:
+    from occpipe.models.loading import load_segmenter
+    from occpipe.models.relations.scorer import EmbeddingScorer
+    from occpipe.models.relations.vectors import check_target, read_asset, write_asset
+    from occpipe.training.scene_calibration import fit, lines, observe
+    from occpipe.training.scene_evaluation import read_folder
+    from occpipe.training.scenes import compose, read_statistics
+
+    if ordinary is None or things is None or stuff is None:
+        raise ConfigError("--scenes needs --ordinary, --things and --stuff")
+    check_target(out)
+    arrays, description = read_asset(relations or settings.relations.vectors)
+    scorer = EmbeddingScorer.from_arrays(arrays, description)
+    composed = compose(scenes, read_statistics(things, stuff), count, held_out=None)
+    photos = (image for _, image in read_folder(ordinary))
+    segmenter = load_segmenter(settings)
+    decision = fit(observe(segmenter, scorer, settings.policy, composed, photos, typer.echo))
+    decisions = dict(description.get("decisions", {})) | {settings.segmenter.model: decision.as_json()}
+    write_asset(arrays, dict(description) | {"decisions": decisions}, out)
+    for line in lines(decision):
+        typer.echo(line)
+    typer.echo(f"wrote {out}")
+
+
 def explain(
-    thing: Annotated[str, typer.Argument(metavar="THING", help="A class name.")],
+    thing: Annotated[str, typer.Argument(metavar="THING", help="A class name, or what it may be: cat=0.5,dog=0.3")],
     context: Annotated[
         str, typer.Option(help="The other classes of the photo: a,b,c, or with confidences: a=0.9,b=0.4")
     ],
@@ -110,9 +162,10 @@ def explain(
     """Print how far a thing belongs to a context, what each context class adds, and the verdict.
 
     The decision is that of `clean` with this config: doubtful classes are no context, and another thing counts as far as
-    it belongs to the stuff. The thing itself has full confidence, and a size between the limits.
+    it belongs to the stuff. A thing without a probability has full confidence, and a size between the limits.
     """
-    from occpipe.models.relations.decide import context_of, cut_of, judge
+    from occpipe.core.types import ClassShare
+    from occpipe.models.relations.decide import context_of, decide, rule_of
     from occpipe.models.relations.scorer import EmbeddingScorer
     from occpipe.models.relations.vectors import read_asset
 
@@ -123,9 +176,11 @@ def explain(
     with one_line():
         scorer = EmbeddingScorer.from_arrays(*read_asset(file))
         confidences = _parse_context(context)
+        classes = sorted((ClassShare(*pair) for pair in _parse_context(thing).items()), key=lambda c: -c.probability)
+        thing, confidence = classes[0]
         things = [(name, confidence) for name, confidence in confidences.items() if is_thing(name)]
         stuff = {name: confidence for name, confidence in confidences.items() if not is_thing(name)}
-        around = context_of([(thing, 1.0), *things], stuff, policy, scorer).around(thing)
+        around = context_of([(thing, confidence), *things], stuff, policy, scorer).around(thing)
         if not around:
             raise ConfigError("nothing in --context was seen surely enough: policy.min_score, min_stuff_confidence")
         score = scorer.relation(thing, around)
@@ -140,9 +195,30 @@ def explain(
     for name in confidences:
         if name not in shares:
             typer.echo(f"not counted: {name} ({_why_not_counted(scorer, thing, name, around)})")
-    cut = cut_of(policy, scorer)
-    verdict, reason = judge(thing, 1.0, policy.min_area, relation, policy, cut)
-    typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here; cut {cut:.4f}: {verdict}, {reason}")
+    for name, probability in classes[1:]:
+        other = scorer.score(name, around).score
+        typer.echo(f"or {name}, {probability:.2f}: {'unknown' if other is None else f'{other:.2f} here'}")
+    rule = rule_of(policy, scorer, settings.segmenter.model)
+    found = decide(_scene(classes, things, stuff, policy), scorer, policy, rule)[0]
+    typer.echo(f"{thing}: {prior:.2f} with nothing around it, {score:.2f} here")
+    typer.echo(f"relation {found.relation:.4f}, cut {rule.cut:.4f}: {found.verdict}, {found.reason}")
+
+
+def _scene(
+    classes: Sequence[ClassShare], things: Iterable[tuple[str, float]], stuff: Mapping[str, float], policy: Policy
+) -> Segmentation:
+    """A scene with a thing that has these classes and a size between the policy's limits, and with other things."""
+    import numpy as np
+
+    from occpipe.core.types import Segment, Segmentation
+
+    height = 1000
+    mask = np.zeros((height, height), np.uint8)
+    mask[: round((policy.min_area + policy.max_area) / 2 * height)] = 1
+    chance = min(1.0, sum(share.probability for share in classes))
+    thing = Segment.from_mask(classes[0].label, True, classes[0].probability, mask, classes, chance)
+    others = (Segment.from_mask(name, True, score, 1 - mask) for name, score in things)
+    return Segmentation(height, height, (thing, *others), dict(stuff))
 
 
 def _why_not_counted(scorer: EmbeddingScorer, thing: str, name: str, around: dict[str, float]) -> str:

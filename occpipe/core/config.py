@@ -75,7 +75,10 @@ class Policy(Section):
     """What is removed, given the relation of each thing to its context."""
 
     cut: Fraction | None = Field(
-        default=None, description="a thing with a relation below it is removed; null: the scorer's own"
+        default=None, description="a thing with a relation below it is removed; null: as calibrated"
+    )
+    max_touched: float = Field(
+        default=5, ge=0, le=50, description="without a cut: of 1,000 ordinary photos, how many may lose something"
     )
     keep: tuple[str, ...] = Field(default=(), description="classes that are never removed")
     protect: tuple[str, ...] = Field(
@@ -89,7 +92,9 @@ class Policy(Section):
     area_scope: Literal["instance", "class"] = Field(
         default="instance", description="instance | class: whose area is compared with these shares"
     )
-    min_score: Fraction = Field(default=0.6, description="a thing with a lower confidence of the segmenter is kept")
+    min_score: Fraction = Field(
+        default=0.6, description="a thing with a lower score is no context, and is kept where a cut decides"
+    )
     min_context: int = Field(default=2, ge=1, description="context classes that a verdict needs")
     min_stuff_confidence: Fraction = Field(default=0.3, description="stuff with a lower confidence is no context")
 

@@ -32,11 +32,20 @@ class BoxRow(TypedDict):
     height: int
 
 
+class ClassRow(TypedDict):
+    """A class that a thing may have."""
+
+    label: str
+    probability: float
+
+
 class SegmentRow(TypedDict):
-    """A struct of the column `segments`: a thing as it was seen."""
+    """A struct of the column `segments`: a thing as it was seen; rows of earlier versions have no classes."""
 
     label: str
     score: float
+    thing: float | None
+    classes: list[ClassRow] | None
     mask: str
 
 

@@ -15,10 +15,13 @@ ERROR = pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa
 BOX = pa.struct([("x", pa.int32()), ("y", pa.int32()), ("width", pa.int32()), ("height", pa.int32())])
 STUFF = pa.struct([("label", pa.string()), ("confidence", pa.float32())])
 EVIDENCE = pa.struct([("context", pa.string()), ("relation", pa.float32())])
+CLASS = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 SEGMENT = pa.struct(
     [
         ("label", pa.string()),
         ("score", pa.float32()),
+        ("thing", pa.float32()),  # chance that it is a thing at all
+        ("classes", pa.list_(CLASS)),  # that it may have, the most probable first
         ("mask", pa.large_string()),
     ]
 )
@@ -27,10 +30,12 @@ OBJECT = pa.struct(
     [
         ("label", pa.string()),
         ("score", pa.float32()),
+        ("thing", pa.float32()),
+        ("classes", pa.list_(CLASS)),
         ("area", pa.int64()),
         ("bbox", BOX),
         ("mask", pa.large_string()),
-        ("relation", pa.float32()),
+        ("relation", pa.float32()),  # the probability that it belongs
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("evidence", pa.list_(EVIDENCE)),

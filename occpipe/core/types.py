@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -59,11 +60,24 @@ class Box(NamedTuple):
     height: int
 
 
+class ClassShare(NamedTuple):
+    """A class that a segment may have, and its probability."""
+
+    label: str
+    probability: float
+
+
+MAX_CLASSES = 5
+"""The most probable classes of a segment that are kept; the others of a calibrated net add up to a few percent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One segment of a panoptic segmentation: an instance of a thing, or a stuff region.
 
-    `score` is the segmenter's confidence in [0, 1]; `area` and `bbox` are in pixels of the mask `rle`.
+    `score` is the segmenter's confidence in `label`, in [0, 1]; `area` and `bbox` are in pixels of the mask `rle`.
+    `classes` are the most probable classes, the first of them `label`; their sum is at most `thing`, the chance that this
+    is a thing at all. A segmenter that gives one name gives one class.
     """
 
     label: str
@@ -72,16 +86,29 @@ class Segment:
     area: int
     bbox: Box
     rle: Rle
+    classes: tuple[ClassShare, ...] = ()
+    thing: float = 1.0
 
     @classmethod
-    def from_mask(cls, label: str, is_thing: bool, score: float, mask: Mask) -> Segment:
+    def from_mask(
+        cls,
+        label: str,
+        is_thing: bool,
+        score: float,
+        mask: Mask,
+        classes: Sequence[ClassShare] = (),
+        thing: float = 0.0,
+    ) -> Segment:
         """A segment from a mask, H x W in {0, 1}; area and box are computed from it."""
-        return cls.from_rle(label, is_thing, float(score), Rle.encode(mask))
+        return cls.from_rle(label, is_thing, float(score), Rle.encode(mask), classes, thing)
 
     @classmethod
-    def from_rle(cls, label: str, is_thing: bool, score: float, rle: Rle) -> Segment:
-        """A segment from a run-length coded mask."""
-        return cls(label, is_thing, score, rle.area, Box(*rle.bbox), rle)
+    def from_rle(
+        cls, label: str, is_thing: bool, score: float, rle: Rle, classes: Sequence[ClassShare] = (), thing: float = 0.0
+    ) -> Segment:
+        """A segment from a run-length coded mask; without `classes` its label is the only one."""
+        best = tuple(classes)[:MAX_CLASSES] or (ClassShare(label, score),)
+        return cls(label, is_thing, score, rle.area, Box(*rle.bbox), rle, best, max(thing, score))
 
     @property
     def mask(self) -> Mask:
@@ -97,7 +124,8 @@ class Segment:
 
     def resized(self, height: int, width: int) -> Segment:
         """The same segment on an image of another size."""
-        return self.from_rle(self.label, self.is_thing, self.score, rescale_rle(self.rle, height, width))
+        rle = rescale_rle(self.rle, height, width)
+        return self.from_rle(self.label, self.is_thing, self.score, rle, self.classes, self.thing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +174,11 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """A thing with its verdict and reason."""
+    """A thing with its verdict and reason.
+
+    `relation` is the probability that it belongs: calibrated with how surely it was seen, where there is a calibration for
+    the segmenter, and else the one that is expected over the classes that it may have.
+    """
 
     segment: Segment
     relation: float | None

@@ -23,6 +23,7 @@ from occpipe.dataset.sums import OutputSums
 from occpipe.io.storage import Store, open_store
 from occpipe.models.loading import load_relations
 from occpipe.models.relations import RelationScorer
+from occpipe.models.relations.decide import rule_of
 
 ROWS_AT_ONCE = 512
 MANY_ROWS = 65_536
@@ -54,7 +55,7 @@ def cut_of_run(config: Config, scorer: RelationScorer | None = None) -> float | 
     if config.policy.cut is not None:
         return config.policy.cut
     scorer = scorer or relations_at_hand(config.relations)
-    return None if scorer is None else scorer.default_cut
+    return None if scorer is None else rule_of(config.policy, scorer, config.segmenter.model).cut
 
 
 class Published:

@@ -12,7 +12,7 @@ from occpipe.core.masks import union_mask
 from occpipe.core.types import CleanResult, Image, Segmentation, Verdict
 from occpipe.models.inpainters.shadow import cast_shadow
 from occpipe.models.loading import load_inpainter, load_relations, load_segmenter
-from occpipe.models.relations.decide import decide, removal_mask
+from occpipe.models.relations.decide import decide, removal_mask, rule_of
 
 
 class Cleaner:
@@ -23,6 +23,7 @@ class Cleaner:
         self.segmenter = load_segmenter(self.config, workers=workers)
         self.relations = load_relations(self.config.relations)
         self.inpainter = load_inpainter(self.config)
+        self.rule = rule_of(self.config.policy, self.relations, self.config.segmenter.model)
 
     def __call__(self, rgb: Image) -> CleanResult:
         """Find what does not belong in an image, RGB uint8 H x W x 3, and fill it; TypeError for anything else."""
@@ -33,7 +34,7 @@ class Cleaner:
 
     def apply(self, rgb: Image, scene: Segmentation) -> CleanResult:
         """Decide and fill with a segmentation at the image's size."""
-        objects = decide(scene, self.relations, self.config.policy)
+        objects = decide(scene, self.relations, self.config.policy, self.rule)
         mask = removal_mask(objects, self.config.policy, self.config.inpainter)
         if mask is None:
             return CleanResult(rgb.copy(), np.zeros(rgb.shape[:2], np.uint8), objects, scene.stuff)

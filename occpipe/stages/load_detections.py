@@ -64,7 +64,13 @@ class LoadDetections(Stage):
             raise ValueError("a row of an image that was seen, without its size in bytes")
         for item in objects:
             Rle(height, width, item["mask"].encode("ascii")).check()
-        return [{"label": item["label"], "score": item["score"], "mask": item["mask"]} for item in objects]
+        return [_segment(item) for item in objects]
+
+
+def _segment(item: ObjectRow) -> SegmentRow:
+    """What was seen of a thing; rows of earlier versions have no classes."""
+    thing, classes = item.get("thing"), item.get("classes")
+    return {"label": item["label"], "score": item["score"], "thing": thing, "classes": classes, "mask": item["mask"]}
 
 
 def _closed(status: str | None, reason: str | None, error: ErrorRow | None) -> tuple[str, str, ErrorRow]:

@@ -16,9 +16,9 @@ import pyarrow as pa
 from occpipe.core.config import Config
 from occpipe.core.masks import Rle
 from occpipe.core.rows import EvidenceRow, ObjectRow, SegmentRow, StuffRow
-from occpipe.core.types import SceneObject, Segment, Segmentation, Status
+from occpipe.core.types import ClassShare, SceneObject, Segment, Segmentation, Status
 from occpipe.models.loading import load_relations
-from occpipe.models.relations.decide import decide, overrule, removal_mask
+from occpipe.models.relations.decide import decide, overrule, removal_mask, rule_of
 from occpipe.models.relations.observations import Verdicts, judgements
 from occpipe.stages.rows import Rows
 from occpipe.stages.segment import segment_row
@@ -29,10 +29,14 @@ _scorer = cache(load_relations)
 
 def to_scene(height: int, width: int, segments: list[SegmentRow], stuff: list[StuffRow]) -> Segmentation:
     """A scene from the values of its Arrow columns, at the size of its masks."""
-    things = (
-        Segment.from_rle(s["label"], True, s["score"], Rle(height, width, s["mask"].encode("ascii"))) for s in segments
-    )
-    return Segmentation(height, width, tuple(things), {s["label"]: s["confidence"] for s in stuff})
+    things = tuple(_thing(s, Rle(height, width, s["mask"].encode("ascii"))) for s in segments)
+    return Segmentation(height, width, things, {s["label"]: s["confidence"] for s in stuff})
+
+
+def _thing(segment: SegmentRow, rle: Rle) -> Segment:
+    """A thing of a row; rows of earlier versions have one class for each."""
+    classes = [ClassShare(share["label"], share["probability"]) for share in segment["classes"] or ()]
+    return Segment.from_rle(segment["label"], True, segment["score"], rle, classes, segment["thing"] or 0.0)
 
 
 def object_row(item: SceneObject, height: int, width: int) -> ObjectRow:
@@ -77,15 +81,17 @@ class Relate(Stage):
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = Rows(batch, "relate")
         objects, masks, removed = rows.nulls(), rows.nulls(), rows.nulls()
+        scorer, policy = _scorer(self.config.relations), self.config.policy
+        rule = rule_of(policy, scorer, self.config.segmenter.model)
         for index in rows.open():
             with rows.attempt(index):
                 row = rows.row(index)
                 scene = to_scene(row["mask_height"], row["mask_width"], row["segments"], row["stuff"])
-                things = decide(scene, _scorer(self.config.relations), self.config.policy)
+                things = decide(scene, scorer, policy, rule)
                 labels = [thing.label for thing in things]
                 things = overrule(things, judgements(row["uri"], row["image_id"], labels, self.verdicts()))
                 objects[index] = [object_row(item, row["height"], row["width"]) for item in things]
-                mask = removal_mask(things, self.config.policy, self.config.inpainter)
+                mask = removal_mask(things, policy, self.config.inpainter)
                 removed[index] = 0.0
                 if mask is None:
                     rows.finish(index, Status.UNCHANGED)

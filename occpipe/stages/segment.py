@@ -31,7 +31,13 @@ def to_columns(scene: Segmentation) -> tuple[list[SegmentRow], list[StuffRow]]:
 
 def segment_row(segment: Segment) -> SegmentRow:
     """One thing as a struct of the `segments` column."""
-    return {"label": segment.label, "score": segment.score, "mask": segment.rle.counts.decode("ascii")}
+    return {
+        "label": segment.label,
+        "score": segment.score,
+        "thing": segment.thing,
+        "classes": [{"label": share.label, "probability": share.probability} for share in segment.classes],
+        "mask": segment.rle.counts.decode("ascii"),
+    }
 
 
 class SegmentStage(PoolStage):

@@ -20,6 +20,9 @@ KEY_CLASSES = (
     "road", "building-other", "water-other", "pavement", "bird", "boat", "book",
 )  # fmt: skip  # one class a line would hide that they are one list
 
+NAMED = 0.35
+"""Probability of its best class below which a segment has a distribution and no name, so that it claims no pixels."""
+
 Segmenter = Callable[[Sequence[Image]], list[Segmentation]]
 
 
@@ -34,7 +37,7 @@ def paint(segmentation: Segmentation, space: LabelSpace) -> NDArray[np.uint8]:
     """A segmentation as a map of class indices, H x W; K where there is no segment, the surer one where two overlap."""
     labels = np.full((segmentation.height, segmentation.width), len(space.classes), np.uint8)
     for segment in sorted(segmentation.segments, key=lambda s: s.score):
-        number = _class_index(segment.label, space)
+        number = _class_index(segment.label, space) if segment.score >= NAMED else None
         if number is not None:
             labels[segment.mask > 0] = number
     return labels

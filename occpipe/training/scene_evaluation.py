@@ -23,7 +23,7 @@ from occpipe.core.config import Config, Segmenter
 from occpipe.core.types import Image, Mask, Reason, SceneObject, Verdict
 from occpipe.io.images import Limits, decode
 from occpipe.models.loading import load_relations, load_segmenter
-from occpipe.models.relations.decide import decide, removal_mask
+from occpipe.models.relations.decide import decide, removal_mask, rule_of
 from occpipe.training.scenes import Scene
 
 COVERED = 0.6
@@ -58,11 +58,12 @@ class Judge:
         self.config = config
         self.segmenter = load_segmenter(config)
         self.relations = load_relations(config.relations)
+        self.rule = rule_of(config.policy, self.relations, config.segmenter.model)
 
     def __call__(self, image: Image) -> Decided:
         """The things of an image with their verdicts, and what would be filled, H x W; None for nothing."""
         (scene,) = self.segmenter([image])
-        objects = decide(scene, self.relations, self.config.policy)
+        objects = decide(scene, self.relations, self.config.policy, self.rule)
         return objects, removal_mask(objects, self.config.policy, self.config.inpainter)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image as Pil
 
-from occpipe.core.config import Config
+from occpipe.core.config import Config, Policy
 from occpipe.core.config_file import load_config
 from occpipe.core.masks import Rle, union
 from occpipe.core.schemas import MANIFEST, PUBLISHED
@@ -29,8 +29,8 @@ from occpipe.stages.relate import object_row
 
 
 def publish_rows(folder: Path, rows: Sequence[dict[str, Any]], shard_images: int = 8_192) -> Path:
-    """Publish rows, each with its missing columns empty, as `clean` would; returns the folder."""
-    _publish(folder, rows, Config(), str(folder.parent / "photos"), CLEAN, shard_images)
+    """Publish rows, each with its missing columns empty, as `clean` with a cut of 0.117 would; returns the folder."""
+    _publish(folder, rows, Config(policy=Policy(cut=0.117)), str(folder.parent / "photos"), CLEAN, shard_images)
     return folder
 
 

@@ -29,6 +29,7 @@ _DECODED = 1280
 _MAX_CONTEXTS = 12
 _MAX_STUFF = 10
 _MAX_CHARACTERS = 400
+_MAX_CLASSES = 3
 _UNREAD: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "its file is not there"),
     (PermissionError, "its file may not be read"),
@@ -153,6 +154,7 @@ def _thing(number: int, item: ObjectRow, row: Row, shares: Mapping[str, float]) 
         "index": number,
         "label": shortened(item["label"]),
         "score": _number(item["score"]),
+        "classes": [(shortened(c["label"]), c["probability"]) for c in (item.get("classes") or ())[:_MAX_CLASSES]],
         "area": _number(item["area"] / (row["width"] * row["height"])),
         "box": None if box is None else (box["x"] / row["width"], box["y"] / row["height"]),
         "relation": _number(item["relation"]),

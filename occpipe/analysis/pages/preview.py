@@ -23,7 +23,6 @@ from occpipe.dataset.corpus import open_corpus
 from occpipe.io.containers import ENDINGS, index, read_member
 from occpipe.io.images import ImageError, Limits, decode
 from occpipe.io.storage import open_store
-from occpipe.models.relations.decide import cut_of
 from occpipe.stages.cleaner import Cleaner
 from occpipe.stages.relate import object_row
 
@@ -69,7 +68,7 @@ def preview_files(
             target = _free_name(out, path.stem, f"preview.{form}", targets)
             match form:
                 case "png":
-                    draw_preview(rgb, result, cut_of(cleaner.config.policy, cleaner.relations)).save(target)
+                    draw_preview(rgb, result, cleaner.rule.cut).save(target)
                 case "gif":
                     save_gif(rgb, result, target)
                 case "html":

@@ -15,6 +15,7 @@ class PageThing(TypedDict):
     index: int
     label: str
     score: float | None
+    classes: list[tuple[str, float]]
     area: float | None
     box: tuple[float, float] | None
     relation: float | None

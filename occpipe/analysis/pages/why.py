@@ -36,7 +36,7 @@ class Why:
     def shares(self, row: Row) -> dict[str, dict[str, float]]:
         """Per thing class, how much each context class adds to the log-odds that it belongs; see `EmbeddingScorer.shares`.
 
-        A class is left out where its relation in the row differs from the relation by this scorer.
+        A class is left out where its evidence in the row differs from that of this scorer.
         """
         scorer, shares = self._scorer, dict[str, dict[str, float]]()
         if scorer is None or not row["objects"]:
@@ -44,11 +44,12 @@ class Why:
         things = [(item["label"], item["score"]) for item in row["objects"]]
         stuff = {item["label"]: item["confidence"] for item in row["stuff"] or ()}
         context = context_of(things, stuff, self.policy, scorer)
-        for label, relation in {o["label"]: o["relation"] for o in row["objects"]}.items():
-            if relation is None or label not in scorer.vectors:
+        for label, evidence in {o["label"]: o["evidence"] for o in row["objects"]}.items():
+            if not evidence or label not in scorer.vectors:
                 continue
             around = context.around(label)
-            score = scorer.score(label, around).score
-            if score is not None and abs(score - relation) < _SAME:
+            now = {item.context: item.relation for item in scorer.score(label, around).evidence}
+            then = {item["context"]: item["relation"] for item in evidence}
+            if now.keys() == then.keys() and all(abs(now[name] - then[name]) < _SAME for name in now):
                 shares[label] = scorer.shares(label, around)
         return shares

@@ -72,6 +72,7 @@ class Calibration:
             "priors": {t: self.scale * priors.get(t, 0.0) + self.priors.get(t, 0.0) for t in tokens},
             "default_cut": self.default_cut,
             "cuts": self.cuts,
+            "decisions": {},  # they were fitted on the relations before
         }
 
 

@@ -2,43 +2,92 @@
 
 The rules are asked in this order, and the first that applies is the reason:
 kept_by_policy, low_confidence, removed_by_policy, too_small, too_large, no_context, then unrelated or related by the
-cut. A doubtful thing is kept even where its class is to be removed, because a wrong mask spoils a good photo.
+rule. A doubtful thing is kept even where its class is to be removed, because a wrong mask spoils a good photo. Where a
+calibrated decision has the last word, doubt is part of it, and low_confidence is the reason of a doubtful thing that stays.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from occpipe.core.classes import token
 from occpipe.core.config import Inpainter, Policy
 from occpipe.core.masks import rle_decode, union
 from occpipe.core.types import Mask, Reason, Relation, SceneObject, Segment, Segmentation, Verdict
 from occpipe.models.inpainters import MaskGrowth, grow_mask
-from occpipe.models.relations import RelationScorer, SceneContext, scene_context
+from occpipe.models.relations import EmbeddingScorer, RelationScorer, SceneContext, scene_context
+from occpipe.models.relations.decision import expected_relation, features
 
 
-def decide(scene: Segmentation, scorer: RelationScorer, policy: Policy) -> tuple[SceneObject, ...]:
+class Calibrated(Protocol):
+    """What gives the probability that a thing belongs."""
+
+    def belongs(self, label: str, values: NDArray[np.float64], /) -> float:
+        """The probability for a thing of this class with these `features`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A thing goes where its relation is below `cut`; the relation is that of `decision`, or the expected one."""
+
+    cut: float
+    decision: Calibrated | None = None
+
+
+def rule_of(policy: Policy, scorer: RelationScorer, segmenter: str = "") -> Rule:
+    """The rule of a policy: a cut on the expected relation where it names one, else what was calibrated for the segmenter.
+
+    For a segmenter without a calibration it is the scorer's own cut.
+    """
+    if policy.cut is not None:
+        return Rule(policy.cut)
+    decision = scorer.decisions.get(segmenter) if isinstance(scorer, EmbeddingScorer) else None
+    if decision is None:
+        return Rule(scorer.default_cut)
+    return Rule(decision.cut(policy.max_touched), decision)
+
+
+def decide(
+    scene: Segmentation, scorer: RelationScorer, policy: Policy, rule: Rule | None = None
+) -> tuple[SceneObject, ...]:
     """A verdict for each thing of a scene, in the order of its segments.
 
-    Instances of one class share their relation (as in the paper: relations hold between classes), and are no context for
-    each other.
+    The relation is the one that is expected over the classes that a thing may have, or what the rule makes of it; the
+    evidence is that of the most probable class. Instances of one class are no context for each other (as in the paper:
+    relations hold between classes).
     """
-    things = [(s.label, s.score) for s in scene.things]
-    context = context_of(things, scene.stuff, policy, scorer)
+    rule = rule or rule_of(policy, scorer)
+    context = context_of([(s.label, s.score) for s in scene.things], scene.stuff, policy, scorer)
     areas = _areas(scene.things, policy.area_scope)
-    relations: dict[str, Relation] = {}
+    scored: dict[str, Relation] = {}
     objects = []
-    cut = cut_of(policy, scorer)
     for segment in scene.things:
-        if segment.label not in relations:
-            relations[segment.label] = scorer.score(segment.label, context.around(segment.label))
-        relation = relations[segment.label]
+        for share in segment.classes:
+            if share.label not in scored:
+                scored[share.label] = scorer.score(share.label, context.around(share.label))
+        relation = _relation(segment, scored, context, rule)
         area = areas[id(segment)] / (scene.height * scene.width)
-        verdict, reason = judge(segment.label, segment.score, area, relation, policy, cut)
+        verdict, reason = judge(segment.label, segment.score, area, relation, policy, rule)
         objects.append(SceneObject(segment, relation.score, verdict, reason, relation.evidence))
     return tuple(objects)
+
+
+def _relation(segment: Segment, scored: Mapping[str, Relation], context: SceneContext, rule: Rule) -> Relation:
+    own = scored[segment.label]
+    known = {s.label: r for s in segment.classes if (r := scored[s.label].score) is not None}
+    if own.score is None:
+        return own
+    expected = expected_relation(segment.classes, known)
+    if rule.decision is None:
+        return replace(own, score=expected)
+    values = features(segment, expected, context.around(segment.label))
+    return replace(own, score=rule.decision.belongs(segment.label, values))
 
 
 def context_of(
@@ -104,19 +153,15 @@ def _growth(settings: Inpainter) -> MaskGrowth:
     )
 
 
-def cut_of(policy: Policy, scorer: RelationScorer) -> float:
-    """The relation below which a thing does not belong: the policy's, or else the scorer's own."""
-    return scorer.default_cut if policy.cut is None else policy.cut
-
-
 def judge(
-    label: str, confidence: float, area: float, relation: Relation, policy: Policy, cut: float
+    label: str, confidence: float, area: float, relation: Relation, policy: Policy, rule: Rule
 ) -> tuple[Verdict, Reason]:
     """Verdict and reason for one thing, seen with a confidence on a share of the image, by the rules in their order."""
     name = token(label)
+    doubtful = confidence < policy.min_score
     if name in _tokens((*policy.keep, *policy.protect)):
         return Verdict.KEEP, Reason.KEPT_BY_POLICY
-    if confidence < policy.min_score:
+    if doubtful and (rule.decision is None or name in _tokens(policy.remove)):
         return Verdict.KEEP, Reason.LOW_CONFIDENCE
     if name in _tokens(policy.remove):
         return Verdict.REMOVE, Reason.REMOVED_BY_POLICY
@@ -126,9 +171,9 @@ def judge(
         return Verdict.KEEP, Reason.TOO_LARGE
     if relation.score is None or len(relation.evidence) < policy.min_context:
         return Verdict.KEEP, Reason.NO_CONTEXT
-    if relation.score < cut:
+    if relation.score < rule.cut:
         return Verdict.REMOVE, Reason.UNRELATED
-    return Verdict.KEEP, Reason.RELATED
+    return Verdict.KEEP, Reason.LOW_CONFIDENCE if doubtful else Reason.RELATED
 
 
 def _areas(things: Iterable[Segment], scope: str) -> dict[int, int]:

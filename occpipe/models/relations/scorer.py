@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occpipe.core.types import Evidence, Relation
+from occpipe.models.relations.decision import Decision
 from occpipe.models.relations.shapley import shapley
 from occpipe.models.relations.vectors import ClassVectors
 
@@ -78,6 +79,7 @@ class EmbeddingScorer:
         self.vectors = vectors
         self.default_cut: float = float(description["default_cut"])
         self.cuts: dict[str, float] = dict(description["cuts"])
+        self.decisions = {n: Decision.from_json(d) for n, d in description.get("decisions", {}).items()}
         self._head = {n: a.astype(np.float64) for n, a in arrays.items() if "." in n or n in ("k", "g")}
         matrix = vectors.matrix.astype(np.float64)
         x = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)

@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from occpipe.core.classes import is_thing
 from occpipe.core.errors import WeightsError, first_line
-from occpipe.core.types import Image, Segment, Segmentation
+from occpipe.core.types import ClassShare, Image, Segment, Segmentation
 from occpipe.models.segmenters import Segmenter
 from occpipe.models.segmenters.panoptic import Merged, MergeRule, merge
 
@@ -179,7 +179,10 @@ class HuggingFaceSegmenter:
             if not mask.any():
                 continue
             label = self._labels[info.label]
-            segments.append(Segment.from_mask(label, info.label not in self._stuff, info.score, mask))
+            shares = [ClassShare(self._labels[c], p) for c, p in info.classes if c not in self._stuff]
+            is_thing = info.label not in self._stuff
+            chance = sum(share.probability for share in shares) if is_thing else 0.0
+            segments.append(Segment.from_mask(label, is_thing, info.score, mask, shares if is_thing else (), chance))
             if info.label in self._stuff:
                 stuff[label] = max(stuff.get(label, 0.0), info.score)
         height, width = merged.label_map.shape

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from occpipe.core.types import MAX_CLASSES
+
 CHUNK_ELEMENTS = 16_000_000
 """Elements of one tensor of scaled masks, 64 MB; at most five such tensors exist."""
 NO_SEGMENT = -1
@@ -47,6 +49,8 @@ class SegmentInfo(NamedTuple):
     number: int
     label: int
     score: float
+    classes: tuple[tuple[int, float], ...] = ()
+    """The most probable classes of that query with their probabilities."""
 
 
 class Merged(NamedTuple):
@@ -74,10 +78,13 @@ def merge(
         contents: Height and width of each image within the input, without the padding below it and to its right.
         sizes: Height and width of each label map.
     """
-    scores, labels = class_logits.float().softmax(-1).max(-1)
+    probabilities = class_logits.float().softmax(-1)
+    scores, labels = probabilities.max(-1)
+    best = probabilities[..., :-1].topk(min(MAX_CLASSES, class_logits.shape[-1] - 1))
     counts = (scores > rule.threshold) & (labels != class_logits.shape[-1] - 1)
     order = torch.argsort(~counts, dim=1, stable=True)  # queries that count come first, in their order
     scores, labels = scores.gather(1, order), labels.gather(1, order)
+    shares, classes = (part.gather(1, order[..., None].expand_as(part)) for part in best)
     kept = counts.sum(1).tolist()  # waits for the device, as the copy at the end does
     height, width = (max(side) for side in zip(*sizes, strict=True))
     maps = torch.full((len(kept), height, width), NO_SEGMENT, dtype=torch.int16, device=mask_logits.device)
@@ -90,7 +97,7 @@ def merge(
             winner, is_segment = _winners(masks, scores[i, :count], rule, padded, contents[i], sizes[i])
             numbers[i, :count] = _numbers(labels[i, :count], is_segment, torch.isin(labels[i, :count], stuff))
             maps[i, :h, :w] = torch.where(winner >= 0, numbers[i][winner.clamp(min=0)], NO_SEGMENT)
-    return _to_host(maps, numbers, labels, scores, sizes)
+    return _to_host(maps, numbers, labels, scores, torch.cat([classes.double(), shares.double()], -1), sizes)
 
 
 def _winners(
@@ -156,16 +163,19 @@ def _numbers(labels: Tensor, is_segment: Tensor, is_stuff: Tensor) -> Tensor:
 
 
 def _to_host(
-    maps: Tensor, numbers: Tensor, labels: Tensor, scores: Tensor, sizes: Sequence[tuple[int, int]]
+    maps: Tensor, numbers: Tensor, labels: Tensor, scores: Tensor, best: Tensor, sizes: Sequence[tuple[int, int]]
 ) -> list[Merged]:
-    table = torch.stack([numbers.double(), labels.double(), scores.double()]).cpu().numpy()
+    """`best` holds the most probable classes of each query, and after them their probabilities."""
+    table = torch.cat([torch.stack([numbers.double(), labels.double(), scores.double()], -1), best], -1).cpu().numpy()
     label_maps = maps.cpu().numpy()
     merged = []
     for i, (height, width) in enumerate(sizes):
         segments: dict[int, SegmentInfo] = {}
-        for number, label, score in zip(*table[:, i].tolist(), strict=True):
+        for number, label, score, *rest in table[i].tolist():
             before = segments.get(number)
             if number != NO_SEGMENT and (before is None or before.score < score):
-                segments[number] = SegmentInfo(int(number), int(label), round(score, 6))
+                half = len(rest) // 2
+                classes = tuple((int(c), round(p, 6)) for c, p in zip(rest[:half], rest[half:], strict=True))
+                segments[number] = SegmentInfo(int(number), int(label), round(score, 6), classes)
         merged.append(Merged(label_maps[i, :height, :width], tuple(segments.values())))
     return merged

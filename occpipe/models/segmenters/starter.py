@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from occpipe.core.errors import WeightsError
 from occpipe.core.masks import regions, resize_mask
-from occpipe.core.types import Image, Segment, Segmentation
+from occpipe.core.types import MAX_CLASSES, ClassShare, Image, Segment, Segmentation
+from occpipe.models.segmenters.things import join, parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from occpipe.models.segmenters.starter_net import StarterNet
 
 FORMAT = 4
-DOUBTFUL = 0.6
 FAMILIES = (  # the COCO supercategories within which the net mixes up parts of one thing
     ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
     ("car", "motorcycle", "bus", "train", "truck", "boat"),
 )
+SOME_THING = 0.5
+"""Sum of the probabilities of all thing classes from which a pixel is one of some thing."""
 ASSET = "models/assets/starter-segmenter.safetensors"
 
 
@@ -100,7 +102,7 @@ def input_shape(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 class StarterSegmenter:
-    """Segments images with the shipped net: things as connected components, stuff as one segment per class.
+    """Segments images with the shipped net: things as regions of some thing, stuff as one segment per class.
 
     `weights` is a safetensors file, by default the shipped one. `max_side` is the longer side in pixels at which the
     net looks; it looks again at the other fractions of it in `looks`, which costs 40% more and brings 1 point of mean
@@ -128,9 +130,12 @@ class StarterSegmenter:
         self.device, self.max_side, self.batch_size, self.looks = device, max_side, batch_size, tuple(looks)
         self.min_area_fraction, self.min_score = min_area_fraction, min_score
         self.tag_cut = self.meta.tag_cut if tag_cut is None else tag_cut
-        index = {name: number for number, name in enumerate(self.meta.classes)}
+        self._is_thing = np.append(self.meta.is_thing, np.zeros(256 - len(self.meta.is_thing), bool))
+        self._thing_rows = np.flatnonzero(self.meta.is_thing)
+        names = [self.meta.classes[row] for row in self._thing_rows]
+        family = {name: -1 - number for number, members in enumerate(FAMILIES) for name in members}
+        self._family = np.array([family.get(name, place) for place, name in enumerate(names)], np.int64)
         self._workers, self._device_is_free = _pool(workers) if workers > 1 and device == "cpu" else None, Lock()
-        self._families = [[index[name] for name in family if name in index] for family in FAMILIES]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -207,19 +212,16 @@ class StarterSegmenter:
         self, image: Image, log_p: Tensor, tags: NDArray[np.float32], shape: tuple[int, int]
     ) -> Segmentation:
         labels, probability = self.label_map(log_p, shape)
-        present = set(np.bincount(labels.ravel()).nonzero()[0].tolist())
-        for family in self._families:
-            if len(present.intersection(family)) > 1:
-                merge_doubtful(labels, probability, family)
         height, width = image.shape[:2]
         smallest = max(1, round(self.min_area_fraction * labels.size))
-        segments: list[Segment] = []
-        for k in sorted(present - {len(self.meta.classes)}):
-            name, is_thing = self.meta.classes[k], self.meta.is_thing[k]
-            for mask in regions((labels == k).astype(np.uint8), smallest, split=is_thing):
-                score = cv2.mean(probability, mask)[0]
-                if score >= self.min_score:
-                    segments.append(Segment.from_mask(name, is_thing, score, resize_mask(mask, height, width)))
+        segments = self._things(labels, log_p[self._thing_rows].exp().cpu().numpy(), smallest, (height, width))
+        for k in np.unique(labels).tolist():
+            if not self._is_thing[k] and k < len(self.meta.classes):
+                for mask in regions((labels == k).astype(np.uint8), smallest, split=False):
+                    score = cv2.mean(probability, mask)[0]
+                    if score >= self.min_score:
+                        resized = resize_mask(mask, height, width)
+                        segments.append(Segment.from_mask(self.meta.classes[k], False, score, resized))
         segments = sorted((s for s in segments if s.area), key=lambda s: -s.area)
         stuff = {t: float(p) for t, p in zip(self.meta.tags, tags, strict=True) if p >= self.tag_cut}
         for s in segments:
@@ -227,32 +229,35 @@ class StarterSegmenter:
                 stuff[s.label] = max(s.score, stuff.get(s.label, 0.0))
         return Segmentation(height, width, tuple(segments), stuff)
 
+    def _things(
+        self, labels: NDArray[np.uint8], probabilities: NDArray[np.float32], smallest: int, size: tuple[int, int]
+    ) -> list[Segment]:
+        """The things of a photo of `size`; their pixels in `labels` become those of the best thing class."""
+        some = cv2.resize(probabilities.sum(0), labels.shape[::-1], interpolation=cv2.INTER_LINEAR) > SOME_THING
+        best = self._thing_rows[probabilities.argmax(0)].astype(np.uint8)
+        best = cv2.resize(best, labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        labels[:] = np.where(some & ~self._is_thing[labels], best, labels)
+        parts = join(parts_of(labels, probabilities, self._is_thing, max(1, smallest // 4)), self._family)
+        segments = []
+        for number in np.flatnonzero(parts.areas[1:] >= smallest) + 1:
+            shares, thing = parts.classes[number], float(parts.classes[number].sum())
+            order = np.argsort(-shares, kind="stable")[:MAX_CLASSES]
+            classes = [ClassShare(self.meta.classes[self._thing_rows[c]], float(shares[c])) for c in order]
+            if thing < self.min_score:
+                continue
+            for mask in regions((parts.numbers == number).astype(np.uint8), smallest, split=False):
+                resized = resize_mask(mask, *size)
+                segments.append(
+                    Segment.from_mask(classes[0].label, True, classes[0].probability, resized, classes, thing)
+                )
+        return segments
+
 
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Threads in which torch takes one core each; a thread that has used torch before keeps its number."""
     import torch
 
     return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def merge_doubtful(labels: NDArray[np.uint8], probability: NDArray[np.float32], family: Sequence[int]) -> None:
-    """Give the doubtful parts of an animal to the animal they touch, in place.
-
-    The net calls half of an odd cat a horse: within a connected region of classes of one `family`, parts whose mean
-    probability is below `DOUBTFUL` take the class that has the most probability there. Labels and probabilities are
-    H x W. Two animals of which both are sure stay two.
-    """
-    together = np.isin(labels, family).astype(np.uint8)
-    count, regions_of = cv2.connectedComponents(together, connectivity=8)
-    for number in range(1, count):
-        inside = regions_of == number
-        shares = {k: probability[inside & (labels == k)] for k in np.unique(labels[inside])}
-        if len(shares) < 2:
-            continue
-        winner = max(shares, key=lambda k: float(shares[k].sum()))
-        for k, share in shares.items():
-            if k != winner and share.mean() < DOUBTFUL:
-                labels[inside & (labels == k)] = winner
 
 
 def resize_image(image: Image, height: int, width: int) -> Image:

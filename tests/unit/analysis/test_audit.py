@@ -145,6 +145,7 @@ def test_the_cut_of_the_policy_needs_no_relation_file(output: Path, tmp_path: Pa
     manifest = elsewhere / "metadata" / "_manifest.json"
     values = json.loads(manifest.read_text())
     values["config"]["relations"]["vectors"] = "/elsewhere/mine.safetensors"
+    values["config"]["policy"]["cut"] = None
     manifest.write_text(json.dumps(values))
     assert audit(str(elsewhere)).cut is None
     values["config"]["policy"]["cut"] = 0.3

@@ -209,7 +209,8 @@ def stores(tmp_path: Path) -> Pictures:
 def shown(stores: Pictures, text: int = 30_000, picture: int = 30_000, **more: Any) -> types.PageEntry:
     counts = Rle.encode(np.pad(np.ones((10, 20), np.uint8), ((5, 49), (10, 66)))).counts.decode()
     evidence = [{"context": "grass", "relation": 0.6}, {"context": "sea", "relation": 0.1}]
-    cat = thing("cat", 0.05, "unrelated", mask=counts, evidence=evidence)
+    classes = [{"label": c, "probability": p} for c, p in (("cat", 0.5), ("dog", 0.3), ("bear", 0.1), ("bird", 0.05))]
+    cat = thing("cat", 0.05, "unrelated", mask=counts, evidence=evidence, classes=classes)
     one = row(1, "cleaned", thing("dog", 0.9, "related"), cat, output="images/1.jpg", mask=counts, removed=0.03)
     limits = ByteLimits(text, picture)
     return page_entry(one | more, ["removed: cat"], {"cat": {"grass": 0.5}}, stores.before_and_after, limits)
@@ -223,6 +224,8 @@ def test_an_entry_has_pictures_outlines_and_reasons(stores: Pictures) -> None:
     assert cat["why"] == [("grass", 0.6, 0.5), ("sea", 0.1, None)]
     assert cat["outline"].startswith("M")
     assert cat["area"] == pytest.approx(200 / (96 * 64), abs=1e-4)
+    assert cat["classes"] == [("cat", 0.5), ("dog", 0.3), ("bear", 0.1)], "the three most probable"
+    assert dog["classes"] == [], "a row of an earlier version"
     assert entry["mask"] == cat["outline"]
 
 
@@ -293,19 +296,21 @@ def test_an_entry_keeps_within_its_bytes(stores: Pictures) -> None:
 
 def test_shares_are_those_of_the_scorer_that_decided() -> None:
     why = Why(Config())
-    assert why.cut == pytest.approx(0.117, abs=0.001)
+    assert why.cut == pytest.approx(0.330, abs=0.001), "that of the calibrated decision"
+    assert Why(Config(policy=Policy(cut=0.117))).cut == 0.117
     assert why.limits["cut"] == why.cut
     stuff: list[dict[str, Any]] = [{"label": label, "confidence": 0.9} for label in ("sea", "sand", "sky-other")]
     board = row(1, "unchanged", thing("surfboard", None, "related"), stuff=stuff)
     assert why.shares(board) == {}, "no relation, no shares"
     from occpipe.models.relations import load_relations
 
-    relation = load_relations().relation("surfboard", {s["label"]: s["confidence"] for s in stuff})
-    board["objects"][0]["relation"] = relation
+    relation = load_relations().score("surfboard", {s["label"]: s["confidence"] for s in stuff})
+    evidence: list[dict[str, Any]] = [{"context": e.context, "relation": e.relation} for e in relation.evidence]
+    board["objects"][0] |= {"relation": relation.score, "evidence": evidence}
     shares = why.shares(board)["surfboard"]
     assert shares.keys() == {"sea", "sand", "sky-other"}
     assert shares["sea"] > 0
-    board["objects"][0]["relation"] = relation - 0.1
+    evidence[0]["relation"] -= 0.1
     assert why.shares(board) == {}, "another scorer decided"
 
 

@@ -108,3 +108,16 @@ def test_the_map_is_at_the_size_that_is_asked_for() -> None:
     classes, masks = random_logits(99)
     merged = merge(classes, masks, MergeRule("eomt", STUFF), (64, 64), [(64, 40), (32, 64)], [(128, 80), (50, 100)])
     assert [one.label_map.shape for one in merged] == [(128, 80), (50, 100)]
+
+
+def test_a_segment_has_the_classes_of_its_query() -> None:
+    classes, masks = torch.full((1, 2, CLASSES + 1), -9.0), torch.full((1, 2, 16, 16), -9.0)
+    classes[0, 0, [2, 6]] = torch.tensor([2.0, 1.0])
+    classes[0, 1, -1] = 9.0
+    masks[0, 0, 4:12, 4:12] = 9.0
+    (merged,) = merge(classes, masks, MergeRule("eomt", STUFF), (64, 64), [(64, 64)], [(64, 64)])
+    (segment,) = merged.segments
+    names, chances = zip(*segment.classes, strict=True)
+    assert (segment.label, names[:2], len(names)) == (2, (2, 6), 5)
+    assert chances[:2] == pytest.approx((0.731, 0.269), abs=1e-3)
+    assert chances[0] == segment.score

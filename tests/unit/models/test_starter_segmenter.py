@@ -16,7 +16,7 @@ from occpipe.core.config_file import load_config
 from occpipe.core.errors import WeightsError
 from occpipe.core.types import Image, Segmentation
 from occpipe.models.efficientnet import fold_norms, normalise
-from occpipe.models.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights, merge_doubtful
+from occpipe.models.segmenters.starter import ASSET, StarterSegmenter, input_shape, load_weights
 from occpipe.models.segmenters.starter_net import StarterNet
 from occpipe.stages.segment import SegmentStage
 from tests.helpers.scenes import photo
@@ -171,17 +171,13 @@ def test_importing_the_segmenter_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_doubtful_parts_go_to_the_animal_they_touch() -> None:
-    labels = np.zeros((20, 40), np.uint8)
-    labels[5:15, 5:15], labels[5:15, 15:20], labels[5:15, 30:35] = 1, 2, 2
-    probability = np.full(labels.shape, 0.9, np.float32)
-    probability[labels == 2] = 0.4
-    merge_doubtful(labels, probability, [1, 2])
-    assert (labels[5:15, 5:20] == 1).all(), "the doubtful half is part of the sure one"
-    assert (labels[5:15, 30:35] == 2).all(), "what stands alone keeps its class"
-    labels[5:15, 15:20] = 2
-    merge_doubtful(labels, np.full(labels.shape, 0.9, np.float32), [1, 2])
-    assert (labels[5:15, 15:20] == 2).all(), "two sure animals stay two"
+def test_a_thing_comes_with_what_it_may_be(chelsea: Segmentation) -> None:
+    cat = max(chelsea.things, key=lambda s: s.area)
+    assert cat.classes[0] == ("cat", cat.score)
+    chances = [share.probability for share in cat.classes]
+    assert len(chances) == 5
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) <= cat.thing <= 1
 
 
 def test_with_workers_an_image_does_not_depend_on_its_neighbours() -> None:

@@ -75,7 +75,9 @@ def test_things_go_on_with_their_masks_and_stuff_with_its_confidence() -> None:
     cat, grass = Segment.from_mask("cat", True, 0.75, mask), Segment.from_mask("grass", False, 0.5, 1 - mask)
     scene = Segmentation(40, 48, (grass, cat), {"sky-other": 0.25, "grass": 0.5})
     (row,) = SegmentStage(load_config(), lambda _: [scene])(batch_of([0])).to_pylist()
-    assert row["segments"] == [{"label": "cat", "score": 0.75, "mask": Rle.encode(mask).counts.decode()}]
+    classes = [{"label": "cat", "probability": 0.75}]
+    seen = {"label": "cat", "score": 0.75, "thing": 0.75, "classes": classes, "mask": Rle.encode(mask).counts.decode()}
+    assert row["segments"] == [seen]
     assert row["stuff"] == [{"label": "grass", "confidence": 0.5}, {"label": "sky-other", "confidence": 0.25}]
 
 

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from occpipe.core.types import Image, Mask, Reason, SceneObject, Segment, Verdict
+from occpipe.core.config import Policy
+from occpipe.core.types import ClassShare, Image, Mask, Reason, SceneObject, Segment, Segmentation, Verdict
+from occpipe.models.relations import load_relations
 from occpipe.models.relations.benchmark import LabelledImage, Npmi
 from occpipe.training import scene_evaluation as ev
+from occpipe.training.scene_calibration import Sightings, fit, lines
 from occpipe.training.scenes import AREA, Scene, compose, digest, read_statistics, strange_labels
 
 NAMES = [f"class {i}" for i in range(182)]
@@ -135,3 +138,40 @@ def test_precision_counts_untouched_photos_and_f1_is_of_both() -> None:
     assert "precision 0.800, recall 1.000, F1 0.889" in table
     assert "1 of 2 changed (50.00%)" in table
     assert ev.sheet([(SCENE.image, OUTLINE, None)] * 3, columns=2).size == (480, 480)
+
+
+def seen(label: str, probability: float, mask: Mask) -> Segmentation:
+    segment = Segment.from_mask(label, True, probability, mask, [ClassShare(label, probability)], probability)
+    return Segmentation(100, 100, (segment,), {"sea": 0.9, "sand": 0.9, "sky-other": 0.9})
+
+
+def test_a_fit_tells_intruders_from_what_belongs_and_from_what_is_hardly_seen() -> None:
+    sightings = Sightings(load_relations(), Policy())
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        sightings.add(seen("toilet", rng.uniform(0.5, 0.9), OUTLINE), OUTLINE)
+        sightings.add(seen("boat", rng.uniform(0.5, 0.9), OUTLINE), ordinary=True)
+        sightings.add(seen("toilet", rng.uniform(0.1, 0.4), OUTLINE), ordinary=True)
+        sightings.add(Segmentation(100, 100), ordinary=True)
+    decision = fit(sightings)
+    assert (decision.scenes, decision.photos, len(decision.lowest)) == (40, 120, 7)
+    strange, own = ([t for t in sightings.things if t.strange is kind] for kind in (True, False))
+    right = [decision.belongs(t.label, t.values) < 0.5 for t in strange]
+    wrong = [decision.belongs(t.label, t.values) < 0.5 for t in own]
+    assert np.mean(right) > 0.9 > 0.1 > np.mean(wrong)
+    assert next(lines(decision)) == "40 scenes, 120 ordinary photos"
+
+
+def test_a_fit_needs_both_kinds_of_photos() -> None:
+    sightings = Sightings(load_relations(), Policy())
+    sightings.add(seen("toilet", 0.9, OUTLINE), OUTLINE)
+    with pytest.raises(ValueError, match="needs ordinary photos"):
+        fit(sightings)
+
+
+def test_what_lies_half_on_the_intruder_is_neither() -> None:
+    sightings = Sightings(load_relations(), Policy())
+    sightings.add(seen("toilet", 0.9, box(40, 50, 20, 20)), OUTLINE)
+    assert sightings.things == []
+    sightings.add(seen("person", 0.9, OUTLINE), OUTLINE)
+    assert sightings.things == [], "people are protected, so nothing is to be decided"

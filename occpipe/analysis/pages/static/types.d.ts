@@ -7,6 +7,8 @@ export interface Thing {
   index: number;
   label: string;
   score: number;
+  /** The most probable classes, each with its probability. */
+  classes: [name: string, probability: number][];
   area: number;
   /** Left and top edge as shares of the photo. */
   box: [number, number] | null;

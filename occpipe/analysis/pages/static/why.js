@@ -55,9 +55,18 @@ export function whyCard(entry, place, onPick) {
       sentence(item, policy),
       repeated && item.why.length > 0 && el("small", {}, " What is around it: see above."),
     ),
+    item.classes.length > 1 && el("p", { class: "classes" }, el("small", {}, mayBe(item.classes))),
     item.relation != null && scale(item.relation, policy.cut),
     item.why.length > 0 && !repeated && context(item.why),
   );
+}
+
+/**
+ * What a thing may be, the most probable first.
+ * @param {[string, number][]} classes
+ */
+function mayBe(classes) {
+  return `Seen as ${classes.map(([name, sure]) => `${name} ${score(sure)}`).join(", ")}.`;
 }
 
 /**
