@@ -35,7 +35,9 @@ class JsonFormatter(logging.Formatter):
     """A record as a line of JSON: an event with its fields, or `log` with a message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
+        # Ray adds a field with an underscore to each record.
+        extra = {key: value for key, value in vars(record).items() if not key.startswith("_")}
+        fields = {key: value for key, value in extra.items() if key not in _STANDARD_FIELDS}
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"version": VERSION, "event": fields.pop("event", "log"), "time": time}
         head |= {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}

@@ -31,7 +31,7 @@ PICTURE_BYTES = 12_000_000
 """Bytes of all pictures of a page together: they are judged, so they are larger than those of a report."""
 MAX_PICTURE_BYTES = 250_000
 _THREADS = 4
-_COLUMNS = ["uri", "status", "output", "width", "height"]
+_COLUMNS = ["uri", "status", "etag", "size", "width", "height", "output", "output_offset", "output_size"]
 
 
 def write_study(first_uri: str, second_uri: str, input_uri: str | None, page: Path, most: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from occpipe.cli.logs import add_log_file, set_up
+from occpipe.cli.logs import JsonFormatter, add_log_file, set_up
 from occpipe.core.errors import StorageError
 from occpipe.pipeline.monitoring.run_log import INTERVAL_S, RunLog
 from occpipe.pipeline.monitoring.run_result import ProgressSnapshot, RunCounts, RunResult
@@ -99,3 +99,10 @@ def test_tests_and_programs_may_set_logging_up_again(tmp_path: Path) -> None:
         logger.info(name)
     assert [lines_of(tmp_path / name)[0]["message"] for name in ("first", "second")] == ["first", "second"]
     assert len(lines_of(tmp_path / "first")) == 1
+
+
+def test_fields_that_ray_adds_are_left_out() -> None:
+    record = logging.makeLogRecord({"name": "occpipe", "msg": "seen", "_ray_timestamp_ns": 1, "uri": "a.jpg"})
+    fields = json.loads(JsonFormatter().format(record))
+    assert fields["uri"] == "a.jpg"
+    assert "_ray_timestamp_ns" not in fields
